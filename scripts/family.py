@@ -1,0 +1,84 @@
+"""All processes that belong to a run: found by a mark in their environment, and by descent.
+
+A server's processes are more than its children: Ray's daemons leave the tree, others start sessions of their
+own or overwrite their environment with a title. The mark (an environment variable that every child inherits)
+finds the first kind, descent from a marked process the second, and what was seen once is remembered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+
+import psutil
+
+MARK = "MODELSWARM_MARK"
+_GONE = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
+
+
+class Family:
+    """The processes whose environment holds `MODELSWARM_MARK=<mark>…`, and their descendants.
+
+    A mark is matched from its beginning: a run's mark finds all its trials' processes.
+    """
+
+    def __init__(self, mark: str) -> None:
+        """Follow the processes that carry `mark`."""
+        self.mark = mark
+        self._members: dict[int, psutil.Process] = {}
+        self._strangers: dict[int, float] = {}
+
+    def members(self) -> list[psutil.Process]:
+        """Return those alive now; zombies too, until their parent has reaped them."""
+        alive = {pid: process for pid, process in self._members.items() if process.is_running()}
+        for process in psutil.process_iter(["ppid", "create_time"]):
+            if process.pid not in alive and self._belongs(process, alive):
+                alive[process.pid] = process
+        self._members = alive
+        return list(alive.values())
+
+    def _belongs(self, process: psutil.Process, alive: dict[int, psutil.Process]) -> bool:
+        """Look at the parent each time (it may have joined since), at the environment once per process."""
+        info = process.info
+        if info["ppid"] in alive:
+            return True
+        if self._strangers.get(process.pid) == info["create_time"]:
+            return False
+        try:
+            marked = process.environ().get(MARK, "").startswith(self.mark)
+        except _GONE:
+            marked = False
+        # A process that has just been forked shows its parent's environment until it has called exec.
+        if not marked and time.time() - info["create_time"] > 1.0:
+            self._strangers[process.pid] = info["create_time"]
+        return marked
+
+    def kill(self, patience_s: float = 5.0) -> list[str]:
+        """Kill every member until none is left; return a line for each that had to be killed.
+
+        Raises:
+            TimeoutError: something outlived SIGKILL for `patience_s`.
+
+        """
+        killed: dict[int, str] = {}
+        deadline = time.monotonic() + patience_s
+        while members := living(self.members()):
+            for process in members:
+                with contextlib.suppress(*_GONE):
+                    killed.setdefault(process.pid, f"{process.pid} {process.name()}")
+                    process.kill()
+            psutil.wait_procs(members, timeout=0.2)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"still running after SIGKILL: {', '.join(killed.values())}")
+        return list(killed.values())
+
+
+def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Leave out zombies: they hold nothing but an exit status."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(*_GONE):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

@@ -1,0 +1,139 @@
+"""CPU and memory of a server's processes, once a second, into `pods.csv`."""
+
+from __future__ import annotations
+
+import csv
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from scripts.family import Family
+
+COLUMNS = ["time", "pod", "container", "cpu_cores", "memory_bytes", "restarts", "ready"]
+PERIOD_S = 1.0
+
+
+@dataclass
+class _Seen:
+    """CPU seconds of one process: its own, and those of the children it has reaped; and its parent."""
+
+    own_s: float
+    reaped_s: float
+    parent: int
+
+
+class CpuClock:
+    """CPU seconds that a changing set of processes has used, counted once each.
+
+    A child's seconds appear twice: as its own while it lives, and in its parent's reaped total after it has
+    ended. What was counted while it lived is taken off the parent's increase, so that a child that lives less
+    than a sample period counts in full, and one that ends between samples counts to its end.
+    """
+
+    def __init__(self) -> None:
+        """Start from processes that have used nothing."""
+        self._seen: dict[int, _Seen] = {}
+
+    def advance(self, now: dict[int, _Seen]) -> float:
+        """Return the CPU seconds used since the last call."""
+        used_s = 0.0
+        ended_s: dict[int, float] = {}
+        for pid, before in self._seen.items():
+            if pid not in now:
+                ended_s[before.parent] = ended_s.get(before.parent, 0.0) + before.own_s + before.reaped_s
+        for pid, seen in now.items():
+            before = self._seen.get(pid, _Seen(0.0, 0.0, seen.parent))
+            used_s += max(0.0, seen.own_s - before.own_s)
+            used_s += max(0.0, seen.reaped_s - before.reaped_s - ended_s.get(pid, 0.0))
+        self._seen = now
+        return used_s
+
+
+def read_cpu(processes: Sequence[psutil.Process]) -> dict[int, _Seen]:
+    """Read the CPU seconds of those that still answer."""
+    found = {}
+    for process in processes:
+        try:
+            with process.oneshot():
+                times = process.cpu_times()
+                found[process.pid] = _Seen(
+                    own_s=times.user + times.system,
+                    reaped_s=getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0),
+                    parent=process.ppid(),
+                )
+        except psutil.Error:
+            continue
+    return found
+
+
+def read_memory(processes: Sequence[psutil.Process]) -> int:
+    """Return the bytes these processes hold: what each has for itself, and the largest shared part once.
+
+    An estimate of a container's working set from the kernel's cheap counters: the exact proportional share
+    would make the kernel walk the server's page tables every second of the measurement.
+    """
+    private, shared = 0, 0
+    for process in processes:
+        try:
+            memory: Any = process.memory_info()
+        except psutil.Error:
+            continue
+        its_shared = getattr(memory, "shared", 0)  # macOS does not tell
+        private += memory.rss - its_shared
+        shared = max(shared, its_shared)
+    return private + shared
+
+
+class Sampler:
+    """Writes a row of `pods.csv` per second for the processes of `family`."""
+
+    def __init__(
+        self, family: Family, file: Path, pod: str, alive: Callable[[], bool], clock: Callable[[], float] = time.time
+    ) -> None:
+        """Sample `family` as pod `pod` into `file`; `alive` tells whether the server still runs."""
+        self._family, self._file, self._pod, self._alive, self._clock = family, file, pod, alive, clock
+        self._cpu = CpuClock()
+        self._before_s: float | None = None
+
+    def row(self) -> list[object] | None:
+        """Return the values of one row; None on the first call, when there is no interval yet."""
+        members = self._family.members()
+        now_s = self._clock()
+        used_s = self._cpu.advance(read_cpu(members))
+        before_s, self._before_s = self._before_s, now_s
+        if before_s is None or now_s <= before_s:
+            return None
+        cores = used_s / (now_s - before_s)
+        ready = int(self._alive())
+        return [f"{now_s:.3f}", self._pod, "server", f"{cores:.4f}", read_memory(members), 0, ready]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Sample in a thread of its own while the block runs."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._sample_until, args=(done,), name="sampler", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _sample_until(self, done: threading.Event) -> None:
+        with self._file.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            due_s = time.monotonic()
+            while True:
+                if row := self.row():
+                    writer.writerow(row)
+                file.flush()
+                due_s += PERIOD_S
+                if done.wait(max(0.0, due_s - time.monotonic())):
+                    return
