@@ -1,0 +1,337 @@
+"""Reading a run folder: ``run.json`` and, per trial, ``summary.json``, the HDR log and the CSV files.
+
+Whatever is missing or damaged becomes a sentence in ``Run.problems``; nothing is guessed in its place, and no
+file in a run folder makes reading it fail. Three kinds of folder are read: a run with its ``run.json``, one
+whose ``run.json`` is lost (trials are then found on disk), and the folder of a single ``locust --record``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
+from analysis.tables import Table, read_table
+
+SCHEMA = 1
+"""The version of ``run.json`` and ``summary.json`` that this module reads."""
+
+Verdict = Literal["valid", "suspect", "invalid"]
+Status = Literal["ok", "failed", "interrupted", "pending", "running"]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Part(BaseModel):
+    """A part of a file. Unknown keys are let through: a newer writer may add some."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Machine(_Part):
+    """Where a run was made."""
+
+    cpu: str = ""
+    cores: int | None = None
+    memory_bytes: int | None = None
+    os: str = ""
+    kernel: str = ""
+
+
+class Model(_Part):
+    """What was served."""
+
+    digest: str = ""
+    architecture: str = ""
+    weights: str = ""
+    description: str = ""
+
+
+class Fairness(_Part):
+    """What was held equal between backends; ``not_held`` has a sentence for each thing that was not."""
+
+    server_cores: list[int] | None = None
+    generator_cores: list[int] | None = None
+    threads: int | None = None
+    workers: int | None = None
+    not_held: list[str] = Field(default_factory=list)
+
+
+class Backend(_Part):
+    """A server under test. A ``stand_in`` plays another's part and is never ranked."""
+
+    title: str = ""
+    version: str = ""
+    protocol: str = "predict"
+    stand_in: bool = False
+    differs: list[str] = Field(default_factory=list)
+
+
+class Parity(_Part):
+    """Answers compared with the stored ones before a trial."""
+
+    checked: int = 0
+    wrong: int = 0
+
+
+class TrialEntry(_Part):
+    """What ``run.json`` says of one trial."""
+
+    backend: str
+    scenario: str
+    trial: int = 1
+    path: str
+    order: int | None = None
+    status: Status = "ok"
+    error: str | None = None
+    started: AwareDatetime | None = None
+    ended: AwareDatetime | None = None
+    parity: Parity | None = None
+
+
+class RunFacts(_Part):
+    """The head of ``run.json``, without its trials."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    plan_name: str = ""
+    target: str = ""
+    command: str = ""
+    status: str = "complete"
+    started: AwareDatetime | None = None
+    ended: AwareDatetime | None = None
+    seed: int | None = None
+    objectives: list[str] = Field(default_factory=list)
+    versions: dict[str, str] = Field(default_factory=dict)
+    machine: Machine = Field(default_factory=Machine)
+    model: Model = Field(default_factory=Model)
+    fairness: Fairness = Field(default_factory=Fairness)
+    backends: dict[str, Backend] = Field(default_factory=dict)
+
+
+class Counts(_Part):
+    """Arrivals of a trial: planned = completed + failed + dropped, sent = completed + failed."""
+
+    planned: Count
+    sent: Count
+    completed: Count
+    failed: Count
+    dropped: Count
+
+
+class Generator(_Part):
+    """What the load generator used."""
+
+    cpu_cores_max: float | None = None
+    cpu_cores_mean: float | None = None
+    rss_bytes_max: float | None = None
+
+
+class Shape(_Part):
+    """The engine's options, of which only the name is needed here; all are kept for comparing two runs."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    name: str = ""
+
+
+class Summary(_Part):
+    """``summary.json`` of a trial. Its percentiles are not read: they are computed from the HDR log."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    backend_user: str = ""
+    counts: Counts
+    verdict: Verdict = "invalid"
+    reasons: list[str] = Field(default_factory=list)
+    saturated: bool = False
+    load: Literal["open", "closed"] = Field(default="open", alias="model")
+    shape: Shape = Field(default_factory=Shape)
+    started: AwareDatetime | None = None
+    duration_s: float = Field(ge=0.001, le=LONGEST_S)
+    failures: dict[str, Count] = Field(default_factory=dict)
+    lost_workers: list[dict[str, Any]] = Field(default_factory=list)
+    generator: Generator = Field(default_factory=Generator)
+    clamped: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial and all that could be read of it. ``name`` is its path in the run, for sentences about it."""
+
+    entry: TrialEntry
+    name: str
+    summary: Summary | None = None
+    log: HistogramLog = field(default_factory=HistogramLog)
+    pods: Table | None = None
+    generator: Table | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder in memory."""
+
+    path: Path
+    facts: RunFacts
+    trials: list[Trial]
+    problems: list[str]
+
+
+class NotARunFolder(ValueError):
+    """The path holds nothing that could be reported on; the message says what was looked for."""
+
+
+def read_run(path: Path) -> Run:
+    """Read the run folder at ``path``.
+
+    Raises
+    ------
+    NotARunFolder
+        If there is neither a ``run.json`` nor any trial in it.
+    """
+    problems: list[str] = []
+    if not path.is_dir():
+        raise NotARunFolder(
+            f"{path} is not a folder: name a run folder, such as results/20261121T143100Z-quick."
+        )
+    raw = _read_json(path / "run.json", "run.json", problems) if (path / "run.json").exists() else None
+    if raw is None:
+        entries = _found_on_disk(path)
+        if not entries:
+            raise NotARunFolder(
+                f"{path} holds no run: no readable run.json and no BACKEND/SCENARIO/TRIAL/summary.json."
+            )
+        problems.append(
+            f"run.json is missing or damaged: plan, machine, model and objectives are not known, "
+            f"and the {len(entries)} trials below are those found on disk."
+        )
+        facts = RunFacts(status="unknown")
+    else:
+        facts = _facts(raw, problems)
+        entries = _entries(raw.get("trials"), problems)
+    trials = [_read_trial(path, entry, problems) for entry in entries]
+    return Run(path, facts, trials, problems)
+
+
+def _read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        problems.append(f"{name}: is missing.")
+    except OSError as error:
+        problems.append(f"{name}: cannot be read ({error.strerror}).")
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        problems.append(f"{name}: is not whole JSON ({error}).")
+    else:
+        if isinstance(value, dict):
+            return value
+        problems.append(f"{name}: holds a {type(value).__name__} where an object was expected.")
+    return None
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _facts(raw: dict[str, Any], problems: list[str]) -> RunFacts:
+    """The head of run.json; a part that does not fit is left out and named, the others stay."""
+    head = {key: value for key, value in raw.items() if key != "trials"}
+    while True:
+        try:
+            facts = RunFacts.model_validate(head)
+            break
+        except ValidationError as error:
+            bad = {str(one["loc"][0]) for one in error.errors()}
+            problems.append(f"run.json: {_first(error)}; {_and(sorted(bad))} of it was left out.")
+            head = {key: value for key, value in head.items() if key not in bad}
+    if facts.schema_version > SCHEMA:
+        problems.append(
+            f"run.json: was written by a newer modelswarm (schema {facts.schema_version}, this one reads "
+            f"{SCHEMA}): parts of it may be missing here."
+        )
+    return facts
+
+
+def _entries(raw: Any, problems: list[str]) -> list[TrialEntry]:
+    if not isinstance(raw, list):
+        problems.append("run.json: has no list of trials.")
+        return []
+    entries: dict[str, TrialEntry] = {}
+    for number, one in enumerate(raw, 1):
+        if entry := _validated(TrialEntry, one, f"run.json: trial {number}", problems):
+            if entry.path in entries:
+                problems.append(
+                    f"run.json: trial {number} has the path of an earlier one, {entry.path!r}; left out."
+                )
+            entries.setdefault(entry.path, entry)
+    return list(entries.values())
+
+
+def _validated(model: type[M], raw: Any, name: str, problems: list[str]) -> M | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        problems.append(f"{name}: {_first(error)}; it was left out.")
+        return None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "it"
+    return f"{where} is wrong ({first['msg']})"
+
+
+def _found_on_disk(path: Path) -> list[TrialEntry]:
+    if (path / "summary.json").exists() or (path / "latency.hlog").exists():
+        return [TrialEntry(backend=path.resolve().name, scenario="recorded", path=".")]
+    files = [*path.glob("*/*/*/summary.json"), *path.glob("*/*/*/latency.hlog")]
+    folders = sorted({file.parent for file in files})
+    entries = []
+    for folder in folders:
+        backend, scenario, trial = folder.relative_to(path).parts
+        number = int(trial) if trial.isdecimal() else 1
+        entries.append(
+            TrialEntry(backend=backend, scenario=scenario, trial=number, path=f"{backend}/{scenario}/{trial}")
+        )
+    return entries
+
+
+def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
+    name = f"{entry.backend}/{entry.scenario}/{entry.trial}"
+    if entry.status == "pending":
+        return Trial(entry, name)
+    try:
+        folder = (run / entry.path).resolve()
+        inside, there = folder.is_relative_to(run.resolve()), folder.is_dir()
+    except (OSError, ValueError):  # a name too long, a NUL in it, links in a circle
+        inside, there = True, False
+    if not (inside and there):
+        what = "there is no folder" if inside else "not read, as it leads out of the run folder:"
+        problems.append(f"{name}: {what} {entry.path!r}.")
+        return Trial(entry, name)
+    raw = _read_json(folder / "summary.json", f"{name}/summary.json", problems)
+    summary = _validated(Summary, raw, f"{name}/summary.json", problems) if raw is not None else None
+    return Trial(
+        entry,
+        name,
+        summary,
+        read_hlog(folder / "latency.hlog", f"{name}/latency.hlog", problems),
+        read_table(
+            folder / "pods.csv",
+            f"{name}/pods.csv",
+            ("time", "cpu_cores", "memory_bytes", "restarts"),
+            ("pod", "container"),
+            problems,
+        ),
+        read_table(
+            folder / "generator.csv",
+            f"{name}/generator.csv",
+            ("time", "planned", "sent", "dropped", "in_flight", "cpu_cores"),
+            ("worker",),
+            problems,
+        ),
+    )
+
+
+def _and(names: Iterable[str]) -> str:
+    return " and ".join(names)

@@ -1,0 +1,106 @@
+"""Reading the CSV files of a trial into columns, with what is wrong in them named."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.histograms import Floats
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one length. Numbers are finite; rows stand in the order of ``time`` (epoch seconds)."""
+
+    numbers: dict[str, Floats]
+    texts: dict[str, NDArray[np.str_]]
+
+    def __getitem__(self, column: str) -> Floats:
+        """A column of numbers."""
+        return self.numbers[column]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.numbers["time"])
+
+    def where(self, mask: NDArray[np.bool_]) -> Table:
+        """The rows for which ``mask`` holds."""
+        numbers = {name: column[mask] for name, column in self.numbers.items()}
+        return Table(numbers, {name: column[mask] for name, column in self.texts.items()})
+
+
+def read_table(
+    path: Path, name: str, numbers: Sequence[str], texts: Sequence[str], problems: list[str]
+) -> Table | None:
+    """Read the named columns (``time`` among ``numbers``) of a CSV file; None if it has no usable row.
+
+    Rows that are short, not numbers, not finite or negative are left out and named in ``problems``.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        problems.append(f"{name}: is missing.")
+        return None
+    except OSError as error:
+        problems.append(f"{name}: cannot be read ({error.strerror}).")
+        return None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problems.append(f"{name}: is not UTF-8 (first at byte {error.start:,}); what can be read was used.")
+        text = raw.decode("utf-8", "replace")
+    try:
+        header, *rows = list(csv.reader(text.splitlines())) or [[]]
+    except csv.Error as error:
+        problems.append(f"{name}: is not CSV ({error}).")
+        return None
+    wanted = [*numbers, *texts]
+    missing = [column for column in wanted if column not in header]
+    if missing:
+        what = f"has no column {', '.join(missing)}" if any(header) else "is empty"
+        problems.append(f"{name}: {what}.")
+        return None
+    at = [header.index(column) for column in wanted]
+    return _columns([row for row in rows if row], at, numbers, texts, name, problems)
+
+
+def _columns(
+    rows: list[list[str]],
+    at: list[int],
+    numbers: Sequence[str],
+    texts: Sequence[str],
+    name: str,
+    problems: list[str],
+) -> Table | None:
+    whole = [row for row in rows if len(row) > max(at)]
+    values = np.array([[_number(row[i]) for i in at[: len(numbers)]] for row in whole], dtype=np.float64)
+    values = values.reshape(len(whole), len(numbers))
+    good = np.all(np.isfinite(values) & (values >= 0), axis=1)
+    kept = np.flatnonzero(good)
+    bad = len(rows) - len(kept)
+    if bad:
+        problems.append(f"{name}: {bad} of {len(rows)} rows are cut off or not numbers; they were left out.")
+    if not len(kept):
+        if not bad:
+            problems.append(f"{name}: has a header and no rows.")
+        return None
+    time = values[kept, numbers.index("time")]
+    if np.any(np.diff(time) < -1.0):  # workers' rows interleave within a second
+        problems.append(f"{name}: its rows are not in the order of time, or a clock went back; sorted.")
+    order = kept[np.argsort(time, kind="stable")]
+    return Table(
+        {column: values[order, i] for i, column in enumerate(numbers)},
+        {column: np.array([whole[i][at[len(numbers) + j]] for i in order]) for j, column in enumerate(texts)},
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

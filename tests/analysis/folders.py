@@ -1,0 +1,213 @@
+"""Run folders with known contents, written as the engine and the run write them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+
+from analysis.histograms import Floats, bucket_low_us
+
+START = datetime(2026, 11, 21, 14, 31, 0, tzinfo=UTC)
+
+
+def encoded(values_us: Floats) -> tuple[str, int]:
+    """A histogram of the values as the log has it (base64), and its largest value in µs."""
+    histogram = HdrHistogram(1, 60_000_000, 3)
+    if len(values_us):
+        bucket = np.searchsorted(bucket_low_us(), values_us, side="right") - 1
+        counts = np.frombuffer(histogram.counts, dtype=np.int64)
+        counts += np.bincount(bucket, minlength=len(counts))
+        histogram.set_internal_tacking_values(int(bucket.min()), int(bucket.max()), len(values_us))
+    return histogram.encode().decode(), int(max(values_us, default=0))
+
+
+@dataclass
+class TrialSpec:
+    """What to write as one trial. ``latency_ms`` has an array of latencies per second of the trial."""
+
+    latency_ms: Sequence[Floats]
+    backend: str = "fastapi"
+    scenario: str = "constant"
+    trial: int = 1
+    status: str = "ok"
+    error: str | None = None
+    failed: int = 0
+    dropped: int = 0
+    verdict: str = "valid"
+    reasons: list[str] = field(default_factory=list)
+    saturated: bool = False
+    model: str = "open"
+    shape: dict[str, Any] = field(default_factory=lambda: {"name": "constant", "rate": 50.0})
+    lag_ms: float = 0.2
+    cpu_cores: float = 0.5
+    memory_bytes: float = 300e6
+    generator_cores: float = 0.1
+    restarts: int = 0
+    started: datetime = START
+
+    @property
+    def path(self) -> str:
+        return f"{self.backend}/{self.scenario}/{self.trial}"
+
+    @property
+    def sent(self) -> int:
+        return sum(len(second) for second in self.latency_ms)
+
+
+def steady(
+    median_ms: float, seconds: int = 20, per_s: int = 50, seed: int = 0, spread: float = 0.3
+) -> list[Floats]:
+    """Log-normal latencies around a median, ``per_s`` in each second."""
+    rng = np.random.default_rng(seed)
+    return [rng.lognormal(np.log(median_ms), spread, per_s) for _ in range(seconds)]
+
+
+def exact(values_ms: Sequence[float], seconds: int) -> list[Floats]:
+    """The very same latencies in every second."""
+    return [np.array(values_ms, dtype=float) for _ in range(seconds)]
+
+
+def write_trial(run: Path, spec: TrialSpec) -> Path:
+    """Write one trial's folder and return it."""
+    folder = run / spec.path
+    folder.mkdir(parents=True)
+    (folder / "latency.hlog").write_text(hlog_text(spec))
+    (folder / "summary.json").write_text(json.dumps(summary(spec)))
+    _write_csvs(folder, spec)
+    return folder
+
+
+def hlog_text(spec: TrialSpec) -> str:
+    """The interval log: latency, service time and dispatch lag of each second."""
+    epoch = spec.started.timestamp()
+    lines = [
+        "#[Histogram log format version 1.3]",
+        f"#[StartTime: {epoch:.3f} (seconds since epoch), {spec.started.isoformat()}]",
+        '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"',
+    ]
+    for second, latency_ms in enumerate(spec.latency_ms):
+        latency = latency_ms * 1000
+        for tag, values in (
+            ("latency", latency),
+            ("service", np.maximum(1, latency - spec.lag_ms * 1000)),
+            ("lag", np.full(len(latency), spec.lag_ms * 1000)),
+        ):
+            payload, largest = encoded(values)
+            lines.append(f"Tag={tag},{second:.3f},1.000,{largest / 1000:.3f},{payload}")
+    return "\n".join(lines) + "\n"
+
+
+def summary(spec: TrialSpec) -> dict[str, Any]:
+    """``summary.json`` of the trial."""
+    seconds = len(spec.latency_ms)
+    planned, completed = spec.sent + spec.dropped, spec.sent - spec.failed
+    return {
+        "schema": 1,
+        "backend_user": f"{spec.backend.capitalize()}User",
+        "counts": {"planned": planned, "sent": spec.sent, "completed": completed, "failed": spec.failed,
+                   "dropped": spec.dropped},
+        "rate": {"planned": planned / seconds, "achieved": completed / seconds},
+        "verdict": spec.verdict,
+        "reasons": spec.reasons,
+        "saturated": spec.saturated,
+        "model": spec.model,
+        "shape": spec.shape,
+        "started": spec.started.isoformat(),
+        "duration_s": float(seconds),
+        "failures": {"HTTP 500": spec.failed} if spec.failed else {},
+        "generator": {"cpu_cores_max": spec.generator_cores, "cpu_cores_mean": spec.generator_cores,
+                      "rss_bytes_max": 9e7},
+    }  # fmt: skip
+
+
+def _write_csvs(folder: Path, spec: TrialSpec) -> None:
+    epoch = spec.started.timestamp()
+    seconds = range(len(spec.latency_ms))
+    with (folder / "pods.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow("time,pod,container,cpu_cores,memory_bytes,restarts,ready".split(","))
+        for s in seconds:
+            rows.writerow(
+                [epoch + s + 0.5, spec.backend, "server", spec.cpu_cores, spec.memory_bytes, spec.restarts, 1]
+            )
+    with (folder / "generator.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(
+            "time,worker,planned,sent,dropped,in_flight,cpu_cores,lag_p99_ms,completed,failed,rss_bytes".split(
+                ","
+            )
+        )
+        for s in seconds:
+            sent = len(spec.latency_ms[s])
+            dropped = spec.dropped if s == 0 else 0
+            rows.writerow([epoch + s, "worker-1", sent + dropped, sent, dropped, 2, spec.generator_cores, spec.lag_ms,
+                           sent, 0, 90_000_000])  # fmt: skip
+
+
+def write_run(run: Path, trials: Sequence[TrialSpec], **head: Any) -> Path:
+    """Write a run folder of these trials; ``head`` replaces parts of ``run.json``."""
+    run.mkdir(parents=True, exist_ok=True)
+    for spec in trials:
+        if spec.status != "pending":
+            write_trial(run, spec)
+    (run / "run.json").write_text(json.dumps(run_json(trials) | head))
+    return run
+
+
+def run_json(trials: Sequence[TrialSpec]) -> dict[str, Any]:
+    """``run.json`` of these trials."""
+    titles = {"fastapi": "FastAPI", "bentoml": "BentoML", "ray_serve": "Ray Serve"}
+    return {
+        "schema": 1,
+        "plan": {},
+        "plan_name": "quick",
+        "target": "local",
+        "command": "modelswarm run quick --seed 1",
+        "started": START.isoformat(),
+        "ended": (START + timedelta(minutes=4)).isoformat(),
+        "status": "complete",
+        "versions": {"modelswarm": "0.1.0", "locust": "2.47.0", "python": "3.11.7"},
+        "machine": {"cpu": "Example CPU", "cores": 2, "memory_bytes": 24 << 30, "os": "Debian 12", "kernel": "6.1"},
+        "model": {"digest": "sha256:" + "ab" * 32, "architecture": "MobileNetV2", "weights": "synthetic",
+                  "description": "Synthetic weights that tell the test images apart."},
+        "seed": 1,
+        "objectives": [],
+        "fairness": {"server_cores": [1], "generator_cores": [0], "threads": 1, "workers": 1, "not_held": []},
+        "backends": {
+            name: {"title": titles.get(name, name), "version": "1.2.3", "protocol": "predict", "stand_in": False,
+                   "differs": []}
+            for name in sorted({spec.backend for spec in trials})
+        },
+        "trials": [
+            {"backend": spec.backend, "scenario": spec.scenario, "trial": spec.trial, "order": order,
+             "path": spec.path, "seed": order, "started": spec.started.isoformat(), "ended": None,
+             "status": spec.status, "error": spec.error, "locust_exit": 0, "parity": {"checked": 9, "wrong": 0}}
+            for order, spec in enumerate(trials, 1)
+        ],
+    }  # fmt: skip
+
+
+def synthesise(
+    run: Path,
+    requests: int = 1_000_000,
+    backends: int = 3,
+    scenarios: int = 2,
+    trials: int = 3,
+    seconds: int = 60,
+) -> Path:
+    """A run folder of so many requests in all, for timing ``analysis.report.write_report``."""
+    per_s = max(1, requests // (backends * scenarios * trials * seconds))
+    specs = []
+    for b, s, t in np.ndindex(backends, scenarios, trials):
+        latency_ms = steady(30.0 * 1.3**b, seconds, per_s, seed=(b * scenarios + s) * trials + t, spread=0.4)
+        names = ("fastapi", "bentoml", "ray_serve")
+        specs.append(TrialSpec(latency_ms, names[b] if b < 3 else f"backend{b}", f"scenario{s}", t + 1))
+    return write_run(run, specs)
