@@ -15,6 +15,8 @@ from hdrh.histogram import HdrHistogram
 
 from analysis.histograms import Floats, bucket_low_us
 
+GENERATOR_COLUMNS = ["time", "worker", "planned", "sent", "dropped", "in_flight", "cpu_cores", "lag_p99_ms",
+                     "completed", "failed", "rss_bytes"]  # fmt: skip
 START = datetime(2026, 11, 21, 14, 31, 0, tzinfo=UTC)
 
 
@@ -133,23 +135,21 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
     seconds = range(len(spec.latency_ms))
     with (folder / "pods.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow("time,pod,container,cpu_cores,memory_bytes,restarts,ready".split(","))
+        rows.writerow(["time", "pod", "container", "cpu_cores", "memory_bytes", "restarts", "ready"])
         for s in seconds:
             rows.writerow(
                 [epoch + s + 0.5, spec.backend, "server", spec.cpu_cores, spec.memory_bytes, spec.restarts, 1]
             )
     with (folder / "generator.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(
-            "time,worker,planned,sent,dropped,in_flight,cpu_cores,lag_p99_ms,completed,failed,rss_bytes".split(
-                ","
-            )
-        )
+        rows.writerow(GENERATOR_COLUMNS)
         for s in seconds:
             sent = len(spec.latency_ms[s])
             dropped = spec.dropped if s == 0 else 0
-            rows.writerow([epoch + s, "worker-1", sent + dropped, sent, dropped, 2, spec.generator_cores, spec.lag_ms,
-                           sent, 0, 90_000_000])  # fmt: skip
+            rows.writerow(
+                [epoch + s, "worker-1", sent + dropped, sent, dropped, 2]
+                + [spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
+            )
 
 
 def write_run(run: Path, trials: Sequence[TrialSpec], **head: Any) -> Path:
@@ -175,21 +175,23 @@ def run_json(trials: Sequence[TrialSpec]) -> dict[str, Any]:
         "ended": (START + timedelta(minutes=4)).isoformat(),
         "status": "complete",
         "versions": {"modelswarm": "0.1.0", "locust": "2.47.0", "python": "3.11.7"},
-        "machine": {"cpu": "Example CPU", "cores": 2, "memory_bytes": 24 << 30, "os": "Debian 12", "kernel": "6.1"},
+        "machine": {"cpu": "Example CPU", "cores": 2, "memory_bytes": 24 << 30, "os": "Debian 12",
+                    "kernel": "6.1"},
         "model": {"digest": "sha256:" + "ab" * 32, "architecture": "MobileNetV2", "weights": "synthetic",
                   "description": "Synthetic weights that tell the test images apart."},
         "seed": 1,
         "objectives": [],
         "fairness": {"server_cores": [1], "generator_cores": [0], "threads": 1, "workers": 1, "not_held": []},
         "backends": {
-            name: {"title": titles.get(name, name), "version": "1.2.3", "protocol": "predict", "stand_in": False,
-                   "differs": []}
+            name: {"title": titles.get(name, name), "version": "1.2.3", "protocol": "predict",
+                   "stand_in": False, "differs": []}
             for name in sorted({spec.backend for spec in trials})
         },
         "trials": [
             {"backend": spec.backend, "scenario": spec.scenario, "trial": spec.trial, "order": order,
              "path": spec.path, "seed": order, "started": spec.started.isoformat(), "ended": None,
-             "status": spec.status, "error": spec.error, "locust_exit": 0, "parity": {"checked": 9, "wrong": 0}}
+             "status": spec.status, "error": spec.error, "locust_exit": 0,
+             "parity": {"checked": 9, "wrong": 0}}
             for order, spec in enumerate(trials, 1)
         ],
     }  # fmt: skip

@@ -1,0 +1,310 @@
+"""The numbers of a run: per trial, and per backend and scenario (a *cell*), merged over its trials.
+
+Percentiles are those of the merged HDR histograms, so they are percentiles of all requests of the cell,
+not means of percentiles. Latency counts every arrival that was sent, however it ended; a dropped arrival has
+none, so the percentiles of a saturated cell are lower bounds. ``error_rate`` is the share of planned
+arrivals that got no right answer, dropped ones included; ``drop_rate`` is the share that was never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from analysis.histograms import Floats, Histogram, Intervals, carries, together
+from analysis.runfolder import Run, Status, Trial, Verdict
+from analysis.uncertainty import estimates, interval_ms
+from analysis.validity import trial_verdict
+from analysis.words import counted
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+WITH_INTERVAL = ("p50", "p95", "p99")
+
+
+class Measures(BaseModel):
+    """What was measured in a trial or cell. None means that nothing in the run folder tells it.
+
+    ``not_carried`` names the percentiles beyond which fewer than 10 requests lie. ``lower_bound`` marks the
+    latency percentiles of a saturated server. CPU and memory are the server's, over the trial's own seconds.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    duration_s: float | None = None
+    planned: int | None = None
+    sent: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    dropped: int | None = None
+    planned_per_s: float | None = None
+    achieved_per_s: float | None = None
+    error_rate: float | None = None
+    drop_rate: float | None = None
+    requests: int = 0
+    latency_ms: dict[str, float | None] = {}
+    service_ms: dict[str, float | None] = {}
+    lag_ms: dict[str, float | None] = {}
+    not_carried: list[str] = []
+    lower_bound: bool = False
+    cpu_cores_mean: float | None = None
+    cpu_cores_peak: float | None = None
+    memory_bytes_mean: float | None = None
+    memory_bytes_peak: float | None = None
+    predictions_per_cpu_s: float | None = None
+    generator_cores_peak: float | None = None
+
+
+class TrialRow(Measures):
+    """One trial in the report."""
+
+    backend: str
+    scenario: str
+    trial: int
+    order: int | None
+    status: Status
+    verdict: Verdict
+    reasons: list[str]
+    started: datetime | None
+    failures: dict[str, int]
+
+
+class Row(Measures):
+    """One backend in one scenario. ``trials`` were merged, of ``trials_planned``.
+
+    ``interval_ms`` has a 95 % interval of some latency percentiles, ``spread_ms`` the lowest and highest of
+    the trials' own values.
+    """
+
+    backend: str
+    title: str
+    scenario: str
+    load: Literal["open", "closed"]
+    stand_in: bool
+    trials: int
+    trials_planned: int
+    verdict: Verdict
+    reasons: list[str]
+    saturated: bool
+    interval_ms: dict[str, tuple[float, float]] = {}
+    spread_ms: dict[str, tuple[float, float]] = {}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU and memory of all of a server's containers together, one entry per second of the trial."""
+
+    second: Floats
+    cpu_cores: Floats
+    memory_bytes: Floats
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A backend in a scenario: its row, and what plots and comparisons need beyond it."""
+
+    row: Row
+    trials: list[Trial]
+    """The trials that the row merges; if none is usable, those that have any values, to be shown greyed."""
+    latency: Histogram
+
+    @property
+    def intervals(self) -> list[Intervals]:
+        """Latency intervals of each merged trial."""
+        return [trial.log.tag("latency") for trial in self.trials]
+
+
+def start_epoch_s(trial: Trial) -> float | None:
+    """Plan time 0 of a trial in seconds since the epoch."""
+    if trial.log.start_epoch_s is not None:
+        return trial.log.start_epoch_s
+    return trial.summary.started.timestamp() if trial.summary and trial.summary.started else None
+
+
+def usage(trial: Trial) -> Usage | None:
+    """What the server's containers used in the seconds of the trial; None if no sample falls into them.
+
+    Containers sampled at different instants are put on whole seconds by linear interpolation, each within its
+    own first and last sample, and then added up.
+    """
+    start = start_epoch_s(trial)
+    if trial.pods is None or trial.summary is None or start is None:
+        return None
+    offset = trial.pods["time"] - start
+    inside = (offset >= 0) & (offset <= trial.summary.duration_s + 1)
+    table, offset = trial.pods.where(inside), offset[inside]
+    if not len(table):
+        return None
+    second = np.unique(np.floor(offset)) + 0.5
+    cpu, memory = np.zeros(len(second)), np.zeros(len(second))
+    names = np.char.add(np.char.add(table.texts["pod"], "\0"), table.texts["container"])
+    for container in np.unique(names):
+        mine = names == container
+        at = offset[mine]
+        alive = (second >= np.floor(at[0])) & (second <= np.ceil(at[-1]))
+        cpu[alive] += np.interp(second[alive], at, table["cpu_cores"][mine])
+        memory[alive] += np.interp(second[alive], at, table["memory_bytes"][mine])
+    return Usage(second, cpu, memory)
+
+
+def summary_ms(histogram: Histogram) -> dict[str, float | None]:
+    """Mean, percentiles and maximum of a histogram in ms."""
+    percentiles = {name: histogram.quantile_ms(q) for name, q in QUANTILES.items()}
+    return {"mean": histogram.mean_ms(), **percentiles, "max": histogram.max_ms()}
+
+
+def merged(trials: Sequence[Trial], tag: str) -> Histogram:
+    """All of the trials' values under a tag."""
+    return together([trial.log.tag(tag) for trial in trials]).merged()
+
+
+def measure(trials: Sequence[Trial]) -> Measures:
+    """The measures of trials taken together."""
+    latency = merged(trials, "latency")
+    known = [trial.summary for trial in trials if trial.summary]
+    numbers: dict[str, float | int | None] = {}
+    if known and len(known) == len(trials):
+        for name in ("planned", "sent", "completed", "failed", "dropped"):
+            numbers[name] = sum(getattr(summary.counts, name) for summary in known)
+        duration_s = numbers["duration_s"] = sum(summary.duration_s for summary in known)
+        planned, completed = numbers["planned"] or 0, numbers["completed"] or 0
+        lost = (numbers["failed"] or 0) + (numbers["dropped"] or 0)
+        numbers["planned_per_s"] = planned / duration_s
+        numbers["achieved_per_s"] = completed / duration_s
+        numbers["error_rate"] = lost / planned if planned else None
+        numbers["drop_rate"] = (numbers["dropped"] or 0) / planned if planned else None
+    return Measures.model_validate(
+        {
+            **numbers,
+            **_resources(trials, numbers.get("completed"), numbers.get("duration_s")),
+            "requests": latency.total,
+            "latency_ms": summary_ms(latency),
+            "service_ms": summary_ms(merged(trials, "service")),
+            "lag_ms": summary_ms(merged(trials, "lag")),
+            "not_carried": [name for name, q in QUANTILES.items() if not carries(latency.total, q)],
+            "lower_bound": any(summary.saturated for summary in known),
+        }
+    )
+
+
+def _resources(
+    trials: Sequence[Trial], completed: float | None, duration_s: float | None
+) -> dict[str, float | None]:
+    """CPU and memory over the trials; the mean is over all their seconds."""
+    generators = [
+        trial.summary.generator.cpu_cores_max
+        for trial in trials
+        if trial.summary and trial.summary.generator.cpu_cores_max is not None
+    ]
+    numbers: dict[str, float | None] = {"generator_cores_peak": max(generators, default=None)}
+    used = [usage(trial) for trial in trials]
+    whole = [one for one in used if one is not None]
+    if not whole or len(whole) < len(used):
+        return numbers
+    cpu = np.concatenate([one.cpu_cores for one in whole])
+    memory = np.concatenate([one.memory_bytes for one in whole])
+    numbers |= {
+        "cpu_cores_mean": float(cpu.mean()),
+        "cpu_cores_peak": float(cpu.max()),
+        "memory_bytes_mean": float(memory.mean()),
+        "memory_bytes_peak": float(memory.max()),
+    }
+    if completed and duration_s and cpu.mean() > 0:
+        numbers["predictions_per_cpu_s"] = float(completed / (cpu.mean() * duration_s))
+    return numbers
+
+
+def trial_row(trial: Trial) -> TrialRow:
+    """One trial's numbers and verdict."""
+    entry, summary = trial.entry, trial.summary
+    verdict, reasons = trial_verdict(trial)
+    return TrialRow(
+        **measure([trial]).model_dump(),
+        backend=entry.backend,
+        scenario=entry.scenario,
+        trial=entry.trial,
+        order=entry.order,
+        status=entry.status,
+        verdict=verdict,
+        reasons=reasons,
+        started=(summary.started if summary else None) or entry.started,
+        failures=summary.failures if summary else {},
+    )
+
+
+def cells(run: Run, rng: np.random.Generator) -> list[Cell]:
+    """A cell per backend and scenario, in the order in which the run names them."""
+    keys = dict.fromkeys((trial.entry.scenario, trial.entry.backend) for trial in run.trials)
+    scenarios = list(dict.fromkeys(scenario for scenario, _ in keys))
+    return [
+        _cell(run, scenario, backend, rng)
+        for scenario in scenarios
+        for backend in sorted(backend for where, backend in keys if where == scenario)
+    ]
+
+
+def _cell(run: Run, scenario: str, backend: str, rng: np.random.Generator) -> Cell:
+    mine = [t for t in run.trials if (t.entry.scenario, t.entry.backend) == (scenario, backend)]
+    verdicts = [trial_verdict(trial) for trial in mine]
+    usable = [trial for trial, (verdict, _) in zip(mine, verdicts, strict=True) if verdict != "invalid"]
+    shown = usable or [trial for trial in mine if len(trial.log.tag("latency").row)]
+    latency = merged(shown, "latency")
+    facts = run.facts.backends.get(backend)
+    timed = [trial for trial in shown if len(trial.log.tag("latency").row)]
+    intervals, spreads = _spread(timed, latency.total, rng)
+    loads = {trial.summary.load for trial in shown if trial.summary}
+    row = Row(
+        **measure(shown).model_dump(),
+        backend=backend,
+        title=(facts.title if facts else "") or backend,
+        scenario=scenario,
+        load="closed" if loads == {"closed"} else "open",
+        stand_in=bool(facts and facts.stand_in),
+        trials=len(usable),
+        trials_planned=len(mine),
+        verdict=_worst([v for v, _ in verdicts if v != "invalid"]) if usable else "invalid",
+        reasons=_reasons(mine, verdicts),
+        saturated=any(trial.summary.saturated for trial in shown if trial.summary),
+        interval_ms=intervals,
+        spread_ms=spreads,
+    )
+    return Cell(row, shown, latency)
+
+
+Ranges = dict[str, tuple[float, float]]
+
+
+def _spread(trials: Sequence[Trial], total: int, rng: np.random.Generator) -> tuple[Ranges, Ranges]:
+    """Interval, and range over the trials, of the percentiles that the cell carries."""
+    names = [name for name in WITH_INTERVAL if carries(total, QUANTILES[name])]
+    intervals: Ranges = {}
+    spreads: Ranges = {}
+    if trials and names:
+        parts = [trial.log.tag("latency") for trial in trials]
+        for name, one in zip(names, estimates(parts, [QUANTILES[n] for n in names], rng), strict=True):
+            if (interval := interval_ms(one)) is not None:
+                intervals[name] = interval
+            spreads[name] = (float(one.trials_ms.min()), float(one.trials_ms.max()))
+    return intervals, spreads
+
+
+def _worst(verdicts: Sequence[Verdict]) -> Verdict:
+    return "suspect" if "suspect" in verdicts else "valid"
+
+
+def _reasons(trials: Sequence[Trial], verdicts: Sequence[tuple[Verdict, list[str]]]) -> list[str]:
+    """Each distinct reason once, with the trials it holds for if not for all."""
+    held: dict[str, list[int]] = {}
+    for trial, (_, reasons) in zip(trials, verdicts, strict=True):
+        for reason in reasons:
+            held.setdefault(reason, []).append(trial.entry.trial)
+    if len(trials) == 1:
+        return list(held)
+    return [
+        reason if len(where) == len(trials) else f"{reason} ({counted(len(where), 'trial')} of {len(trials)})"
+        for reason, where in held.items()
+    ]

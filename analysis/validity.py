@@ -1,0 +1,80 @@
+"""Whether a trial may be believed.
+
+The engine's own verdict is about the generator (dispatch lag, CPU, missed arrivals). It is taken over, and
+made worse, never better, by what the run folder itself shows: a trial that did not end, counts that do not
+add up, a log that lacks requests, answers that were wrong before the load began.
+"""
+
+from __future__ import annotations
+
+from analysis.runfolder import Trial, Verdict
+from analysis.words import counted, percent
+
+LOG_MAY_LACK = 0.01
+"""Share of the sent requests that the log may lack (the last second of a killed run)."""
+
+
+def trial_verdict(trial: Trial) -> tuple[Verdict, list[str]]:
+    """The verdict on a trial and a sentence for each reason; ``invalid`` trials are shown but never merged."""
+    entry, summary = trial.entry, trial.summary
+    if entry.status != "ok":
+        return "invalid", [_not_ended(trial)]
+    if summary is None:
+        return "invalid", ["there is no readable summary.json, so nothing says whether the generator kept up"]
+    verdict, reasons = summary.verdict, list(summary.reasons)
+    if verdict == "invalid" and not reasons:
+        reasons.append("its summary gives no reason")
+    found = [*_books(trial), *_log(trial), *_parity(trial)]
+    if any(worse == "invalid" for worse, _ in found):
+        verdict = "invalid"
+    elif found and verdict == "valid":
+        verdict = "suspect"
+    return verdict, reasons + [reason for _, reason in found]
+
+
+def _not_ended(trial: Trial) -> str:
+    entry = trial.entry
+    what = {
+        "failed": "failed",
+        "interrupted": "was interrupted before its end",
+        "pending": "was not made",
+        "running": "was still running when run.json was last written, or the run was killed in it",
+    }[entry.status]
+    return f"{what}: {entry.error}" if entry.error else what
+
+
+def _books(trial: Trial) -> list[tuple[Verdict, str]]:
+    if not trial.summary:
+        return []
+    counts = trial.summary.counts
+    ended = counts.completed + counts.failed + counts.dropped
+    if counts.planned == ended:
+        return []
+    return [
+        (
+            "invalid",
+            f"the counts do not add up: {counts.planned:,} planned, but {counts.completed:,} completed + "
+            f"{counts.failed:,} failed + {counts.dropped:,} dropped = {ended:,}",
+        )
+    ]
+
+
+def _log(trial: Trial) -> list[tuple[Verdict, str]]:
+    """Whether the log has the requests that the summary counts."""
+    if not trial.summary:
+        return []
+    sent, logged = trial.summary.counts.sent, int(trial.log.tag("latency").count.sum())
+    if logged == sent:
+        return []
+    if logged > sent:
+        return [("invalid", f"the log holds {counted(logged, 'request')}, the summary only {sent:,}")]
+    lacking = (sent - logged) / sent
+    worse: Verdict = "invalid" if lacking > LOG_MAY_LACK else "suspect"
+    return [(worse, f"the log lacks {percent(lacking)} of the {counted(sent, 'request')} sent")]
+
+
+def _parity(trial: Trial) -> list[tuple[Verdict, str]]:
+    parity = trial.entry.parity
+    if parity and parity.wrong:
+        return [("invalid", f"{parity.wrong} of {parity.checked} test images were answered wrongly")]
+    return []
