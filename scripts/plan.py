@@ -1,0 +1,241 @@
+"""A plan: which backends, under which load, how often. TOML in, checked; the shipped ones are `scripts/plans/`.
+
+A scenario's keys are the load engine's own options with underscores, checked by the engine itself, so that an
+option added there can be used in a plan at once.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from locustfiles.engine.options import OPTIONS, LoadPlan, count, seconds
+from scripts.errors import UserError, nearest
+
+PLANS = Path(__file__).parent / "plans"
+# The command sets these itself: seeds and folders differ per trial, warm-up is the plan's.
+_NOT_IN_SCENARIO = {"seed", "record", "warmup"}
+SCENARIO_KEYS = {option.name for option in OPTIONS} - _NOT_IN_SCENARIO | {"users", "run_time"}
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+
+
+class Scenario(BaseModel):
+    """One kind of load, by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    options: dict[str, str]
+    """The engine's options, written as on Locust's command line without the dashes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, table: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(table, Mapping):
+            raise ValueError("write it as a [[scenario]] table")
+        if "name" not in table:
+            raise ValueError('`name` is missing: write for example name = "constant"')
+        options = dict(table["options"]) if "options" in table else {k: v for k, v in table.items() if k != "name"}
+        for key, value in options.items():
+            if key not in SCENARIO_KEYS:
+                raise ValueError(f"there is no key {key!r}; {nearest(key, SCENARIO_KEYS)}")
+            if not isinstance(value, str | int | float) or isinstance(value, bool):
+                raise ValueError(f"{key} = {value!r} must be a number or a text")
+        return {"name": table["name"], "options": {key: str(value) for key, value in options.items()}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Scenario:
+        load = self.load(seed=1)
+        if math.isinf(load.run_time_s) and (load.closed or math.isinf(load.limit)):
+            raise ValueError('it would never end: write run_time = "30s"')
+        if self.run_time_s is not None and self.run_time_s != int(self.run_time_s):
+            raise ValueError("run_time must be whole seconds, as Locust takes no parts of one")
+        if "users" in self.options and count(self.options["users"]) < 1:
+            raise ValueError("users must be 1 or more")
+        return self
+
+    @property
+    def run_time_s(self) -> float | None:
+        """Seconds of load, or None when only the number of arrivals ends it."""
+        return seconds(self.options["run_time"]) if "run_time" in self.options else None
+
+    def load(self, seed: int) -> LoadPlan:
+        """Return what the engine makes of the options.
+
+        Raises:
+            ValueError: they make no sense; the sentence is the engine's, in the plan's spelling.
+
+        """
+        try:
+            return LoadPlan.from_options(self.options | {"seed": str(seed)}, self.run_time_s)
+        except ValueError as error:
+            raise ValueError(_as_key(str(error))) from error
+
+    def length_s(self) -> float:
+        """Return how long the load lasts at most."""
+        load = self.load(seed=1)
+        if load.closed or math.isinf(load.limit):
+            return load.run_time_s
+        times = load.arrivals().times()
+        return float(times[-1]) if len(times) else 0.0
+
+    def arguments(self, seed: int, warmup: str) -> list[str]:
+        """Return the options as Locust's command line takes them."""
+        options = self.options | {"seed": str(seed), "warmup": warmup}
+        if self.run_time_s is not None:
+            options["run_time"] = f"{self.run_time_s:.0f}s"
+        return [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
+
+
+def _as_key(sentence: str) -> str:
+    """Spell Locust's options as the plan spells them: `--run-time 30s` is `run_time = "30s"` there."""
+    options = re.sub(r"--([a-z][a-z-]*) (\d\S*)", lambda m: f'{m[1].replace("-", "_")} = "{m[2]}"', sentence)
+    return re.sub(r"--([a-z][a-z-]*)", lambda m: m[1].replace("-", "_"), options)
+
+
+class Plan(BaseModel):
+    """A whole plan; see `scripts/plans/quick.toml` for one with comments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    description: str = ""
+    backends: tuple[str, ...] = ()
+    """None named: every backend that is installed."""
+    trials: int = Field(default=1, ge=1, le=1000)
+    seed: int = Field(default=1, ge=0)
+    threads: int = Field(default=1, ge=1, le=1024)
+    """Intra-op threads of the server, and the number of cores it gets."""
+    warmup: str = "3s"
+    """Load at the scenario's first rate before the measurement, kept out of every record."""
+    warmup_requests: int = Field(default=0, ge=0, le=100_000)
+    """Requests sent one after the other before that."""
+    objectives: tuple[str, ...] = ()
+    scenario: tuple[Scenario, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        seconds(self.warmup)
+        names = [scenario.name for scenario in self.scenario]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two scenarios are called {name!r}")
+        return self
+
+    @property
+    def warmup_s(self) -> float:
+        """Seconds of load before the measurement."""
+        return seconds(self.warmup)
+
+    def with_scenarios(self, names: Sequence[str]) -> Plan:
+        """Keep the scenarios of those names.
+
+        Raises:
+            UserError: one of them is not in the plan.
+
+        """
+        known = {scenario.name: scenario for scenario in self.scenario}
+        for name in names:
+            if name not in known:
+                raise UserError(f"Plan {self.name} has no scenario {name!r}; {nearest(name, known)}")
+        return self.model_copy(update={"scenario": tuple(known[name] for name in names)}) if names else self
+
+
+@dataclass(frozen=True)
+class Step:
+    """One trial to make: a backend under a scenario, the n-th time; `seed` is that of its arrivals."""
+
+    backend: str
+    scenario: Scenario
+    trial: int
+    order: int
+    seed: int
+
+    @property
+    def path(self) -> str:
+        """The trial's folder inside the run's."""
+        return f"{self.backend}/{self.scenario.name}/{self.trial}"
+
+
+def steps(plan: Plan, backends: Sequence[str]) -> list[Step]:
+    """Return the trials in the order they are made: blocks of one trial of everything, each block shuffled.
+
+    Blocks keep a slow drift of the machine from looking like a difference between backends; the same plan,
+    seed and backends give the same order. In a block all backends get the same arrivals.
+    """
+    randomness = random.Random(plan.seed)
+    ordered: list[Step] = []
+    for trial in range(1, plan.trials + 1):
+        block = [(backend, scenario) for backend in backends for scenario in plan.scenario]
+        randomness.shuffle(block)
+        for backend, scenario in block:
+            ordered.append(Step(backend, scenario, trial, len(ordered) + 1, 1000 * plan.seed + trial))
+    return ordered
+
+
+def shipped_plans() -> dict[str, Path]:
+    """Return the plans that come with the project, by name."""
+    return {file.stem: file for file in sorted(PLANS.glob("*.toml"))}
+
+
+def read_plan(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Plan:
+    """Read a plan by its shipped name or its path, with `changes` from the command line over it.
+
+    Raises:
+        UserError: it is not there, or something in it is wrong: which key, and what to write instead.
+
+    """
+    file = _find(name_or_path)
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"Plan {name_or_path} cannot be read: {error}") from error
+    given = {key: value for key, value in (changes or {}).items() if value is not None}
+    try:
+        return Plan.model_validate({"name": file.stem} | table | given)
+    except ValidationError as error:
+        raise UserError("\n".join(f"Plan {name_or_path}: {line}" for line in _sentences(error, table))) from error
+
+
+def _find(name_or_path: str) -> Path:
+    shipped = shipped_plans()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        if Path(name_or_path).is_file():
+            return Path(name_or_path)
+        raise UserError(f"There is no plan file {name_or_path}. Name one of {', '.join(shipped)}, or a .toml file.")
+    raise UserError(f"There is no plan {name_or_path!r}; {nearest(name_or_path, shipped)}")
+
+
+def _sentences(error: ValidationError, table: Mapping[str, Any]) -> list[str]:
+    sentences = []
+    for each in error.errors(include_url=False):
+        key = str(each["loc"][0]) if each["loc"] else ""
+        where = _where(each["loc"], table)
+        if each["type"] == "extra_forbidden":
+            sentences.append(f"there is no key {key!r}; {nearest(key, Plan.model_fields)}")
+        elif each["type"] == "missing":
+            sentences.append(f"{where} is missing" + (": write a [[scenario]] table" if key == "scenario" else ""))
+        else:
+            message = each["msg"].removeprefix("Value error, ")
+            value = "" if each["type"] == "value_error" else f" = {each['input']!r}"
+            sentences.append(f"{where}{value}: {message[:1].lower()}{message[1:]}".removeprefix(": "))
+    return sentences
+
+
+def _where(loc: tuple[int | str, ...], table: Mapping[str, Any]) -> str:
+    if len(loc) >= 2 and loc[0] == "scenario" and isinstance(loc[1], int):
+        tables = table.get("scenario")
+        found = tables[loc[1]] if isinstance(tables, list) else {}
+        name = found.get("name", f"number {loc[1] + 1}") if isinstance(found, dict) else f"number {loc[1] + 1}"
+        return " ".join(["scenario", str(name), *map(str, loc[2:])])
+    return ".".join(map(str, loc))

@@ -1,0 +1,211 @@
+"""One trial: a server is started, checked, warmed, loaded, sampled, and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from scripts.errors import CannotRun
+from scripts.load import Load, LoadSettings
+from scripts.plan import Plan, Step
+from scripts.project import Service
+from scripts.sampler import Sampler
+from scripts.server import LocalServer, ServerSettings, child_environment
+from scripts.stop import Interrupted, Stop
+
+POLL_S = 0.1
+LOCUST_GRACE_S = 120.0
+"""How much longer than its load Locust may take: its start, and the last answers."""
+
+Status = Literal["ok", "failed", "interrupted", "pending", "running"]
+
+
+class NeverReady(CannotRun):
+    """The server did not start, or never predicted."""
+
+
+@dataclass
+class TrialRecord:
+    """A trial as `run.json` tells it."""
+
+    backend: str
+    scenario: str
+    trial: int
+    order: int
+    path: str
+    seed: int
+    started: str | None = None
+    ended: str | None = None
+    status: Status = "pending"
+    error: str | None = None
+    locust_exit: int | None = None
+    ready_after_s: float | None = None
+    parity: dict[str, int] | None = None
+    killed: list[str] = field(default_factory=list)
+    """Processes of the server that did not end on SIGTERM in time."""
+
+    @classmethod
+    def of(cls, step: Step) -> TrialRecord:
+        """Return the record of a trial that has not begun."""
+        return cls(step.backend, step.scenario.name, step.trial, step.order, step.path, step.seed)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of a run share."""
+
+    plan: Plan
+    server: ServerSettings
+    load: LoadSettings
+    folder: Path
+    scratch: Path
+    mark: str
+    stop: Stop
+
+
+def utc_now() -> str:
+    """Return the time now as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, tell: Callable[[str], None]) -> None:
+    """Make one trial and fill its record; `tell` hears which phase it is in.
+
+    Raises:
+        Interrupted: the user asked to stop; the record says so.
+        NeverReady: the server never predicted; the record says so.
+
+    """
+    folder = bench.folder / step.path
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = f"{bench.mark}:{step.order}"
+    server = LocalServer(
+        service, bench.server, bench.scratch / str(step.order), folder / "server.log", f"{mark}:server"
+    )
+    record.started, record.status = utc_now(), "running"
+    try:
+        tell("starting")
+        server.start()
+        sampler = Sampler(server.family, folder / "pods.csv", service.name, lambda: server.ended() is None)
+        with sampler.running():
+            _await_answers(bench, service, server, record, mark, tell)
+            _load(bench, step, server, Load(bench.load, service.user_file, folder, f"{mark}:load"), record, tell)
+        record.status = "ok"
+    except Interrupted:
+        record.status, record.error = "interrupted", "stopped by the user"
+        raise
+    except CannotRun as error:
+        record.status, record.error = "failed", str(error)
+        if isinstance(error, NeverReady):
+            raise
+    finally:
+        tell("stopping")
+        record.killed = server.stop()
+        record.ended = utc_now()
+
+
+def _await_answers(
+    bench: Bench, service: Service, server: LocalServer, record: TrialRecord, mark: str, tell: Callable[[str], None]
+) -> None:
+    """Wait until the server predicts, compare all its answers, and send the warm-up requests."""
+    facts, began_s = service.facts, time.monotonic()
+    patience_s = facts.local.ready_timeout_s
+    with _Probe(bench, service, server, f"{mark}:probe") as probe:
+        while "ready" not in probe.heard:
+            if ended := server.ended():
+                raise NeverReady(f"server {ended} before it was ready; its log ends: {server.last_words()}")
+            probe.complain()
+            if time.monotonic() - began_s > patience_s:
+                reason = probe.heard.get("waiting", "nothing listens")
+                raise NeverReady(f"not ready within {patience_s:g} s ({reason}); its log ends: {server.last_words()}")
+            bench.stop.sleep(POLL_S)
+        record.ready_after_s = round(time.monotonic() - began_s, 1)
+        tell("checking its answers")
+        while "warm" not in probe.heard:
+            if ended := server.ended():
+                raise CannotRun(f"server {ended} while its answers were checked")
+            probe.complain()
+            bench.stop.sleep(POLL_S)
+    wrong = probe.heard["wrong"]
+    record.parity = {"checked": probe.heard["checked"], "wrong": len(wrong)}
+    if wrong:
+        raise CannotRun(f"{len(wrong)} of {probe.heard['checked']} test images are answered wrong: {wrong[0]}")
+
+
+class _Probe:
+    """The process of `scripts.probe`; `heard` holds everything it has said."""
+
+    def __init__(self, bench: Bench, service: Service, server: LocalServer, mark: str) -> None:
+        self.heard: dict[str, Any] = {}
+        arguments = [str(service.user_file), server.url, service.facts.ready_path, str(bench.plan.warmup_requests)]
+        project = bench.server.project
+        changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
+        self._errors = (bench.scratch / "probe.log").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.probe", *arguments],
+            cwd=project.root,
+            env=child_environment(mark, changes, os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> _Probe:
+        self._listener.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._listener.join()
+        self._errors.close()
+
+    def complain(self) -> None:
+        """Raise CannotRun when the probe could not do its work."""
+        if "error" in self.heard:
+            raise NeverReady(self.heard["error"])
+        if self._process.poll() not in (None, 0) and not self._listener.is_alive():
+            self._errors.seek(0)
+            raise NeverReady(f"its answers cannot be checked: {self._errors.read()[-500:].strip()}")
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                self.heard.update(json.loads(line))
+
+
+def _load(
+    bench: Bench, step: Step, server: LocalServer, load: Load, record: TrialRecord, tell: Callable[[str], None]
+) -> None:
+    """Run Locust to its end, unless the server ends before."""
+    tell("under load")
+    patience_s = step.scenario.length_s() + bench.plan.warmup_s + LOCUST_GRACE_S
+    began_s = time.monotonic()
+    try:
+        load.start(server.url, step.scenario.arguments(step.seed, bench.plan.warmup))
+        while load.exit_status() is None:
+            if ended := server.ended():
+                raise CannotRun(f"server {ended} after {time.monotonic() - began_s:.0f} s of load")
+            if time.monotonic() - began_s > patience_s:
+                raise CannotRun(f"Locust did not end within {patience_s:.0f} s: {load.complaint()}")
+            bench.stop.sleep(POLL_S)
+        record.locust_exit = load.exit_status()
+        if ended := server.ended():
+            raise CannotRun(f"server {ended} towards the end of the load")
+        if record.locust_exit not in (0, 1):  # 1: some request failed, which the report counts
+            raise CannotRun(f"Locust ended with status {record.locust_exit}: {load.complaint()}")
+    finally:
+        load.stop()
