@@ -1,0 +1,280 @@
+"""When requests are to be sent: pure functions from a shape to planned times.
+
+A shape says how fast arrivals come, an arrival process says how they are spread.  Symbols:
+
+    t      s      plan time, 0 at the first second that is measured
+    r(t)   1/s    arrival rate at t
+    Λ(t)   1      its integral from 0 to t, the number of arrivals expected before t
+
+Arrivals live on an axis of their own, "operational time" u = Λ(t), on which their rate is 1.  Evenly
+spaced arrivals sit at u = 0, 1, 2, …; Poisson arrivals at the running sum of exponential gaps of mean 1.
+Planned times are then t = Λ⁻¹(u).  For Poisson arrivals this time change is exact also where r varies
+(Çinlar, *Introduction to Stochastic Processes*, 1975, ch. 4.7; Lewis & Shedler 1979 give thinning as the
+alternative, which throws draws away).
+
+Arrival k has the same time whoever computes it, so workers deal by index and need not talk about times.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+BLOCK = 16_384
+"""Arrivals drawn at a time: large enough for numpy, small enough that a slow shape costs no memory."""
+
+ROUNDING_S = 1e-9
+"""An arrival this close to the end belongs to the next second: k/rate is rarely exact in binary."""
+
+
+class Shape(Protocol):
+    """An arrival rate over plan time."""
+
+    @property
+    def peak_per_s(self) -> float:
+        """The highest rate that the shape reaches, in arrivals per second."""
+        ...
+
+    def rate(self, t: float) -> float:
+        """r(t), in arrivals per second; t in seconds, not negative."""
+        ...
+
+    def integral(self, t: float) -> float:
+        """Λ(t), the arrivals expected in [0, t)."""
+        ...
+
+    def inverse(self, u: Floats) -> Floats:
+        """Λ⁻¹(u): the plan times in seconds of operational times u; inf beyond Λ(∞)."""
+        ...
+
+
+@dataclass(frozen=True)
+class PiecewiseRate:
+    """Rates that hold (or, in a ramp, change linearly) between breakpoints; the last one holds for ever.
+
+        r ^      ________ rates_per_s[i+1]
+          |     /
+          |____/          rates_per_s[i]
+          +----+---------> t
+            starts_s[i]
+
+    `starts_s` (n,) ascending from 0; `rates_per_s` (n,) at the starts; `linear` joins neighbours by a line.
+    """
+
+    starts_s: tuple[float, ...]
+    rates_per_s: tuple[float, ...]
+    linear: bool = False
+    _u: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        t = np.asarray(self.starts_s)
+        r = np.asarray(self.rates_per_s)
+        if len(t) != len(r) or len(t) == 0 or t[0] != 0 or (np.diff(t) <= 0).any() or (r < 0).any():
+            raise ValueError("a rate needs ascending starts from 0 and rates that are not negative")
+        mean = (r[:-1] + r[1:]) / 2 if self.linear else r[:-1]
+        u = np.concatenate([[0.0], np.cumsum(mean * np.diff(t))])
+        object.__setattr__(self, "_u", tuple(float(x) for x in u))
+
+    @property
+    def peak_per_s(self) -> float:
+        """The highest rate."""
+        return max(self.rates_per_s)
+
+    def _piece(self, t: float) -> tuple[int, float]:
+        i = int(np.searchsorted(self.starts_s, t, side="right")) - 1
+        return i, self._slope(i)
+
+    def _slope(self, i: int) -> float:
+        if not self.linear or i + 1 >= len(self.starts_s):
+            return 0.0
+        return (self.rates_per_s[i + 1] - self.rates_per_s[i]) / (self.starts_s[i + 1] - self.starts_s[i])
+
+    def rate(self, t: float) -> float:
+        """r(t)."""
+        i, slope = self._piece(t)
+        return self.rates_per_s[i] + slope * (t - self.starts_s[i])
+
+    def integral(self, t: float) -> float:
+        """Λ(t)."""
+        i, slope = self._piece(t)
+        dt = t - self.starts_s[i]
+        return self._u[i] + dt * (self.rates_per_s[i] + slope * dt / 2)
+
+    def inverse(self, u: Floats) -> Floats:
+        """Λ⁻¹(u); on a ramp the positive root of slope/2·dt² + r·dt = u − u_i, in its stable form."""
+        knots = np.asarray(self._u)
+        i = np.clip(np.searchsorted(knots, u, side="right") - 1, 0, len(knots) - 1)
+        r = np.asarray(self.rates_per_s)[i]
+        slope = np.asarray([self._slope(k) for k in range(len(knots))])[i]
+        du = u - knots[i]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = np.sqrt(np.maximum(r * r + 2 * slope * du, 0))
+            dt = np.where(slope == 0, du / r, 2 * du / (r + root))
+        return np.asarray(np.asarray(self.starts_s)[i] + np.where(du <= 0, 0.0, dt))
+
+
+@dataclass(frozen=True)
+class RecordedTimes:
+    """Arrivals at the times of a recording: u = k is the k-th of `times_s` (n,), ascending, in seconds."""
+
+    times_s: tuple[float, ...]
+
+    @property
+    def peak_per_s(self) -> float:
+        """The most arrivals in any one second of the recording."""
+        seconds = np.floor(np.asarray(self.times_s)).astype(np.int64)
+        return float(np.bincount(seconds).max()) if len(seconds) else 0.0
+
+    def rate(self, t: float) -> float:
+        """Arrivals in the second that begins at t: a recording has no rate at an instant."""
+        return self.integral(t + 1) - self.integral(t)
+
+    def integral(self, t: float) -> float:
+        """The recorded arrivals before t."""
+        return float(np.searchsorted(self.times_s, t, side="left"))
+
+    def inverse(self, u: Floats) -> Floats:
+        """The recorded time of arrival u (rounded down); inf after the last."""
+        padded = np.append(np.asarray(self.times_s, dtype=np.float64), np.inf)
+        return padded[np.minimum(u.astype(np.int64), len(self.times_s))]
+
+
+def constant(rate_per_s: float) -> PiecewiseRate:
+    """`rate_per_s` for ever."""
+    return PiecewiseRate((0.0,), (rate_per_s,))
+
+
+def steps(levels: Sequence[tuple[float, float]]) -> PiecewiseRate:
+    """Levels of (rate in 1/s, length in s), one after the other; the last one stays."""
+    starts = np.concatenate([[0.0], np.cumsum([length for _, length in levels[:-1]])])
+    return PiecewiseRate(tuple(float(s) for s in starts), tuple(rate for rate, _ in levels))
+
+
+def spike(base_per_s: float, peak_per_s: float, at_s: float, for_s: float) -> PiecewiseRate:
+    """`base_per_s`, but `peak_per_s` from `at_s` for `for_s` seconds."""
+    if at_s == 0:
+        return PiecewiseRate((0.0, for_s), (peak_per_s, base_per_s))
+    return PiecewiseRate((0.0, at_s, at_s + for_s), (base_per_s, peak_per_s, base_per_s))
+
+
+def ramp(from_per_s: float, to_per_s: float, over_s: float) -> PiecewiseRate:
+    """A line from one rate to another over `over_s` seconds; the last rate stays."""
+    return PiecewiseRate((0.0, over_s), (from_per_s, to_per_s), linear=True)
+
+
+def replay(path: Path) -> RecordedTimes:
+    """Arrival times from the first column of a CSV, in seconds; a header line is allowed.
+
+    Raises ValueError with a sentence for the user when the file cannot be read, or its times are not
+    finite, not ascending, negative or missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(number, row[0]) for number, row in enumerate(csv.reader(file), 1) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"cannot read the replay file {path}: {error}") from error
+    if rows and not _is_number(rows[0][1]):
+        rows = rows[1:]
+    times: list[float] = []
+    for number, text in rows:
+        if not _is_number(text):
+            raise ValueError(f"{path}, line {number}: {text!r} is not a time in seconds, such as 1.25")
+        time = float(text)
+        if time < (times[-1] if times else 0.0):
+            raise ValueError(
+                f"{path}, line {number}: {text} comes after {times[-1] if times else 0}: "
+                "sort the times and let them start at 0 or later"
+            )
+        times.append(time)
+    if not times:
+        raise ValueError(f"{path} holds no times: give one time in seconds a line")
+    return RecordedTimes(tuple(times))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The arrivals of one plan: shape, spread and seed, and where they end.
+
+    `poisson` spreads them as a Poisson process, otherwise they are evenly spaced on operational time.
+    `end_s` and `limit` end the plan by time and by count; both may be infinite.
+    """
+
+    shape: Shape
+    poisson: bool = False
+    seed: int = 0
+    end_s: float = math.inf
+    limit: float = math.inf
+
+    def blocks(self) -> Iterable[Floats]:
+        """The planned times in order, as arrays of at most `BLOCK`, each drawn only when asked for."""
+        rng = np.random.default_rng(self.seed)
+        first, u0 = 0, 0.0
+        while first < self.limit:
+            if self.poisson:
+                u = u0 + np.cumsum(rng.standard_exponential(BLOCK))
+                u0 = float(u[-1])
+            else:
+                u = np.arange(first, first + BLOCK, dtype=np.float64)
+            times = self.shape.inverse(u)
+            times = times[: int(min(BLOCK, self.limit - first))]
+            inside = times[times < self.end_s - ROUNDING_S]
+            if len(inside):
+                yield inside
+            if len(inside) < BLOCK:
+                return
+            first += BLOCK
+
+    def times(self) -> Floats:
+        """All planned times (n,), in seconds; only for plans that end."""
+        return np.concatenate([np.empty(0), *self.blocks()])
+
+
+class Cursor:
+    """Walks the arrivals of a plan once, window by window; windows must not go back."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._blocks = iter(arrivals.blocks())
+        self._times: Floats = np.empty(0)
+        self._first = 0  # index of the first arrival in _times
+        self._done = False
+
+    def until(self, t: float) -> tuple[Ints, Floats]:
+        """Indices and planned times (n,) of the arrivals before t that no earlier call returned."""
+        taken: list[Floats] = []
+        start = self._first
+        while not self._done:
+            cut = int(np.searchsorted(self._times, t, side="left"))
+            taken.append(self._times[:cut])
+            self._first += cut
+            self._times = self._times[cut:]
+            if len(self._times):
+                break
+            block = next(self._blocks, None)
+            if block is None:
+                self._done = True
+            else:
+                self._times = block
+        times = np.concatenate([np.empty(0), *taken])
+        return np.arange(start, start + len(times)), times
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no arrival is left."""
+        return self._done

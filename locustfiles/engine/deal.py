@@ -1,0 +1,87 @@
+"""Who sends which arrivals: a deal, and the part of a plan that it gives to one worker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from locustfiles.engine.arrivals import Arrivals, Cursor
+from locustfiles.engine.options import LoadPlan
+from locustfiles.engine.pacing import Arrival
+
+
+@dataclass(frozen=True)
+class Deal:
+    """From plan time `since_s` on, worker `index` of `count` sends arrival k of the plan if k mod count = index.
+
+    `origin_s` is the plan time at which the plan's own clock is 0: later than 0 when the load was edited
+    while it ran.  Times are plan times in seconds; the warm-up is before 0.
+    """
+
+    generation: int
+    index: int
+    count: int
+    since_s: float
+    origin_s: float
+    plan: LoadPlan
+
+    @property
+    def end_s(self) -> float:
+        """The plan time at which the load ends; infinite when only a count or the user ends it."""
+        return self.origin_s + self.plan.run_time_s
+
+    def share_of(self, calls: float) -> float:
+        """This worker's share of a number of calls (closed load)."""
+        return calls if math.isinf(calls) else (calls - self.index + self.count - 1) // self.count
+
+    def dealt_between(self, since_s: float, until_s: float) -> int:
+        """How many arrivals the deal gives this worker in [since_s, until_s): what is lost with it."""
+        if self.plan.closed:
+            return 0
+        share = Share(self)
+        share.until(max(since_s, self.since_s))
+        return len(share.until(until_s))
+
+    def to_message(self) -> dict[str, Any]:
+        """The deal as plain values for Locust's msgpack."""
+        return {**vars(self), "plan": self.plan.to_message()}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Deal:
+        """The deal that `to_message` wrote; fields that it does not know are left out."""
+        names = cls.__dataclass_fields__
+        values = {name: value for name, value in message.items() if name in names}
+        return cls(**{**values, "plan": LoadPlan.from_message(message["plan"])})
+
+
+class Share:
+    """One worker's arrivals of a deal, window by window, warm-up first with negative indices."""
+
+    def __init__(self, deal: Deal) -> None:
+        self._deal = deal
+        self._warmup_s = deal.plan.warmup_s if deal.since_s < 0 else 0.0
+        none = Arrivals(deal.plan.arrivals().shape, end_s=0.0)
+        self._warmup = Cursor(deal.plan.warmup() if self._warmup_s else none)
+        self._measured = Cursor(deal.plan.arrivals())
+        self._measured.until(deal.since_s - deal.origin_s)
+
+    def until(self, plan_s: float) -> list[Arrival]:
+        """The arrivals before plan time `plan_s` that no earlier call returned, by plan time."""
+        deal = self._deal
+        found: list[Arrival] = []
+        for cursor, zero, sign in (
+            (self._warmup, -self._warmup_s, -1),
+            (self._measured, deal.origin_s, 1),
+        ):
+            indices, times = cursor.until(plan_s - zero)
+            mine = indices % deal.count == deal.index
+            signed = indices[mine] if sign > 0 else -1 - indices[mine]
+            found.extend(zip((times[mine] + zero).tolist(), signed.tolist(), strict=True))
+        return found
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no arrival is left."""
+        return self._measured.exhausted

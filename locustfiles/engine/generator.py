@@ -1,0 +1,278 @@
+"""The worker's side: sends its share of the plan and reports once a second.
+
+One of these runs in every Locust process that has users: each worker, or the only process.  It speaks to
+the `Coordinator` in messages of Locust's own connection, also when both live in one process.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+import psutil
+from locust.env import Environment
+from locust.runners import WorkerRunner
+
+from locustfiles.engine.client import Target, name_of
+from locustfiles.engine.deal import Deal, Share
+from locustfiles.engine.options import LoadPlan
+from locustfiles.engine.pacing import Dispatcher
+from locustfiles.engine.recorder import Recorder
+from locustfiles.engine.users import ArrivalUser, Pacing
+
+logger = logging.getLogger(__name__)
+
+REPORT_INTERVAL_S = 1.0
+HORIZON_S = 1.0
+"""How far ahead arrivals are handed to the dispatcher; a new deal takes the rest back."""
+FILL_INTERVAL_S = 0.25
+HEARTBEAT_INTERVAL_S = 0.02
+MASTER_SILENT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
+BAD_INPUT, NOT_MEASURED = 2, 3
+"""Exit statuses."""
+
+
+@dataclass
+class Usage:
+    """CPU of this process between two looks, and its memory."""
+
+    process: psutil.Process
+    cpu_s: float = 0.0
+    at: float = 0.0
+
+    def look(self, now: float) -> tuple[float, int]:
+        """Cores used since the last look, and resident bytes."""
+        times = self.process.cpu_times()
+        cpu_s = times.user + times.system
+        cores = (cpu_s - self.cpu_s) / max(now - self.at, 1e-9)
+        self.cpu_s, self.at = cpu_s, now
+        return cores, self.process.memory_info().rss
+
+
+class Generator:
+    """Makes the load of one process. All times are seconds of `clock`, a monotonic clock."""
+
+    def __init__(self, environment: Environment, clock: Callable[[], float] = time.monotonic) -> None:
+        self._environment = environment
+        runner = environment.runner
+        assert runner is not None
+        self._runner = runner
+        self._clock = clock
+        self._usage = Usage(psutil.Process())
+        self._greenlets: list[gevent.Greenlet] = []
+        self._dispatcher: Dispatcher | None = None
+        self._closing = False
+        for message, listener in {"swarm_ping": self._on_ping, "swarm_deal": self._on_deal}.items():
+            runner.register_message(message, listener)
+        environment.events.test_start.add_listener(self._on_test_start)
+        environment.events.test_stopping.add_listener(self._on_test_stopping)
+        environment.events.test_stop.add_listener(self._on_test_stop)
+
+    # A test begins: prepare everything that costs time, then say hello.
+
+    def _on_test_start(self, **_: Any) -> None:
+        self._close()
+        self._recorder = Recorder()
+        self._dispatcher = Dispatcher(self._recorder.drop, self._clock)
+        self._deal: Deal | None = None
+        self._share: Share | None = None
+        self._start = math.inf
+        self._filled_s = 0.0
+        self._closing = self._stopped = False
+        self._pause_s = self._last_beat = 0.0
+        self._reported_planned = 0
+        options = vars(self._environment.parsed_options)
+        plan = LoadPlan.from_message(options["load_plan"])
+        problem = self._prepare(plan) or {}
+        self._usage.look(self._clock())
+        self._last_beat = self._clock()
+        self._greenlets = [gevent.spawn(self._heartbeat), gevent.spawn(self._work)]
+        self._send("swarm_hello", {"host": socket.gethostname(), "pid": os.getpid(), **problem})
+
+    def _prepare(self, plan: LoadPlan) -> dict[str, Any] | None:
+        """Let the user classes encode their requests, and try the host.
+
+        Returns what failed as a sentence with the exit status that it asks for, or None.
+        """
+        assert self._dispatcher is not None
+        pacing = Pacing(plan, self._dispatcher, self._recorder, self._clock)
+        for user_class in self._runner.user_classes:
+            if self._environment.host:
+                user_class.host = self._environment.host
+            try:
+                if not issubclass(user_class, ArrivalUser):
+                    raise ValueError(f"{user_class.__name__} does not derive from ArrivalUser: nothing would pace it")
+                user_class.prepare(pacing, self._environment)
+                if user_class.host:
+                    Target.parse(user_class.host).connect(CONNECT_TIMEOUT_S).close()
+            except ValueError as error:
+                return {"problem": str(error), "exit": BAD_INPUT}
+            except OSError as error:
+                problem = f"{user_class.host} is not reachable ({name_of(error)}): start the server or correct --host"
+                return {"problem": problem, "exit": NOT_MEASURED}
+        return None
+
+    def _send(self, kind: str, data: Mapping[str, Any]) -> None:
+        self._runner.send_message(kind, {"worker": self._runner.client_id, **data})
+
+    # Messages from the coordinator.
+
+    def _on_ping(self, msg: Any, **_: Any) -> None:
+        self._send("swarm_pong", {**msg.data, "monotonic": self._clock(), "epoch": time.time()})
+
+    def _on_deal(self, msg: Any, **_: Any) -> None:
+        deal = Deal.from_message(msg.data)
+        if self._dispatcher is None or (self._deal is not None and deal.generation <= self._deal.generation):
+            return
+        if self._deal is None or msg.data["afresh"]:
+            self._begin(msg.data["start"], deal)
+        else:
+            self._fill(deal.since_s)
+            self._dispatcher.withdraw(self._start + deal.since_s)
+        self._deal, self._share, self._filled_s = deal, Share(deal), deal.since_s
+        if not deal.plan.closed:
+            self._fill(self._now_s() + HORIZON_S)
+
+    def _begin(self, start: float, deal: Deal) -> None:
+        """Take part from this deal on; what came before it is warm-up, or was counted without us."""
+        assert self._dispatcher is not None
+        self._dispatcher.withdraw(-math.inf)
+        self._recorder.take()
+        self._start = self._recorder.start = start
+        self._recorder.since = start + max(0.0, deal.since_s)
+        self._reported_planned = self._dispatcher.planned
+
+    def _now_s(self) -> float:
+        return self._clock() - self._start
+
+    def _fill(self, until_s: float) -> None:
+        """Hand the dispatcher this worker's arrivals before plan time `until_s`."""
+        if self._share is None or self._dispatcher is None or until_s <= self._filled_s:
+            return
+        self._dispatcher.offer((self._start + t, k) for t, k in self._share.until(until_s))
+        self._filled_s = until_s
+
+    # The loop of a test.
+
+    def _heartbeat(self) -> None:
+        """Notice pauses of this process, whatever they come from: garbage, the scheduler, a stop signal."""
+        while True:
+            gevent.sleep(HEARTBEAT_INTERVAL_S)
+            now = self._clock()
+            self._pause_s = max(self._pause_s, now - self._last_beat - HEARTBEAT_INTERVAL_S)
+            self._last_beat = now
+
+    def _work(self) -> None:
+        next_report = self._clock()
+        while not self._stopped:
+            now = self._clock()
+            if self._deal is not None and not self._closing:
+                if self._deal.plan.closed:
+                    self._drive_closed(self._deal)
+                else:
+                    self._fill(self._now_s() + HORIZON_S)
+            if self._master_is_gone():
+                logger.error("The master has been silent for %.0f s: this worker stops", MASTER_SILENT_S)
+                gevent.spawn(self._runner.quit)
+                return
+            done = self._is_done()
+            if now >= next_report or done:
+                self.report(done)
+                next_report = math.floor(now / REPORT_INTERVAL_S) * REPORT_INTERVAL_S + REPORT_INTERVAL_S
+            if done:
+                self._stopped = True
+                return
+            gevent.sleep(min(FILL_INTERVAL_S, max(0.0, next_report - self._clock())))
+
+    def _drive_closed(self, deal: Deal) -> None:
+        """Closed load has no arrivals to fill in: start the loop, forget the warm-up, end the loop."""
+        assert self._dispatcher is not None
+        now_s = self._now_s()
+        if now_s >= deal.end_s:
+            self._dispatcher.end_loop()
+        elif now_s >= 0 and self._filled_s < math.inf:
+            self._filled_s = math.inf
+            self._dispatcher.planned = self._reported_planned = 0
+            self._dispatcher.loop(deal.share_of(deal.plan.limit))
+        elif now_s >= -deal.plan.warmup_s and not self._dispatcher.looping:
+            self._dispatcher.loop(math.inf)
+
+    def _is_done(self) -> bool:
+        """Whether every arrival of the plan has come and ended."""
+        deal, dispatcher = self._deal, self._dispatcher
+        if deal is None or dispatcher is None or self._share is None:
+            return False
+        now_s = self._now_s()
+        if deal.plan.closed:
+            sent_all = now_s >= deal.end_s or (self._filled_s == math.inf and not dispatcher.looping)
+        else:
+            over = now_s >= deal.end_s if math.isfinite(deal.end_s) else True
+            sent_all = over and self._share.exhausted and dispatcher.next_due is None
+        return sent_all and not dispatcher.in_flight
+
+    def _master_is_gone(self) -> bool:
+        if not isinstance(self._runner, WorkerRunner) or not self._runner.last_heartbeat_timestamp:
+            return False
+        return time.time() - self._runner.last_heartbeat_timestamp > MASTER_SILENT_S
+
+    def report(self, done: bool) -> None:
+        """Send what was recorded since the last report."""
+        assert self._dispatcher is not None
+        now = self._clock()
+        increment = self._recorder.take()
+        interval_s = now - self._usage.at
+        cores, rss = self._usage.look(now)
+        pause_s, self._pause_s = self._pause_s, 0.0
+        planned, self._reported_planned = (
+            self._dispatcher.planned - self._reported_planned,
+            self._dispatcher.planned,
+        )
+        due = self._dispatcher.next_due
+        self._send(
+            "swarm_tick",
+            {
+                "generation": self._deal.generation if self._deal else 0,
+                "time": time.time(),
+                "plan_s": now - self._start if self._deal else -math.inf,
+                "increment": increment.to_message(),
+                "planned": planned,
+                "accounted_s": self._filled_s if due is None else due - self._start,
+                "in_flight": self._dispatcher.in_flight,
+                "cpu_cores": cores,
+                "interval_s": interval_s,
+                "rss_bytes": rss,
+                "pause_s": pause_s,
+                "precise": self._dispatcher.precise,
+                "done": done,
+            },
+        )
+
+    # The end of a test.
+
+    def _on_test_stopping(self, **_: Any) -> None:
+        """Send nothing more; users that are busy may finish."""
+        self._closing = True
+        if self._dispatcher is not None:
+            self._dispatcher.end_loop()
+            self._dispatcher.withdraw(-math.inf)
+
+    def _on_test_stop(self, **_: Any) -> None:
+        if self._dispatcher is not None and not self._stopped:
+            self._stopped = True
+            self.report(done=True)
+        self._close()
+
+    def _close(self) -> None:
+        gevent.killall(self._greenlets, block=False)
+        self._greenlets = []
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+            self._dispatcher = None

@@ -1,0 +1,314 @@
+"""The engine's settings as Locust options, and the one place where they are checked.
+
+Every option is a plain string to Locust, because its web form hands strings back and because an empty
+field means "use the default".  `LoadPlan.from_options` turns them into numbers or raises ValueError with
+the sentence that the user sees.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from locustfiles.engine import arrivals
+from locustfiles.engine.arrivals import Arrivals, Shape
+
+SHAPES = ("constant", "step", "spike", "poisson", "ramp", "replay", "closed")
+MAX_DEFAULT_USERS = 10_000
+_SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def seconds(text: str) -> float:
+    """A time span in seconds: `20`, `1.5s`, `2m`, `1h20m`, `250ms`.
+
+    Raises ValueError when it is none.
+    """
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)ms", text):
+        return float(match[1]) / 1000
+    match = _SPAN.fullmatch(text)
+    if not text or not match:
+        raise ValueError(f"{text!r} is not a time span: write 20, 1.5s, 2m or 1h20m")
+    hours, minutes, secs = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + secs
+
+
+def rate(text: str) -> float:
+    """An arrival rate per second, not negative and finite; `50` and `50/s` are the same.
+
+    Raises ValueError when it is none.
+    """
+    try:
+        value = float(text.strip().removesuffix("/s"))
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{text!r} is not an arrival rate: write a number of arrivals per second, such as 50")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number, at least 0; raises ValueError when it is none."""
+    if not re.fullmatch(r"\d+", text.strip()):
+        raise ValueError(f"{text!r} is not a whole number: write for example 1000")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A share: `auto` (NaN) or a number from 0 to 1; raises ValueError when it is none."""
+    if text == "auto":
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"{text!r} is not a share: write auto or a number from 0 to 1, such as 0.1")
+    return value
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """A parser that takes one of `names` and suggests the nearest for anything else."""
+
+    def parse(text: str) -> str:
+        if text in names:
+            return text
+        near = difflib.get_close_matches(text, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+        raise ValueError(f"{text!r} is not known: {hint}")
+
+    return parse
+
+
+@dataclass(frozen=True)
+class Option:
+    """One Locust option: `flag` on the command line, its default, its parser and its help text."""
+
+    flag: str
+    default: str
+    parse: Callable[[str], Any]
+    help: str
+    choices: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in Locust's parsed options."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    def check(self, text: str) -> str:
+        """The text as given, for argparse; raises ArgumentTypeError when `parse` refuses it."""
+        try:
+            if text != "":
+                self.parse(text)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from error
+        return text
+
+
+OPTIONS = (
+    Option("--shape", "constant", one_of(*SHAPES), "How the arrival rate goes over time", SHAPES),
+    Option(
+        "--gaps", "even", one_of("even", "poisson"), "Spread of arrivals: evenly, or at random", ("even", "poisson")
+    ),
+    Option("--rate", "10", rate, "Arrivals per second (where step, spike and ramp start)"),
+    Option("--peak-rate", "", rate, "Arrivals per second at the top of step, spike and ramp (default: 5 x --rate)"),
+    Option("--steps", "", str, "Levels of --shape step: 1:10s,5:10s,20:10s, or 1,5,20, or how many"),
+    Option("--spike-at", "10s", seconds, "When the spike begins"),
+    Option("--spike-for", "5s", seconds, "How long the spike lasts"),
+    Option("--replay", "", str, "CSV with arrival times in seconds, for --shape replay"),
+    Option("--seed", "1", count, "Seed of random gaps and payloads: same seed, same arrivals"),
+    Option("--arrivals", "", count, "End after this many arrivals"),
+    Option("--warmup", "0s", seconds, "Load at the first rate before the clock starts, kept out of every record"),
+    Option(
+        "--payload",
+        "mix",
+        one_of("small", "medium", "large", "mix"),
+        "Which images are sent",
+        ("small", "medium", "large", "mix"),
+    ),
+    Option(
+        "--check",
+        "parity",
+        one_of("parity", "status"),
+        "What makes an answer right: the stored top-5, or HTTP status 2xx",
+        ("parity", "status"),
+    ),
+    Option("--check-share", "auto", share, "Share of answers checked for parity (auto: all up to 200/s, then 200/s)"),
+    Option("--request-timeout", "30s", seconds, "A request without a whole answer by then has failed"),
+    Option("--record", "", str, "Folder for the trial's record (latency.hlog, summary.json, CSVs)"),
+)
+
+
+def _levels(text: str, first: float, peak: float, run_time_s: float) -> tuple[tuple[float, float], ...]:
+    """The (rate, seconds) levels that `--steps` means.
+
+    Lengths that are not given are equal parts of the run time, or 10 s each when there is none.
+    """
+    text = text.strip() or "5"
+    if re.fullmatch(r"\d+", text):
+        n = int(text)
+        if n < 2:
+            raise ValueError("--steps needs at least two levels, such as --steps 5 or --steps 1,5,20")
+        items = [f"{first + (peak - first) * i / (n - 1)}" for i in range(n)]
+    else:
+        items = [item for item in text.split(",") if item.strip()]
+    length = run_time_s / len(items) if math.isfinite(run_time_s) else 10.0
+    levels = []
+    for item in items:
+        level, _, span = item.partition(":")
+        try:
+            levels.append((rate(level), seconds(span) if span else length))
+        except ValueError as error:
+            raise ValueError(f"--steps: {error}; a level is RATE or RATE:SPAN, such as 5:10s") from error
+    if any(span <= 0 for _, span in levels):
+        raise ValueError("--steps: every level must last longer than 0 s, such as 5:10s")
+    return tuple(levels)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What one trial sends, checked: rates in 1/s, times in seconds, infinite where there is no end."""
+
+    shape: str
+    gaps: str
+    rate: float
+    peak_rate: float
+    levels: tuple[tuple[float, float], ...]
+    spike_at: float
+    spike_for: float
+    replay_times: tuple[float, ...]
+    seed: int
+    run_time_s: float
+    limit: float
+    warmup_s: float
+    payload: str
+    check: str
+    check_share: float
+    request_timeout_s: float
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any], run_time_s: float | None) -> LoadPlan:
+        """The plan that parsed options mean; `run_time_s` is Locust's own `--run-time`.
+
+        Raises ValueError, with a sentence that says what to write instead.
+        """
+        v = {option.name: _value(option, given.get(option.name)) for option in OPTIONS}
+        if run_time_s is not None and run_time_s <= 0:
+            raise ValueError("--run-time must be longer than 0 s: write for example --run-time 30s")
+        run_time = math.inf if run_time_s is None else float(run_time_s)
+        peak = v["peak_rate"] if v["peak_rate"] is not None else 5 * v["rate"]
+        levels = _levels(v["steps"] or "", v["rate"], peak, run_time) if v["shape"] == "step" else ()
+        plan = cls(
+            shape=v["shape"],
+            gaps="poisson" if v["shape"] == "poisson" else v["gaps"],
+            rate=v["rate"],
+            peak_rate=peak,
+            levels=levels,
+            spike_at=v["spike_at"],
+            spike_for=v["spike_for"],
+            replay_times=_recorded(v["replay"]) if v["shape"] == "replay" else (),
+            seed=v["seed"],
+            run_time_s=min(run_time, sum(span for _, span in levels)) if levels else run_time,
+            limit=math.inf if v["arrivals"] is None else v["arrivals"],
+            warmup_s=v["warmup"],
+            payload=v["payload"],
+            check=v["check"],
+            check_share=v["check_share"],
+            request_timeout_s=v["request_timeout"],
+        )
+        plan._refuse_nonsense()
+        return plan
+
+    def _refuse_nonsense(self) -> None:
+        if self.shape == "spike" and self.spike_at >= self.run_time_s:
+            raise ValueError(
+                f"the spike at {self.spike_at:g} s comes after the end at {self.run_time_s:g} s: "
+                "write a smaller --spike-at or a longer --run-time"
+            )
+        if self.shape == "spike" and self.spike_for <= 0:
+            raise ValueError("--spike-for must be longer than 0 s: write for example --spike-for 5s")
+        if self.shape == "ramp" and not math.isfinite(self.run_time_s):
+            raise ValueError("--shape ramp needs a --run-time to rise over, such as --run-time 60s")
+        if self.request_timeout_s <= 0:
+            raise ValueError("--request-timeout must be longer than 0 s: write for example 30s")
+        if self.limit == 0:
+            raise ValueError("--arrivals 0 would send nothing: write 1 or more")
+        if not self.closed and self.arrivals().shape.peak_per_s <= 0:
+            raise ValueError("--rate 0 would send nothing: write a rate above 0, such as --rate 10")
+
+    @property
+    def closed(self) -> bool:
+        """Whether callers wait for their answer (concurrency) instead of arriving by a plan."""
+        return self.shape == "closed"
+
+    def _shape(self) -> Shape:
+        match self.shape:
+            case "step":
+                return arrivals.steps(self.levels)
+            case "spike":
+                return arrivals.spike(self.rate, self.peak_rate, self.spike_at, self.spike_for)
+            case "ramp":
+                return arrivals.ramp(self.rate, self.peak_rate, self.run_time_s)
+            case "replay":
+                return arrivals.RecordedTimes(self.replay_times)
+            case _:
+                return arrivals.constant(self.rate)
+
+    def arrivals(self) -> Arrivals:
+        """The measured arrivals of an open plan."""
+        poisson = self.gaps == "poisson" and self.shape != "replay"
+        return Arrivals(self._shape(), poisson, self.seed, self.run_time_s, self.limit)
+
+    def warmup(self) -> Arrivals:
+        """The arrivals of the warm-up, on a time axis of their own that ends at `warmup_s`."""
+        return Arrivals(arrivals.constant(self._shape().rate(0.0)), end_s=self.warmup_s)
+
+    def default_users(self) -> int:
+        """In-flight cap when the user gives none: enough for 10 s of the peak rate, at most 10,000."""
+        if self.closed:
+            return 1
+        return max(1, min(MAX_DEFAULT_USERS, math.ceil(10 * self.arrivals().shape.peak_per_s)))
+
+    def to_message(self) -> dict[str, Any]:
+        """The plan as plain values, for a message to a worker or for JSON; infinities become None."""
+        return {key: None if _infinite(value) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> LoadPlan:
+        """The plan that `to_message` wrote."""
+        values = dict(message)
+        values["levels"] = tuple((float(r), float(s)) for r, s in values["levels"])
+        values["replay_times"] = tuple(values["replay_times"])
+        for name in ("run_time_s", "limit"):
+            values[name] = math.inf if values[name] is None else values[name]
+        values["check_share"] = math.nan if values["check_share"] is None else values["check_share"]
+        return cls(**values)
+
+
+def _value(option: Option, text: object) -> Any:
+    """The parsed value; the default when the option is absent or empty, None when that is empty too."""
+    text = option.default if text is None or text == "" else str(text)
+    if text == "":
+        return None
+    try:
+        return option.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{option.flag}: {error}") from error
+
+
+def _recorded(path: str | None) -> tuple[float, ...]:
+    if not path:
+        raise ValueError("--shape replay needs the recording: write --replay FILE.csv")
+    return arrivals.replay(Path(path)).times_s
+
+
+def _infinite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,134 @@
+"""Hands planned arrivals to waiting users, on time, without one greenlet per arrival.
+
+A user that has nothing to do parks: its greenlet switches to gevent's hub and leaves its name on a stack.
+The dispatcher wakes in the hub (it is no greenlet itself) when the next arrival is due and switches
+straight to the user that parked last, whose connection is the warmest.  An arrival that finds nobody
+parked is dropped and counted: delaying it would be coordinated omission by another name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import greenlet
+from gevent import get_hub
+
+from locustfiles.engine.alarm import make_alarm
+
+Clock = Callable[[], float]
+Arrival = tuple[float, int]
+"""Planned time on the monotonic clock in seconds, and index in the plan; warm-up has negative indices."""
+
+
+class Dispatcher:
+    """The pending arrivals of one worker and its parked users.
+
+    `on_drop` is called with each arrival that found no free user, and with those that are older than
+    `stale_s` when the process gets to run at last: stopped for so long, it must not send them in a burst.
+    """
+
+    def __init__(
+        self, on_drop: Callable[[Arrival], None], clock: Clock = time.monotonic, stale_s: float = 2.0
+    ) -> None:
+        self._stale_s = stale_s
+        self._clock = clock
+        self._on_drop = on_drop
+        self._pending: deque[Arrival] = deque()
+        self._parked: dict[greenlet.greenlet, None] = {}  # a dict is a stack with removal in O(1)
+        self._alarm = make_alarm(self._ring)
+        self._looping = False
+        self._calls_left: float = 0
+        self.precise = self._alarm.precise
+        self.users = 0
+        self.planned = 0  # arrivals whose time has come, warm-up left out
+
+    @property
+    def in_flight(self) -> int:
+        """Users that work on an arrival now."""
+        return self.users - len(self._parked)
+
+    @property
+    def next_due(self) -> float | None:
+        """The planned time of the first arrival that was not handed out yet; None when there is none."""
+        return self._pending[0][0] if self._pending else None
+
+    def offer(self, arrivals: Iterable[Arrival]) -> None:
+        """Append arrivals, in order of time and later than those offered before."""
+        self._pending.extend(arrivals)
+        self._set_alarm()
+
+    def withdraw(self, since: float) -> int:
+        """Take back the pending arrivals planned at `since` or later; returns how many."""
+        before = len(self._pending)
+        while self._pending and self._pending[-1][0] >= since:
+            self._pending.pop()
+        self._set_alarm()
+        return before - len(self._pending)
+
+    def loop(self, calls: float) -> None:
+        """Closed load from now on: every user that is free goes at once, until `calls` were made."""
+        self._looping, self._calls_left = True, calls
+        for user in list(self._parked):
+            if self._calls_left <= 0:
+                break
+            if user in self._parked:
+                del self._parked[user]
+                user.switch(self._next_call())
+
+    def end_loop(self) -> None:
+        """Closed load ends: users park when their call is over."""
+        self._looping = False
+
+    @property
+    def looping(self) -> bool:
+        """Whether closed load is on and calls are left."""
+        return self._looping and self._calls_left > 0
+
+    def wait(self) -> Arrival:
+        """The calling greenlet's next arrival; blocks until there is one."""
+        if self._looping and self._calls_left > 0:
+            return self._next_call()
+        me = greenlet.getcurrent()
+        self._parked[me] = None
+        try:
+            arrival: Arrival = get_hub().switch()
+        except BaseException:
+            self._parked.pop(me, None)
+            raise
+        return arrival
+
+    def _next_call(self) -> Arrival:
+        self._calls_left -= 1
+        self.planned += 1
+        return self._clock(), self.planned - 1
+
+    def _set_alarm(self) -> None:
+        if self._pending:
+            self._alarm.set(self._pending[0][0])
+        else:
+            self._alarm.clear()
+
+    def _ring(self) -> None:
+        """Hand out what is due.
+
+        What falls due meanwhile waits for the next ring, so that answers are read in between also when
+        the generator cannot keep up.
+        """
+        now = self._clock()
+        pending, parked = self._pending, self._parked
+        while pending and pending[0][0] <= now:
+            arrival = pending.popleft()
+            if arrival[1] >= 0:
+                self.planned += 1
+            if parked and now - arrival[0] <= self._stale_s:
+                parked.popitem()[0].switch(arrival)
+            else:
+                self._on_drop(arrival)
+        self._set_alarm()
+
+    def close(self) -> None:
+        """Stop the alarm and give its file descriptor back."""
+        self._pending.clear()
+        self._alarm.close()

@@ -1,0 +1,99 @@
+"""Hooks the engine into Locust: its options, and a coordinator and a generator where they belong."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from flask import Response, jsonify, request
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import LocalRunner, WorkerRunner
+from locust.util.timespan import parse_timespan
+
+from locustfiles.engine.coordinator import Coordinator
+from locustfiles.engine.generator import BAD_INPUT, Generator
+from locustfiles.engine.options import OPTIONS, LoadPlan
+from locustfiles.engine.users import ArrivalUser, note_request_failure
+
+STOP_TIMEOUT_S = 10.0
+
+
+def add_options(parser: LocustArgumentParser, **_: Any) -> None:
+    """Add the engine's options to Locust's command line and web form."""
+    for option in OPTIONS:
+        parser.add_argument(
+            option.flag, type=option.check, default=option.default, choices=option.choices, help=option.help
+        )
+
+
+def _plan(environment: Environment) -> LoadPlan:
+    options = environment.parsed_options
+    return LoadPlan.from_options(vars(options), options.load_run_time)
+
+
+def set_up(environment: Environment, **_: Any) -> None:
+    """Called once when Locust is ready to start: check the plan, then make the engine's parts."""
+    runner, options = environment.runner, environment.parsed_options
+    if runner is None or options is None or not any(issubclass(c, ArrivalUser) for c in environment.user_classes):
+        return
+    logging.getLogger("locust.runners").addFilter(_is_not_about_spawn_rate)
+    environment.events.request.add_listener(note_request_failure)
+    if not isinstance(runner, WorkerRunner):
+        _check_options(environment)
+        Coordinator(environment, lambda: _plan(environment))
+        if environment.web_ui is not None:
+            _check_form(environment)
+    if isinstance(runner, LocalRunner | WorkerRunner):
+        Generator(environment)
+
+
+def _check_options(environment: Environment) -> None:
+    """Refuse a bad plan before anything starts, and fill in what Locust asks for and the plan knows."""
+    options = environment.parsed_options
+    options.load_run_time = options.run_time
+    if options.headless:
+        options.run_time = None  # Locust's timer starts before the first arrival and cuts off the last answers
+    try:
+        plan = _plan(environment)
+    except ValueError as error:
+        sys.stderr.write(f"locust: error: {error}\n")
+        sys.exit(BAD_INPUT)
+    if options.num_users is None:
+        options.num_users = plan.default_users()
+    if options.spawn_rate is None:
+        options.spawn_rate = max(1, options.num_users)
+    if not environment.stop_timeout:
+        environment.stop_timeout = STOP_TIMEOUT_S
+
+
+def _check_form(environment: Environment) -> None:
+    """Let the web form's start button say what is wrong with the plan."""
+    web_ui = environment.web_ui
+    assert web_ui is not None and web_ui.app is not None
+    options = environment.parsed_options
+
+    @web_ui.app.before_request
+    def check() -> Response | None:
+        if request.method != "POST" or not request.path.endswith("/swarm"):
+            return None
+        wanted = {**vars(options), **request.form.to_dict()}
+        try:
+            if run_time := request.form.get("run_time"):
+                wanted["load_run_time"] = parse_timespan(run_time)
+            LoadPlan.from_options(wanted, wanted["load_run_time"])
+        except ValueError as error:
+            return jsonify({"success": False, "message": str(error), "host": environment.host})
+        options.load_run_time = wanted["load_run_time"]
+        return None
+
+
+def _is_not_about_spawn_rate(record: logging.LogRecord) -> bool:
+    """Locust warns of high spawn rates because its users start to work at once; ours wait for the clock."""
+    return "spawn rate is very high" not in record.getMessage()
+
+
+events.init_command_line_parser.add_listener(add_options)
+events.init.add_listener(set_up)

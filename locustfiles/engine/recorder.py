@@ -1,0 +1,218 @@
+"""What happened to each arrival, in one list that numpy folds into histograms.
+
+A request costs one `list.extend` of five floats and its share of a fold.  `take()` gives an `Increment`:
+histograms per second and tag, and what Locust's statistics need per request name.  Increments add up, so workers send them and the
+master merges; nothing here grows with the number of requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from locustfiles.engine.histogram import HIGHEST_US, Histogram, Ints, bucket_of
+from locustfiles.engine.pacing import Arrival
+
+TAGS = ("latency", "service", "lag")
+Floats = npt.NDArray[np.float64]
+
+
+class Outcome(NamedTuple):
+    """How a request ended: Locust's method and name, and the error or None when the answer was right.
+
+    `in_locust` says whether Locust's own statistics are filled from here; not for users whose client
+    fires Locust's request event itself.
+    """
+
+    method: str
+    name: str
+    error: str | None
+    in_locust: bool = True
+
+
+class Second:
+    """The three histograms of what ended in one second of plan time."""
+
+    def __init__(self, histograms: Mapping[str, Histogram] | None = None) -> None:
+        self.histograms = dict(histograms or {tag: Histogram() for tag in TAGS})
+
+    def merge(self, other: Second) -> None:
+        """Add another worker's share of the same second."""
+        for tag, histogram in other.histograms.items():
+            self.histograms[tag].merge(histogram)
+
+    def to_message(self) -> dict[str, Any]:
+        """The second as plain values for Locust's msgpack: (encoded, clamped) per tag."""
+        return {tag: (h.encode(), h.clamped) for tag, h in self.histograms.items()}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Second:
+        """The second that `to_message` wrote."""
+        return cls({tag: Histogram.decode(encoded, clamped) for tag, (encoded, clamped) in message.items()})
+
+
+@dataclass
+class NameIncrement:
+    """What Locust's statistics need of one (method, name): times in ms."""
+
+    requests: int = 0
+    total_ms: float = 0.0
+    min_ms: float = math.inf
+    max_ms: float = 0.0
+    bytes: float = 0.0
+    times_ms: dict[float, int] = field(default_factory=dict)
+
+
+@dataclass
+class Increment:
+    """What a worker recorded since its last report: by second of its end, and by outcome."""
+
+    seconds: dict[int, Second]
+    outcomes: dict[Outcome, NameIncrement]
+    dropped: int
+
+    @property
+    def failed(self) -> int:
+        """Requests that ended with an error."""
+        return sum(n.requests for outcome, n in self.outcomes.items() if outcome.error is not None)
+
+    @property
+    def completed(self) -> int:
+        """Requests that were answered right."""
+        return sum(n.requests for outcome, n in self.outcomes.items() if outcome.error is None)
+
+    def to_message(self) -> dict[str, Any]:
+        """The increment as plain values for Locust's msgpack."""
+        return {
+            "seconds": {second: entry.to_message() for second, entry in self.seconds.items()},
+            "outcomes": [(tuple(outcome), asdict(entry)) for outcome, entry in self.outcomes.items()],
+            "dropped": self.dropped,
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Increment:
+        """The increment that `to_message` wrote."""
+        return cls(
+            seconds={int(second): Second.from_message(entry) for second, entry in message["seconds"].items()},
+            outcomes={Outcome(*outcome): NameIncrement(**entry) for outcome, entry in message["outcomes"]},
+            dropped=message["dropped"],
+        )
+
+
+def three_digits(values: Floats) -> Floats:
+    """Values rounded to 3 significant digits, so that Locust's table of response times stays small."""
+    magnitude = 10.0 ** (2 - np.floor(np.log10(np.maximum(values, 1e-3))))
+    return np.asarray(np.round(values * magnitude) / magnitude)
+
+
+class Recorder:
+    """Collects the outcomes of one worker; times are those of one monotonic clock, in seconds.
+
+    Batches are small, so that a fold (a third of a millisecond) does not make the next arrival late.
+    """
+
+    BATCH = 1024
+    _COLUMNS = 5
+
+    def __init__(self) -> None:
+        self._batch: list[float] = []
+        self._keys: dict[Outcome, int] = {}
+        self._outcomes: list[Outcome] = []
+        self._clear()
+        self.start = math.inf  # plan time 0, from which seconds are counted
+        self.since = math.inf  # what was planned before it is left out: warm-up, or counted as lost already
+
+    def _clear(self) -> None:
+        self._seconds: dict[int, Second] = {}
+        self._tallies: dict[int, _Tally] = {}
+        self._dropped = 0
+
+    def key(self, outcome: Outcome) -> int:
+        """A number that stands for `outcome` in `record`."""
+        key = self._keys.get(outcome)
+        if key is None:
+            key = self._keys[outcome] = len(self._outcomes)
+            self._outcomes.append(outcome)
+        return key
+
+    def record(self, planned: float, sent: float, done: float, key: int, length: int) -> None:
+        """An arrival that was sent; `length` is that of the answer's body in bytes."""
+        batch = self._batch
+        batch.extend((planned, sent, done, key, length))
+        if len(batch) >= self.BATCH * self._COLUMNS:
+            self._fold()
+
+    def drop(self, arrival: Arrival) -> None:
+        """An arrival that found no free user."""
+        if arrival[0] >= self.since:
+            self._dropped += 1
+
+    def take(self) -> Increment:
+        """What was recorded since the last call, without what belongs to the warm-up."""
+        self._fold()
+        outcomes = {self._outcomes[key]: tally.increment() for key, tally in self._tallies.items()}
+        increment = Increment(self._seconds, outcomes, self._dropped)
+        self._clear()
+        return increment
+
+    def _fold(self) -> None:
+        rows = np.array(self._batch, dtype=np.float64).reshape(-1, self._COLUMNS).T
+        self._batch.clear()
+        if (rows[0] < self.since).any():
+            rows = rows[:, rows[0] >= self.since]
+        planned, sent, done, keys, lengths = rows
+        if not len(planned):
+            return
+        spans_us = (np.stack([done - planned, done - sent, sent - planned]) * 1e6 + 0.5).astype(np.int64)
+        within = np.clip(spans_us, 0, HIGHEST_US)
+        buckets = bucket_of(within)
+        ended = np.floor(done - self.start).astype(np.int64)
+        for second in _distinct(ended):
+            entry = self._seconds.setdefault(second, Second())
+            here = ended == second
+            for row, tag in enumerate(TAGS):
+                histogram, values = entry.histograms[tag], within[row][here]
+                histogram.add_buckets(buckets[row][here], int(values.min()), int(values.max()))
+                histogram.clamped += int(np.count_nonzero(spans_us[row][here] > HIGHEST_US))
+        for key in _distinct(keys.astype(np.int64)):
+            mine = keys == key
+            self._tallies.setdefault(key, _Tally()).add(buckets[0][mine], within[0][mine], lengths[mine])
+
+
+def _distinct(values: Ints) -> list[int]:
+    """The distinct values of a short range, without sorting."""
+    first = int(values.min())
+    return [first + int(i) for i in np.flatnonzero(np.bincount(values - first))]
+
+
+class _Tally:
+    """Latencies and answer lengths of one outcome since the last report."""
+
+    def __init__(self) -> None:
+        self._latency = Histogram()
+        self._total_us = 0
+        self._bytes = 0.0
+
+    def add(self, buckets: Ints, latency_us: Ints, lengths: Floats) -> None:
+        self._latency.add_buckets(buckets, int(latency_us.min()), int(latency_us.max()))
+        self._total_us += int(latency_us.sum())
+        self._bytes += float(lengths.sum())
+
+    def increment(self) -> NameIncrement:
+        values, counts = self._latency.buckets()
+        times, where = np.unique(three_digits(values / 1000), return_inverse=True)
+        return NameIncrement(
+            requests=self._latency.count,
+            total_ms=self._total_us / 1000,
+            min_ms=self._latency.hdr.min_value / 1000,
+            max_ms=self._latency.hdr.max_value / 1000,
+            bytes=self._bytes,
+            times_ms=dict(
+                zip(times.tolist(), np.bincount(where, counts).astype(np.int64).tolist(), strict=True)
+            ),
+        )

@@ -1,0 +1,282 @@
+"""The user classes: any Locust user paced by the engine, and the shipped user of a model server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import tomllib
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import greenlet
+from gevent import GreenletExit
+from locust import User, task
+from locust.env import Environment
+from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
+from locust.user.task import (
+    LOCUST_STATE_RUNNING,
+    LOCUST_STATE_STOPPING,
+    LOCUST_STATE_WAITING,
+    DefaultTaskSet,
+)
+
+from locustfiles.engine.client import HttpClient, RequestFailed, Target, Watchdog, name_of
+from locustfiles.engine.options import LoadPlan
+from locustfiles.engine.pacing import Dispatcher
+from locustfiles.engine.payloads import ROOT, Answer, Image, load_images, model_dir
+from locustfiles.engine.recorder import Outcome, Recorder
+
+UNFINISHED = "unfinished: stopped before the answer"
+_FULL_CHECK_UP_TO_PER_S = 200.0
+
+
+@dataclass
+class Pacing:
+    """What the users of one process share: plan, dispatcher, recorder, and what a user class prepared."""
+
+    plan: LoadPlan
+    dispatcher: Dispatcher
+    recorder: Recorder
+    clock: Callable[[], float] = time.monotonic
+
+
+class ArrivalTaskSet(DefaultTaskSet):
+    """Runs one task of the user for each arrival, in place of Locust's task, wait, task, wait."""
+
+    def run(self) -> None:  # type: ignore[override]  # Locust marks it final; its loop starts with a task
+        """Wait for an arrival, run a task, record how it ended, again."""
+        user: ArrivalUser = self.user
+        pacing = user.pacing
+        dispatcher, clock = pacing.dispatcher, pacing.clock
+        me = greenlet.getcurrent()
+        me.arrival_user = user  # lets the request event find the arrival that it belongs to
+        dispatcher.users += 1
+        try:
+            while True:
+                user._state = LOCUST_STATE_WAITING
+                user.arrival = planned, _ = dispatcher.wait()
+                user._state = LOCUST_STATE_RUNNING
+                user.sent_at, user.error = clock(), None
+                try:
+                    self.execute_task(self.get_next_task())
+                except (RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet):
+                    pass
+                except (GreenletExit, StopUser, StopTest):
+                    user.error = UNFINISHED
+                    raise
+                except Exception as error:
+                    user.error = name_of(error)
+                    user.environment.events.user_error.fire(
+                        user_instance=user, exception=error, tb=error.__traceback__
+                    )
+                finally:
+                    pacing.recorder.record(planned, user.sent_at, clock(), user.outcome_key(), user.answer_bytes)
+                if user._state == LOCUST_STATE_STOPPING:
+                    raise StopUser
+        finally:
+            dispatcher.users -= 1
+
+
+class ArrivalUser(User):
+    """Mix into any Locust user: its tasks then run at the engine's planned arrivals.
+
+        class MyUser(ArrivalUser, FastHttpUser):
+            @task
+            def index(self):
+                self.client.get("/")
+
+    One arrival is one task, whatever it requests.  The task fails when it raises or when a request in it
+    fails.  `wait_time` has no meaning here: the plan says when to go.
+    """
+
+    abstract = True
+    pacing: ClassVar[Pacing]
+    arrival: tuple[float, int] = (0.0, 0)
+    sent_at: float = 0.0
+    answer_bytes: int = 0
+    error: str | None = None
+    _keys: ClassVar[dict[str | None, int]]
+
+    @classmethod
+    def prepare(cls, pacing: Pacing, environment: Environment) -> None:
+        """Called in each worker before its users are made.
+
+        Raises ValueError or OSError with a sentence when the load cannot be made.
+        """
+        cls.pacing = pacing
+        cls._keys = {}
+
+    def outcome_key(self) -> int:
+        """The recorder's number for how the arrival ended."""
+        key = self._keys.get(self.error)
+        if key is None:
+            outcome = Outcome("task", type(self).__name__, self.error, in_locust=False)
+            key = self._keys[self.error] = self.pacing.recorder.key(outcome)
+        return key
+
+    def run(self) -> None:  # type: ignore[override]  # Locust marks it final and builds its own task set
+        """As Locust's, with a task set that waits for arrivals."""
+        self._state = LOCUST_STATE_RUNNING
+        self._taskset_instance = ArrivalTaskSet(self)
+        try:
+            try:
+                self.on_start()
+            except Exception as error:
+                self.environment.events.user_error.fire(
+                    user_instance=self, exception=error, tb=error.__traceback__
+                )
+                raise
+            self._taskset_instance.run()
+        except (GreenletExit, StopUser, StopTest):
+            self.on_stop()
+
+
+def note_request_failure(exception: BaseException | str | None = None, **_: Any) -> None:
+    """Listener of Locust's request event: a failed request fails the arrival that it was part of."""
+    user = getattr(greenlet.getcurrent(), "arrival_user", None)
+    if exception is not None and user is not None and user.error is None:
+        user.error = exception if isinstance(exception, str) else name_of(exception)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request ready to be sent: its bytes, its image, and the recorder's key of its success."""
+
+    data: bytes
+    image: Image
+    success: int
+
+
+class ModelUser(ArrivalUser):
+    """A caller of a model server over HTTP; a protocol says how an image is put and an answer read.
+
+    `service` names the folder under services/ with the facts (port, path).
+    """
+
+    abstract = True
+    service: ClassVar[str]
+    method: ClassVar[str] = "POST"
+    content_type: ClassVar[str] = "application/json"
+    requests: ClassVar[list[Request]]
+    target: ClassVar[Target]
+    watchdog: ClassVar[Watchdog | None] = None
+    _known_good: ClassVar[set[tuple[str, bytes]]]
+    _check_every: ClassVar[float]
+
+    @classmethod
+    @abstractmethod
+    def encode(cls, image: Image) -> bytes:
+        """The request body for an image."""
+
+    @classmethod
+    @abstractmethod
+    def decode(cls, body: bytes) -> Answer:
+        """The top-5 in an answer's body; raises ValueError, KeyError or TypeError when it holds none."""
+
+    @classmethod
+    def facts(cls) -> dict[str, Any]:
+        """services/NAME/service.toml; raises ValueError with a sentence when it cannot be read."""
+        path = ROOT / "services" / cls.service / "service.toml"
+        try:
+            return tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ValueError(f"cannot read {path}: {error}") from error
+
+    @classmethod
+    def prepare(cls, pacing: Pacing, environment: Environment) -> None:
+        """Encode every request once."""
+        super().prepare(pacing, environment)
+        facts = cls.facts()
+        plan, recorder = pacing.plan, pacing.recorder
+        cls.host = cls.host or f"http://127.0.0.1:{facts['port']}"
+        cls.target = Target.parse(cls.host)
+        images = load_images(plan.payload, model_dir())
+        cls.requests = [
+            Request(
+                cls.target.encode(cls.method, facts["predict_path"], cls.encode(image), cls.content_type),
+                image,
+                recorder.key(Outcome(cls.method, image.payload, None)),
+            )
+            for image in images
+        ]
+        cls._known_good = set()
+        peak = 0.0 if plan.closed else plan.arrivals().shape.peak_per_s
+        automatic = min(1.0, _FULL_CHECK_UP_TO_PER_S / peak) if peak else 1.0
+        share = plan.check_share if plan.check_share == plan.check_share else automatic
+        cls._check_every = 0.0 if plan.check == "status" else share
+        if cls.watchdog is not None:
+            cls.watchdog.close()
+        cls.watchdog = Watchdog(pacing.clock)
+
+    def on_start(self) -> None:
+        """A connection of its own, opened at the first arrival."""
+        assert self.watchdog is not None
+        self.client = HttpClient(self.target, self.pacing.plan.request_timeout_s, self.watchdog, self.pacing.clock)
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    @task
+    def predict(self) -> None:
+        """Send the arrival's image and judge the answer."""
+        index = self.arrival[1]
+        self.request = request = self.requests[index % len(self.requests)]
+        client = self.client
+        self.answer_bytes = 0
+        try:
+            status = client.request(request.data)
+        except RequestFailed as failure:
+            self.error = str(failure)
+            return
+        finally:
+            self.sent_at = client.sent_at
+        body = client.body
+        self.answer_bytes = len(body)
+        if not 200 <= status < 300:
+            self.error = f"HTTP {status}"
+        elif index * 0.6180339887498949 % 1 < self._check_every:  # golden ratio: an even sample of any stride
+            self.error = self._judge(request.image, body)
+
+    def _judge(self, image: Image, body: bytes) -> str | None:
+        """None for the stored top-5, otherwise the failure's name.
+
+        Answers already found right are remembered byte by byte, since most servers repeat themselves.
+        """
+        if (image.name, body) in self._known_good:
+            return None
+        try:
+            right = image.agrees(self.decode(body))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"unreadable answer: {type(error).__name__}"
+        if not right:
+            return "wrong answer: not the stored top-5"
+        if len(self._known_good) < 1000:
+            self._known_good.add((image.name, body))
+        return None
+
+    def outcome_key(self) -> int:
+        """Named after the payload class."""
+        request = self.request
+        if self.error is None:
+            return request.success
+        return self.pacing.recorder.key(Outcome(self.method, request.image.payload, self.error))
+
+
+class PredictUser(ModelUser):
+    """The contract of the code-based frameworks: base64 in JSON in, five predictions out."""
+
+    abstract = True
+
+    @classmethod
+    def encode(cls, image: Image) -> bytes:
+        """`{"image_base64": "…"}`."""
+        return json.dumps({"image_base64": base64.b64encode(image.jpeg).decode()}).encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Answer:
+        """`{"predictions": [{"class_id", "confidence"}, …]}`."""
+        return [(p["class_id"], p["confidence"]) for p in json.loads(body)["predictions"]]

@@ -1,0 +1,106 @@
+"""Whether the generator did what was planned: the verdict of a trial on its own validity.
+
+The verdict is about the generator alone.  A server that cannot keep up is a finding (`saturated`), not a
+fault of the measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from locustfiles.engine.histogram import PERCENTILES
+
+LAG_FLOOR_MS = 1.0
+"""Dispatch lag below this distorts nothing that a network round trip would not."""
+SUSPECT_SHARE, INVALID_SHARE = 0.10, 0.50
+"""Share of the latency's p99 that dispatch lag may make up."""
+BUNCHED_MS = 10.0
+BUSY_CORES = 0.80
+PAUSE_MS = 100.0
+
+Percentiles = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the verdict rests on; times in ms, rates in 1/s, CPU in cores."""
+
+    counts: Mapping[str, int]
+    latency_ms: Percentiles
+    lag_ms: Percentiles
+    closed: bool
+    mean_gap_ms: float | None
+    cpu_cores_max: float
+    pause_ms_max: float
+    lost_dropped: int
+    lost: Sequence[str] = ()
+    precise: bool = True
+    early_stop: bool = False
+    backlog_grew: bool = False
+
+
+@dataclass
+class Verdict:
+    """`valid`, `suspect` or `invalid`, with a sentence for each reason; `saturated` is the server's."""
+
+    verdict: str = "valid"
+    reasons: list[str] = field(default_factory=list)
+    saturated: bool = False
+
+    def _add(self, verdict: str, reason: str) -> None:
+        order = ("valid", "suspect", "invalid")
+        self.verdict = max(self.verdict, verdict, key=order.index)
+        self.reasons.append(reason)
+
+
+def judge(e: Evidence) -> Verdict:
+    """The verdict on a trial."""
+    v = Verdict()
+    ended = e.counts["completed"] + e.counts["failed"]
+    if not ended:
+        v._add("invalid", "no request was answered, so there is nothing to measure")
+    unaccounted = e.counts["planned"] - ended - e.counts["dropped"]
+    if unaccounted:
+        v._add("invalid", f"{unaccounted} arrivals are neither sent nor dropped: a fault in the recording")
+    _judge_lag(e, v)
+    if e.cpu_cores_max > BUSY_CORES:
+        v._add("suspect", f"a generator used {e.cpu_cores_max:.0%} of a core: it may have been the bottleneck")
+    if e.pause_ms_max > PAUSE_MS:
+        v._add("suspect", f"a generator stood still for {e.pause_ms_max:.0f} ms (scheduler, garbage collection)")
+    v.reasons.extend(e.lost)
+    if e.lost:
+        v._add("suspect", f"{e.lost_dropped} arrivals were dropped with the workers that were lost")
+    if e.early_stop:
+        v._add("suspect", "the run was stopped before its planned end")
+    if not e.precise:
+        v._add("suspect", "this system has no timerfd: arrivals are up to a millisecond late")
+    busy = e.counts["dropped"] - e.lost_dropped
+    if not e.closed and busy > 0:
+        v.saturated = True
+        v.reasons.append(f"saturated: {busy} arrivals found every user busy; percentiles are lower bounds")
+    elif not e.closed and e.backlog_grew:
+        v.saturated = True
+        v.reasons.append("saturated: requests in flight kept growing, the server fell behind the planned rate")
+    for name, q in PERCENTILES.items():
+        needed = round(10 / (1 - q / 100))
+        if 0 < ended < needed:
+            v.reasons.append(f"{name} rests on {ended} requests; it takes {needed} to quote it")
+    return v
+
+
+def _judge_lag(e: Evidence, v: Verdict) -> None:
+    lag, latency = e.lag_ms["p99"], e.latency_ms["p99"]
+    if lag is None or latency is None or lag < LAG_FLOOR_MS:
+        return
+    share = lag / latency if latency else 1.0
+    if share > SUSPECT_SHARE:
+        v._add(
+            "invalid" if share > INVALID_SHARE else "suspect",
+            f"dispatch lag p99 is {lag:.2f} ms, {share:.0%} of the latency's p99: the generator was late",
+        )
+    elif e.mean_gap_ms is not None and lag > max(BUNCHED_MS, e.mean_gap_ms):
+        v._add(
+            "suspect",
+            f"dispatch lag p99 is {lag:.2f} ms, more than the mean gap of {e.mean_gap_ms:.2f} ms: arrivals bunched up",
+        )
