@@ -1,0 +1,45 @@
+"""The same network in Keras, as a SavedModel that takes float images or JPEG bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from services.model.runtime import SIDE
+from services.model.torch_model import Weights
+
+
+def save(weights: Weights, folder: Path) -> None:
+    """Write a SavedModel with two signatures, each giving `probabilities`, [N, 1000].
+
+    `serve` takes `images`, [N, 224, 224, 3] floats in [-1, 1]; `serving_jpeg` takes `image_bytes`, [N]
+    strings (TensorFlow Serving decodes base64 for names that end in `_bytes`).
+    """
+    model = keras.applications.MobileNetV2(weights=None)
+    for variable in model.weights:
+        variable.assign(weights[variable.path])
+    served = _Served(model)
+    tf.saved_model.save(served, str(folder), {"serve": served.serve, "serving_jpeg": served.serving_jpeg})
+
+
+class _Served(tf.Module):  # type: ignore[misc]
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.float32, name="images")])  # type: ignore[untyped-decorator]
+    def serve(self, images: Any) -> dict[str, Any]:
+        return {"probabilities": self.model(images, training=False)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])  # type: ignore[untyped-decorator]
+    def serving_jpeg(self, image_bytes: Any) -> dict[str, Any]:
+        return self.serve(tf.map_fn(_decode, image_bytes, fn_output_signature=tf.float32))
+
+
+def _decode(jpeg: Any) -> Any:
+    """Do what `runtime.prepare` does: Pillow's decoder, too, uses the accurate transform."""
+    image = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.image.resize(image, (SIDE, SIDE), "bilinear", antialias=True) / 127.5 - 1.0
