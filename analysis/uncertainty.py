@@ -78,7 +78,7 @@ class Difference:
 
 def block_seconds(seconds: int) -> int:
     """Length of a block for a trial of so many seconds."""
-    return max(1, round(float(seconds) ** (1 / 3)))
+    return max(1, round(float(np.cbrt(seconds))))
 
 
 def resampled_ms(trial: Intervals, quantiles: Sequence[float], rng: np.random.Generator) -> Floats:

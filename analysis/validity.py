@@ -11,7 +11,7 @@ from analysis.runfolder import Trial, Verdict
 from analysis.words import counted, percent
 
 LOG_MAY_LACK = 0.01
-"""Share of the sent requests that the log may lack (the last second of a killed run)."""
+"""Share of the sent requests that the log may lack."""
 
 
 def trial_verdict(trial: Trial) -> tuple[Verdict, list[str]]:

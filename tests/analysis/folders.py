@@ -146,9 +146,9 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
         for s in seconds:
             sent = len(spec.latency_ms[s])
             dropped = spec.dropped if s == 0 else 0
+            load = [sent + dropped, sent, dropped, 2]
             rows.writerow(
-                [epoch + s, "worker-1", sent + dropped, sent, dropped, 2]
-                + [spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
+                [epoch + s, "worker-1", *load, spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
             )
 
 

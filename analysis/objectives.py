@@ -1,0 +1,211 @@
+"""Objectives such as ``p95 < 200ms``: read from text, judged against what was measured.
+
+An objective is ``[SCOPE:] METRIC OP VALUE[UNIT]``. The scope is a scenario, a backend or ``backend/scenario``
+with ``*`` for any; without one it must hold in every cell.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from pydantic import BaseModel, ConfigDict
+
+from analysis.histograms import carries, needed_for
+from analysis.metrics import Cell
+from analysis.words import NONE, counted, ms, per_s, percent
+
+EXAMPLE = "p95 < 200ms"
+CONFIDENCE = 0.95
+
+_TIMES = {"us": 0.001, "µs": 0.001, "ms": 1.0, "s": 1000.0}
+_SHARES = {"%": 0.01, "": 1.0}
+_RATES = {"/s": 1.0, "": 1.0}
+_NAMED = {
+    "mean": ("latency", _TIMES),
+    "max": ("latency", _TIMES),
+    "error_rate": ("share", _SHARES),
+    "drop_rate": ("share", _SHARES),
+    "throughput": ("rate", _RATES),
+}
+_NAMES = [*_NAMED, "p50", "p90", "p95", "p99", "p99.9"]
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_FORM = re.compile(
+    r"(?:(?P<scope>[^:<>=]+):)?\s*(?P<metric>[^\s<>=:]+)\s*"
+    r"(?P<op><=|>=|<|>)\s*(?P<value>[0-9.]+)\s*(?P<unit>\S*)"
+)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What must hold. ``threshold`` is in ms, a fraction or 1/s; an empty ``scope`` means every cell."""
+
+    expression: str
+    metric: str
+    op: str
+    threshold: float
+    scope: str = ""
+
+    @property
+    def kind(self) -> str:
+        """``latency``, ``share`` or ``rate``."""
+        return _NAMED[self.metric][0] if self.metric in _NAMED else "latency"
+
+    @property
+    def quantile(self) -> float | None:
+        """0.95 of ``p95``; None of what is not a percentile."""
+        return None if self.metric in _NAMED else float(self.metric[1:]) / 100
+
+    def covers(self, backend: str, scenario: str) -> bool:
+        """Whether the objective is about this cell."""
+        if "/" in self.scope:
+            its_backend, its_scenario = (part.strip() for part in self.scope.split("/", 1))
+            return its_backend in ("*", backend) and its_scenario in ("*", scenario)
+        return self.scope in ("", "*", scenario, backend)
+
+    def show(self, value: float | None) -> str:
+        """A value of this metric with its unit."""
+        return {"latency": ms, "share": percent, "rate": per_s}[self.kind](value)
+
+
+class ObjectiveResult(BaseModel):
+    """An objective judged in one cell. ``value`` has the unit of ``Objective.threshold``.
+
+    ``shown`` is the value as text; ``note`` says why an objective could not be shown to hold.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    expression: str
+    backend: str
+    scenario: str
+    value: float | None
+    passed: bool
+    shown: str = NONE
+    note: str = ""
+
+
+def parse(expression: str) -> Objective:
+    """Read an objective.
+
+    Raises
+    ------
+    ValueError
+        With a sentence for the user that says what to write instead.
+    """
+    found = _FORM.fullmatch(expression.strip())
+    if not found:
+        raise ValueError(
+            f"{expression!r} is not an objective: write METRIC < VALUE, such as {EXAMPLE!r}, 'error_rate < 1%', "
+            f"'throughput > 50/s', or 'constant: {EXAMPLE}' for one scenario."
+        )
+    metric = _metric(found["metric"], expression)
+    units = _NAMED[metric][1] if metric in _NAMED else _TIMES
+    return Objective(
+        expression=expression.strip(),
+        metric=metric,
+        op=found["op"],
+        threshold=_threshold(found["value"], found["unit"], metric, units, expression),
+        scope=(found["scope"] or "").strip(),
+    )
+
+
+def _metric(name: str, expression: str) -> str:
+    if name in _NAMED:
+        return name
+    if re.fullmatch(r"p\d+(\.\d+)?", name) and 0 < float(name[1:]) < 100:
+        return name
+    near = get_close_matches(name.lower(), _NAMES, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_NAMES)}."
+    raise ValueError(f"{expression!r} names no metric that is measured ({name}): {hint}")
+
+
+def _threshold(value: str, unit: str, metric: str, units: dict[str, float], expression: str) -> float:
+    example = {"ms": "200ms", "%": "1%", "/s": "50/s"}[next(u for u in ("ms", "%", "/s") if u in units)]
+    if unit not in units:
+        what = f"the unit {unit!r} does not fit" if unit else "the value has no unit"
+        raise ValueError(f"{expression!r}: {what}; write {metric} with a value such as {example}.")
+    try:
+        threshold = float(value) * units[unit]
+    except ValueError:
+        raise ValueError(
+            f"{expression!r}: {value!r} is not a number; write {metric} with a value such as {example}."
+        ) from None
+    if units is _SHARES and not unit and threshold >= 1:
+        raise ValueError(
+            f"{expression!r}: without % the value is a fraction of 1; write {value}% or less than 1."
+        )
+    return threshold
+
+
+def evaluate(objectives: Sequence[Objective], cells: Sequence[Cell]) -> list[ObjectiveResult]:
+    """Judge each objective in each cell that it covers; one that covers none has not been shown to hold."""
+    results = []
+    for objective in objectives:
+        covered = [cell for cell in cells if objective.covers(cell.row.backend, cell.row.scenario)]
+        if not covered:
+            names = sorted({cell.row.scenario for cell in cells} | {cell.row.backend for cell in cells})
+            note = f"nothing here is called {objective.scope!r}; there are {', '.join(names)}"
+            results.append(_result(objective, "", "", None, False, note))
+        results.extend(_judge(objective, cell) for cell in covered)
+    return results
+
+
+def _judge(objective: Objective, cell: Cell) -> ObjectiveResult:
+    row = cell.row
+    value = _value(objective, cell)
+    if value is None or row.verdict == "invalid":
+        why = row.reasons[0] if row.reasons else "nothing was measured"
+        return _result(objective, row.backend, row.scenario, value, False, f"no valid measurement: {why}")
+    holds = _OPERATORS[objective.op](value, objective.threshold)
+    note = ""
+    upper = objective.op in ("<", "<=")
+    if holds and upper and objective.kind == "latency" and row.lower_bound:
+        holds, note = False, "not shown: the server was saturated, so the value is a lower bound"
+    elif holds and upper and objective.quantile and not carries(row.requests, objective.quantile):
+        holds, note = _small_sample(objective, cell, objective.quantile)
+    return _result(objective, row.backend, row.scenario, value, holds, note)
+
+
+def _small_sample(objective: Objective, cell: Cell, q: float) -> tuple[bool, str]:
+    """A small sample may still bound the quantile: 60 requests under 200 ms show that p95 < 200 ms."""
+    bound = cell.latency.quantile_at_most_ms(q, CONFIDENCE)
+    if bound is not None and _OPERATORS[objective.op](bound, objective.threshold):
+        return True, f"few requests, but at most {ms(bound)} with {CONFIDENCE:.0%} confidence"
+    requests = counted(cell.row.requests, "request")
+    return False, f"not shown: {objective.metric} needs {needed_for(q):,} requests, there are {requests}"
+
+
+def _value(objective: Objective, cell: Cell) -> float | None:
+    row = cell.row
+    if objective.quantile is not None:
+        return cell.latency.quantile_ms(objective.quantile)
+    return {
+        "mean": row.latency_ms.get("mean"),
+        "max": row.latency_ms.get("max"),
+        "error_rate": row.error_rate,
+        "drop_rate": row.drop_rate,
+        "throughput": row.achieved_per_s,
+    }[objective.metric]
+
+
+def _result(
+    objective: Objective, backend: str, scenario: str, value: float | None, passed: bool, note: str
+) -> ObjectiveResult:
+    return ObjectiveResult(
+        expression=objective.expression,
+        backend=backend,
+        scenario=scenario,
+        value=value,
+        passed=passed,
+        shown=objective.show(value),
+        note=note,
+    )

@@ -1,0 +1,205 @@
+"""Which server is faster, scenario by scenario.
+
+Only like is ranked with like: valid measurements of real servers (never stand-ins) under the same load (never
+open with closed), that kept up and answered. Each pair's difference has an interval, simultaneous over the
+scenario's pairs; a backend's rank is one more than the number of backends *shown* to be faster, so ties stay
+ties. Suspect trials are ranked, since their fault is known and small, and the recommendation says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from analysis.histograms import carries, needed_for
+from analysis.metrics import QUANTILES, Cell
+from analysis.objectives import Objective
+from analysis.runfolder import Run
+from analysis.uncertainty import Estimate, difference, estimates
+from analysis.words import number, percent
+
+MAX_ERROR_RATE = 0.01
+"""Above this a latency is not compared: errors answer fast."""
+
+SAME_LOAD = (
+    "name",
+    "gaps",
+    "rate",
+    "peak_rate",
+    "steps",
+    "spike_at",
+    "spike_for",
+    "users",
+    "payload",
+    "arrivals",
+)
+"""The engine's options that must agree for two trials to have had the same load; seeds may differ."""
+
+
+class Part(BaseModel):
+    """A part of the report."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Ranked(Part):
+    """A backend's place in a scenario; equal ranks are ties."""
+
+    backend: str
+    title: str
+    rank: int
+    value_ms: float
+
+
+class Pair(Part):
+    """How many times as slow ``slower`` was as ``faster``, with its simultaneous 95 % interval."""
+
+    faster: str
+    slower: str
+    ratio: float
+    low: float
+    high: float | None
+    shown: bool
+    rests_on: str
+
+
+class Excluded(Part):
+    """Why a backend is not ranked. ``own_fault``: the server could not do it, which speaks against it."""
+
+    reason: str
+    own_fault: bool = False
+
+
+class Ranking(Part):
+    """A scenario's ranking by one latency percentile, and why others are not in it (``excluded``)."""
+
+    scenario: str
+    load: str
+    metric: str
+    ranked: list[Ranked]
+    excluded: dict[str, Excluded]
+    pairs: list[Pair]
+
+    @property
+    def leaders(self) -> list[str]:
+        """Backends that none is shown to be faster than."""
+        return [one.backend for one in self.ranked if one.rank == 1]
+
+    def value(self, backend: str) -> float:
+        """The backend's percentile in ms."""
+        return next(one.value_ms for one in self.ranked if one.backend == backend)
+
+    def pair(self, faster: str, slower: str) -> Pair | None:
+        """The difference between two backends."""
+        return next((p for p in self.pairs if {p.faster, p.slower} == {faster, slower}), None)
+
+
+def preferred_metric(objectives: Sequence[Objective]) -> str:
+    """The percentile to rank by: that of the first objective on one, otherwise p95."""
+    return next((o.metric for o in objectives if o.metric in QUANTILES), "p95")
+
+
+def rank(run: Run, cells: Sequence[Cell], metric: str, rng: np.random.Generator) -> list[Ranking]:
+    """A ranking per scenario, by ``metric`` or the highest percentile below it that all samples carry."""
+    scenarios = dict.fromkeys(cell.row.scenario for cell in cells)
+    return [_rank_scenario(s, [c for c in cells if c.row.scenario == s], metric, rng) for s in scenarios]
+
+
+def _rank_scenario(scenario: str, cells: list[Cell], preferred: str, rng: np.random.Generator) -> Ranking:
+    excluded = {cell.row.backend: reason for cell in cells if (reason := why_not(cell))}
+    candidates = [cell for cell in cells if cell.row.backend not in excluded]
+    metric = _carried(candidates, preferred)
+    for cell in candidates:
+        if not carries(cell.row.requests, QUANTILES[metric]):
+            needed = needed_for(QUANTILES[metric])
+            why = f"{cell.row.requests:,} requests, {metric} needs {needed:,}"
+            excluded[cell.row.backend] = Excluded(reason=why)
+    candidates = [cell for cell in candidates if cell.row.backend not in excluded]
+    if len({load_of(cell) for cell in candidates}) > 1:
+        for cell in candidates:
+            why = f"its load differs from the others' ({describe_load(cell)})"
+            excluded[cell.row.backend] = Excluded(reason=why)
+        candidates = []
+    ranked, pairs = _order(candidates, metric, rng)
+    return Ranking(
+        scenario=scenario,
+        load=cells[0].row.load,
+        metric=metric,
+        ranked=ranked,
+        excluded=excluded,
+        pairs=pairs,
+    )
+
+
+def why_not(cell: Cell) -> Excluded | None:
+    """Why a cell cannot be ranked, or None."""
+    row = cell.row
+    if row.stand_in:
+        return Excluded(reason="a stand-in, never ranked")
+    if row.verdict == "invalid":
+        return Excluded(reason="; ".join(row.reasons) or "nothing was measured")
+    if row.saturated:
+        lost = f": {percent(row.drop_rate)} of arrivals dropped" if row.drop_rate else ""
+        return Excluded(reason=f"saturated, it could not keep up{lost}", own_fault=True)
+    if (row.error_rate or 0) > MAX_ERROR_RATE:
+        return Excluded(reason=f"{percent(row.error_rate)} of its arrivals failed", own_fault=True)
+    return None if row.requests else Excluded(reason="no latencies in its log")
+
+
+def _carried(cells: Sequence[Cell], preferred: str) -> str:
+    """The highest percentile up to the preferred one that every cell carries."""
+    names = [name for name in QUANTILES if QUANTILES[name] <= QUANTILES[preferred]]
+    carried = [n for n in names if all(carries(cell.row.requests, QUANTILES[n]) for cell in cells)]
+    return (carried or names[:1])[-1]
+
+
+def load_of(cell: Cell) -> tuple[str, ...]:
+    """What identifies the load of a cell's trials."""
+    loads = {
+        (trial.summary.load, *(repr(getattr(trial.summary.shape, option, None)) for option in SAME_LOAD))
+        for trial in cell.trials
+        if trial.summary
+    }
+    return tuple(sorted(" ".join(load) for load in loads))
+
+
+def describe_load(cell: Cell) -> str:
+    """The load of a cell in a few words."""
+    shape = next((trial.summary.shape.name for trial in cell.trials if trial.summary), "")
+    return f"{cell.row.load} {shape}, {number(cell.row.planned_per_s)} arrivals/s".replace(" ,", ",")
+
+
+def _order(cells: Sequence[Cell], metric: str, rng: np.random.Generator) -> tuple[list[Ranked], list[Pair]]:
+    measured: dict[str, Estimate] = {
+        cell.row.backend: estimates(cell.intervals, [QUANTILES[metric]], rng)[0] for cell in cells
+    }
+    order = sorted(measured, key=lambda backend: measured[backend].merged_ms)
+    pairs = []
+    for faster, slower in combinations(order, 2):
+        one = difference(measured[faster], measured[slower], comparisons=math.comb(len(order), 2))
+        pairs.append(
+            Pair(
+                faster=faster,
+                slower=slower,
+                ratio=one.ratio,
+                low=one.low,
+                high=one.high if math.isfinite(one.high) else None,
+                shown=one.shown,
+                rests_on=one.rests_on,
+            )
+        )
+    titles = {cell.row.backend: cell.row.title for cell in cells}
+    ranked = [
+        Ranked(
+            backend=backend,
+            title=titles[backend],
+            rank=1 + sum(pair.shown and pair.slower == backend for pair in pairs),
+            value_ms=measured[backend].merged_ms,
+        )
+        for backend in order
+    ]
+    return ranked, pairs

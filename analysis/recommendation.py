@@ -1,0 +1,150 @@
+"""The first thing a reader sees: two sentences that say which server to run, or why none can be named.
+
+The first quotes the numbers it rests on, the second what they rest on and who is left out. A server is named
+only if none is shown to be faster than it in any scenario, and every other ranked one is shown to be slower in
+at least one, or failed by its own fault (saturated, errors) where this one did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.metrics import Cell
+from analysis.objectives import ObjectiveResult
+from analysis.ranking import Pair, Part, Ranking
+from analysis.uncertainty import SINGLE_TRIAL_MARGIN
+from analysis.words import counted, listed, ms
+
+TELL_WHY = 2
+"""Up to so many unranked backends are explained in the sentence; of more it only has the names."""
+
+
+class Recommendation(Part):
+    """Two sentences; ``backend`` is the one to run, or None where none can be named."""
+
+    backend: str | None
+    sentences: tuple[str, str]
+
+
+def recommend(
+    rankings: Sequence[Ranking], cells: Sequence[Cell], objectives: Sequence[ObjectiveResult]
+) -> Recommendation:
+    """Say which server to run.
+
+    Open load decides; closed load is looked at only where there is nothing else, and never mixed with it.
+    """
+    usable = [one for one in rankings if one.ranked and one.load == "open"]
+    usable = usable or [one for one in rankings if one.ranked]
+    titles = {cell.row.backend: cell.row.title for cell in cells}
+    backend, first = _first(usable, titles)
+    rest = [
+        *_rests_on(usable, cells, titles),
+        *_left_out(rankings, titles),
+        *_objectives(objectives),
+    ]
+    second = "; ".join(rest) or "nothing was measured"
+    return Recommendation(backend=backend, sentences=(first, f"{second[:1].upper()}{second[1:]}."))
+
+
+def _first(usable: Sequence[Ranking], titles: dict[str, str]) -> tuple[str | None, str]:
+    if not usable:
+        return None, "No server can be recommended from this run."
+    ranked = sorted({one.backend for ranking in usable for one in ranking.ranked})
+    ahead = [b for b in ranked if all(b in ranking.leaders for ranking in usable)]
+    if not ahead:
+        return None, _split(usable, titles)
+    best = ahead[0]
+    others = {b for ranking in usable for b in (*ranked, *_at_fault(ranking)) if b != best}
+    if not others:
+        return None, f"{titles[best]} has nothing to be ranked against: its {_values(usable, best)}."
+    unbeaten = sorted(b for b in others if not any(_beats(ranking, best, b) for ranking in usable))
+    if unbeaten:
+        return None, _tie([best, *unbeaten], usable, titles)
+    return best, _winner(best, usable, titles)
+
+
+def _at_fault(ranking: Ranking) -> list[str]:
+    return [backend for backend, why in ranking.excluded.items() if why.own_fault]
+
+
+def _beats(ranking: Ranking, best: str, other: str) -> bool:
+    if other in _at_fault(ranking):
+        return True
+    pair = ranking.pair(best, other)
+    return bool(pair and pair.shown and pair.faster == best)
+
+
+def _values(rankings: Sequence[Ranking], backend: str) -> str:
+    """``p95 latency was 41.2 ms (constant) and 55.0 ms (poisson)``."""
+    mine = [ranking for ranking in rankings if any(one.backend == backend for one in ranking.ranked)]
+    values = [f"{ms(ranking.value(backend))} ({ranking.scenario})" for ranking in mine]
+    return f"{listed(sorted({ranking.metric for ranking in mine}))} latency was {listed(values)}"
+
+
+def _winner(best: str, rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+    against = [_against(best, ranking, titles) for ranking in rankings]
+    return f"Run {titles[best]}: its {_values(rankings, best)}, against {listed(against)}."
+
+
+def _against(best: str, ranking: Ranking, titles: dict[str, str]) -> str:
+    """The nearest other in a scenario: ``BentoML's 60.3 ms (constant; 1.42 to 1.51 times as slow)``."""
+    nearest = next((one for one in ranking.ranked if one.backend != best), None)
+    if nearest is None:
+        faults = [f"{titles[b]}, {ranking.excluded[b].reason}" for b in _at_fault(ranking)]
+        return f"{listed(faults) or 'no other valid measurement'} ({ranking.scenario})"
+    pair = ranking.pair(best, nearest.backend)
+    how = f"{_times(pair)} as slow" if pair and pair.shown else "no difference shown"
+    return f"{titles[nearest.backend]}'s {ms(nearest.value_ms)} ({ranking.scenario}; {how})"
+
+
+def _times(pair: Pair) -> str:
+    high = "" if pair.high is None else f" to {pair.high:.2f}"
+    return f"{pair.low:.2f}{high} times"
+
+
+def _tie(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+    names = listed([titles[backend] for backend in backends])
+    parts = [f"{titles[backend]}'s {_values(rankings, backend)}" for backend in backends]
+    return f"No difference was shown between {names}: {'; '.join(parts)}."
+
+
+def _split(rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+    parts = []
+    for ranking in rankings:
+        leaders = [f"{titles[b]} ({ranking.metric} {ms(ranking.value(b))})" for b in ranking.leaders]
+        parts.append(f"{listed(leaders)} in {ranking.scenario}")
+    return f"No server leads in every scenario: {'; '.join(parts)}."
+
+
+def _rests_on(usable: Sequence[Ranking], cells: Sequence[Cell], titles: dict[str, str]) -> list[str]:
+    in_use = {(ranking.scenario, one.backend) for ranking in usable for one in ranking.ranked}
+    rows = [cell.row for cell in cells if (cell.row.scenario, cell.row.backend) in in_use]
+    if not rows:
+        return []
+    fewest, most = min(row.trials for row in rows), max(row.trials for row in rows)
+    trials = counted(most, "trial") if fewest == most else f"{fewest} to {counted(most, 'trial')}"
+    parts = [f"this rests on {trials} of each backend per scenario"]
+    if fewest == 1:
+        parts.append(f"on a single trial less than {SINGLE_TRIAL_MARGIN - 1:.0%} is not called a difference")
+    suspect = sorted({titles[row.backend] for row in rows if row.verdict == "suspect"})
+    return [*parts, f"measurements of {listed(suspect)} are suspect"] if suspect else parts
+
+
+def _left_out(rankings: Sequence[Ranking], titles: dict[str, str]) -> list[str]:
+    out: dict[str, dict[str, list[str]]] = {}
+    for ranking in rankings:
+        for backend, why in ranking.excluded.items():
+            out.setdefault(backend, {}).setdefault(why.reason, []).append(ranking.scenario)
+    if len(out) > TELL_WHY:
+        return [f"{listed([titles[b] for b in out])} are not ranked everywhere, for the reasons given below"]
+    return [
+        f"{titles[backend]} is not ranked ("
+        + "; ".join(f"{listed(where)}: {reason}" for reason, where in reasons.items())
+        + ")"
+        for backend, reasons in out.items()
+    ]
+
+
+def _objectives(objectives: Sequence[ObjectiveResult]) -> list[str]:
+    missed = sum(not one.passed for one in objectives)
+    return [f"{missed} of {counted(len(objectives), 'objective')} missed"] if missed else []
