@@ -158,6 +158,7 @@ class HttpClient:
         """An answer is whole; an interim one (1xx) is not the answer."""
         if self._parser.get_status_code() >= 200:
             self._complete = True
+            self._keep = self._parser.should_keep_alive()  # the parser knows only until it looks further
         else:
             self._head_done = False
             self._messages -= 1
@@ -197,7 +198,7 @@ class HttpClient:
         sock, parser = self._sock, self._parser
         assert sock is not None
         self._pieces = []
-        self._complete = self._head_done = False
+        self._complete = self._head_done = self._keep = False
         self._messages = received = 0
         head = b""
         try:
@@ -218,7 +219,7 @@ class HttpClient:
                 raise
             raise _HungUp from error
         status: int = parser.get_status_code()
-        if self._messages > 1 or not parser.should_keep_alive():
+        if self._messages > 1 or not self._keep:
             self.close()
         return status
 

@@ -6,6 +6,7 @@ the `Coordinator` in messages of Locust's own connection, also when both live in
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -149,6 +150,9 @@ class Generator:
         self._start = self._recorder.start = start
         self._recorder.since = start + max(0.0, deal.since_s)
         self._reported_planned = self._dispatcher.planned
+        # Thousands of users live as long as the test: collecting garbage must not visit them every time.
+        gc.collect()
+        gc.freeze()
 
     def _now_s(self) -> float:
         return self._clock() - self._start
@@ -273,6 +277,7 @@ class Generator:
     def _close(self) -> None:
         gevent.killall(self._greenlets, block=False)
         self._greenlets = []
+        gc.unfreeze()
         if self._dispatcher is not None:
             self._dispatcher.close()
             self._dispatcher = None

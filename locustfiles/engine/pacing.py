@@ -70,10 +70,11 @@ class Dispatcher:
     def loop(self, calls: float) -> None:
         """Closed load from now on: every user that is free goes at once, until `calls` were made."""
         self._looping, self._calls_left = True, calls
+        get_hub().loop.run_callback(self._wake_all)  # only the hub gets control back when a user blocks
+
+    def _wake_all(self) -> None:
         for user in list(self._parked):
-            if self._calls_left <= 0:
-                break
-            if user in self._parked:
+            if self.looping and user in self._parked:
                 del self._parked[user]
                 user.switch(self._next_call())
 
@@ -88,7 +89,7 @@ class Dispatcher:
 
     def wait(self) -> Arrival:
         """The calling greenlet's next arrival; blocks until there is one."""
-        if self._looping and self._calls_left > 0:
+        if self.looping:
             return self._next_call()
         me = greenlet.getcurrent()
         self._parked[me] = None

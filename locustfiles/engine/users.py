@@ -51,6 +51,7 @@ class ArrivalTaskSet(DefaultTaskSet):
         user: ArrivalUser = self.user
         pacing = user.pacing
         dispatcher, clock = pacing.dispatcher, pacing.clock
+        task = user.tasks[0] if len(set(user.tasks)) == 1 else None
         me = greenlet.getcurrent()
         me.arrival_user = user  # lets the request event find the arrival that it belongs to
         dispatcher.users += 1
@@ -61,7 +62,7 @@ class ArrivalTaskSet(DefaultTaskSet):
                 user._state = LOCUST_STATE_RUNNING
                 user.sent_at, user.error = clock(), None
                 try:
-                    self.execute_task(self.get_next_task())
+                    self.execute_task(task or self.get_next_task())
                 except (RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet):
                     pass
                 except (GreenletExit, StopUser, StopTest):
