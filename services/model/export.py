@@ -146,6 +146,7 @@ def _build(folder: Path, choice: str, images: Path | None, inputs: str, say: Say
     """Fill the folder, check it, and write the manifest last."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the checks are for the CPU
+    say("loading TensorFlow and torch")
     from services.model import agreement, formats
     from services.model.images import BadImages
     from services.model.weights import NoDownload, load

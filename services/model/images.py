@@ -66,7 +66,7 @@ PHOTOGRAPHS = (
     Photograph("skimage", "data/retina.jpg", 1411, "large", "CC0 (Häggström, WikiJournal of Medicine)"),
 )
 # Class of the generated picture, its size and its payload class.
-GENERATED = ((11, 256, 192, "small"), (23, 800, 600, "medium"), (37, 1600, 1200, "large"), (41, 1920, 1080, "large"))
+GENERATED = ((11, 256, 192, "small"), (24, 800, 600, "medium"), (37, 1600, 1200, "large"), (42, 1920, 1080, "large"))
 
 
 def shipped() -> Iterator[Picture]:

@@ -40,11 +40,6 @@ class BadInput(ValueError):
         self.status = status
 
 
-TOO_LARGE = BadInput(
-    f"the body is larger than {MAX_BODY_BYTES // 2**20} MiB; send a smaller image", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-)
-
-
 class Prediction(NamedTuple):
     """One class of a top 5; `confidence` is its softmax probability."""
 
@@ -92,8 +87,10 @@ class Classifier:
         self._labels = (model_dir / "labels.txt").read_text(encoding="utf-8").splitlines()
         module = torch.jit.load(model_dir / "model.torchscript.pt", map_location="cpu").eval()
         self._module = torch.jit.optimize_for_inference(module)
+        blank = io.BytesIO()
+        Image.new("RGB", (SIDE, SIDE)).save(blank, "JPEG")
         for _ in range(WARM_UP_RUNS):
-            self.probabilities(torch.zeros(1, 3, SIDE, SIDE))
+            self.predict(blank.getvalue())
 
     def predict(self, encoded: bytes) -> list[Prediction]:
         """Return the five likeliest classes of a JPEG or PNG, likeliest first; BadInput if it is neither."""
@@ -160,7 +157,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 def decode_request(body: bytes) -> bytes:
     """Return the encoded image inside a request's body; BadInput says what to send instead."""
     if len(body) > MAX_BODY_BYTES:
-        raise TOO_LARGE
+        raise BadInput(
+            f"the body is larger than {MAX_BODY_BYTES // 2**20} MiB; send a smaller image",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        )
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
