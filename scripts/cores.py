@@ -30,12 +30,14 @@ def split_cores(usable: Sequence[int] | None, wanted: int) -> Cores:
     The first core serves most interrupts, hence the last ones for the server.
     """
     if usable is None:
-        return Cores((), (), ("This system cannot pin processes to cores: server and generator shared them.",))
+        return Cores((), (), ("This system cannot pin processes: server and generator shared its cores.",))
     if len(usable) == 1:
-        sentence = "This machine lends one core: server and generator shared it, so latency includes the generator's."
+        sentence = (
+            "There is one core: server and generator shared it, so latency includes the generator's work."
+        )
         return Cores(tuple(usable), tuple(usable), (sentence,))
     held = min(wanted, len(usable) - 1)
-    not_held = ()
+    not_held: tuple[str, ...] = ()
     if held < wanted:
         not_held = (
             f"The server should have {wanted} cores (threads) and got {held}: {len(usable)} are there, "
@@ -46,7 +48,7 @@ def split_cores(usable: Sequence[int] | None, wanted: int) -> Cores:
 
 @contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Pin the calling thread to `cores` for a moment: what it starts meanwhile inherits them, with its children."""
+    """Pin the calling thread to `cores` for the block: what it starts meanwhile inherits them."""
     if not cores or not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -155,7 +154,9 @@ def make(environment: Environment, uv: str, variables: Mapping[str, str], say: C
             return
         (environment.path / STAMP).unlink(missing_ok=True)
         python = environment.python or sys.executable
-        run_step([uv, "venv", "--quiet", "--clear", "--python", python, str(environment.path)], variables, say)
+        run_step(
+            [uv, "venv", "--quiet", "--clear", "--python", python, str(environment.path)], variables, say
+        )
         install(environment, uv, variables, say)
 
 
@@ -200,19 +201,19 @@ def run_step(command: list[str], variables: Mapping[str, str], say: Callable[[st
 _ADVICE = [
     (
         r"No space left on device|os error 28|Disk quota exceeded",
-        "The disk is full. Free some gigabytes where the project lies (`modelswarm clean` removes what can be "
-        "made again), or put uv's cache elsewhere with UV_CACHE_DIR.",
+        "The disk is full. Free some gigabytes where the project lies (`modelswarm clean` removes what can "
+        "be made again), or put uv's cache elsewhere with UV_CACHE_DIR.",
     ),
     (
         r"ensurepip|No module named '?(venv|pip)",
         "This Python cannot make a virtual environment. Install its venv module (Debian and Ubuntu: "
-        "`apt-get install python3-venv`), or install uv, or name another Python: `make setup PYTHON=python3.12`.",
+        "`apt-get install python3-venv`), or install uv, or name another: `make setup PYTHON=python3.12`.",
     ),
     (
-        r"(?i)dns error|error sending request|failed to fetch|connection (refused|reset|broken)|name resolution"
-        r"|Network is unreachable|tcp connect|operation timed out|NewConnectionError|ConnectTimeout",
-        "No package index could be reached. Check the network and proxy (HTTPS_PROXY), or point pip's index-url "
-        "or find-links at a mirror that this machine reaches: uv is given the same settings.",
+        r"(?i)dns error|error sending request|failed to fetch|connection (refused|reset|broken)"
+        r"|name resolution|Network is unreachable|tcp connect|operation timed out|NewConnectionError|ConnectTimeout",
+        "No package index could be reached. Check the network and proxy (HTTPS_PROXY), or point pip's "
+        "index-url or find-links at a mirror that this machine reaches: uv is given the same settings.",
     ),
     (
         r"(?i)no interpreter found|No download found for request",

@@ -1,4 +1,4 @@
-"""A plan: which backends, under which load, how often. TOML in, checked; the shipped ones are `scripts/plans/`.
+"""A plan: which backends, under which load, how often. Checked TOML; the shipped ones are in `scripts/plans/`.
 
 A scenario's keys are the load engine's own options with underscores, checked by the engine itself, so that an
 option added there can be used in a plan at once.
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from analysis import objectives
 from locustfiles.engine.options import OPTIONS, LoadPlan, count, seconds
 from scripts.errors import UserError, nearest
 
@@ -43,7 +44,9 @@ class Scenario(BaseModel):
             raise ValueError("write it as a [[scenario]] table")
         if "name" not in table:
             raise ValueError('`name` is missing: write for example name = "constant"')
-        options = dict(table["options"]) if "options" in table else {k: v for k, v in table.items() if k != "name"}
+        options = (
+            dict(table["options"]) if "options" in table else {k: v for k, v in table.items() if k != "name"}
+        )
         for key, value in options.items():
             if key not in SCENARIO_KEYS:
                 raise ValueError(f"there is no key {key!r}; {nearest(key, SCENARIO_KEYS)}")
@@ -124,6 +127,8 @@ class Plan(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Plan:
         seconds(self.warmup)
+        for objective in self.objectives:
+            objectives.parse(objective)
         names = [scenario.name for scenario in self.scenario]
         for name in names:
             if names.count(name) > 1:
@@ -202,7 +207,9 @@ def read_plan(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Pl
     try:
         return Plan.model_validate({"name": file.stem} | table | given)
     except ValidationError as error:
-        raise UserError("\n".join(f"Plan {name_or_path}: {line}" for line in _sentences(error, table))) from error
+        raise UserError(
+            "\n".join(f"Plan {name_or_path}: {line}" for line in _sentences(error, table))
+        ) from error
 
 
 def _find(name_or_path: str) -> Path:
@@ -212,7 +219,9 @@ def _find(name_or_path: str) -> Path:
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         if Path(name_or_path).is_file():
             return Path(name_or_path)
-        raise UserError(f"There is no plan file {name_or_path}. Name one of {', '.join(shipped)}, or a .toml file.")
+        raise UserError(
+            f"There is no plan file {name_or_path}. Name one of {', '.join(shipped)}, or a .toml file."
+        )
     raise UserError(f"There is no plan {name_or_path!r}; {nearest(name_or_path, shipped)}")
 
 
@@ -224,7 +233,9 @@ def _sentences(error: ValidationError, table: Mapping[str, Any]) -> list[str]:
         if each["type"] == "extra_forbidden":
             sentences.append(f"there is no key {key!r}; {nearest(key, Plan.model_fields)}")
         elif each["type"] == "missing":
-            sentences.append(f"{where} is missing" + (": write a [[scenario]] table" if key == "scenario" else ""))
+            sentences.append(
+                f"{where} is missing" + (": write a [[scenario]] table" if key == "scenario" else "")
+            )
         else:
             message = each["msg"].removeprefix("Value error, ")
             value = "" if each["type"] == "value_error" else f" = {each['input']!r}"
@@ -236,6 +247,8 @@ def _where(loc: tuple[int | str, ...], table: Mapping[str, Any]) -> str:
     if len(loc) >= 2 and loc[0] == "scenario" and isinstance(loc[1], int):
         tables = table.get("scenario")
         found = tables[loc[1]] if isinstance(tables, list) else {}
-        name = found.get("name", f"number {loc[1] + 1}") if isinstance(found, dict) else f"number {loc[1] + 1}"
+        name = (
+            found.get("name", f"number {loc[1] + 1}") if isinstance(found, dict) else f"number {loc[1] + 1}"
+        )
         return " ".join(["scenario", str(name), *map(str, loc[2:])])
     return ".".join(map(str, loc))

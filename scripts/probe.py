@@ -1,7 +1,7 @@
 """Does a server really predict? A process of its own, since importing Locust patches the one it is in.
 
-`python -m scripts.probe LOCUSTFILE HOST READY_PATH WARMUP_REQUESTS` waits until the ready path answers 200 and
-one prediction comes back, compares the answer for every test image with the stored one, sends the warm-up
+`python -m scripts.probe LOCUSTFILE HOST READY_PATH WARMUP_REQUESTS` waits until the ready path answers 200
+and one prediction comes back, compares the answer for every test image with the stored one, sends the warm-up
 requests, and prints a line of JSON for each step. The protocol is the Locust user's: what it encodes is sent,
 what it decodes is compared.
 """
@@ -60,7 +60,9 @@ class Probe:
             return f"{image.name}: unreadable answer ({type(error).__name__}: {error})"
         if image.agrees(answer):
             return None
-        return f"{image.name}: answered {[int(c) for c, _ in answer]}, stored are {[c for c, _ in image.top5]}"
+        return (
+            f"{image.name}: answered {[int(c) for c, _ in answer]}, stored are {[c for c, _ in image.top5]}"
+        )
 
     def _send(self, image: Image) -> tuple[int, bytes]:
         user = self._user

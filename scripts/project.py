@@ -12,12 +12,13 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scripts.environments import Environment
 from scripts.errors import UserError, nearest
 
 ROOT_VARIABLE = "MODELSWARM_ROOT"
+T = TypeVar("T", "Local", "Facts")
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Project:
 
 
 def find_root(option: Path | None, environ: Mapping[str, str], cwd: Path) -> Path:
-    """Return the project's root: the option, the variable, the nearest parent of `cwd`, else the package's own.
+    """Return the project's root: `option`, the variable, the nearest parent of `cwd`, else the package's own.
 
     Raises:
         UserError: the option or the variable names a folder that is no project.
@@ -145,7 +146,9 @@ def find_root(option: Path | None, environ: Mapping[str, str], cwd: Path) -> Pat
     named = option or (Path(environ[ROOT_VARIABLE]) if environ.get(ROOT_VARIABLE) else None)
     if named is not None:
         if not _is_project(named):
-            raise UserError(f"{named} is no modelswarm project: it must hold the folders services and locustfiles.")
+            raise UserError(
+                f"{named} is no modelswarm project: it must hold the folders services and locustfiles."
+            )
         return named.resolve()
     own = Path(__file__).resolve().parent.parent
     return next((folder for folder in [cwd, *cwd.parents] if _is_project(folder)), own)
@@ -178,8 +181,8 @@ def read_facts(file: Path) -> Facts:
 
 
 def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Build a dataclass from a table, checking names and, roughly, kinds of values."""
-    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    """Build a dataclass from a table, checking names and kinds; pydantic would double the start of `list`."""
+    known = {each.name: each for each in fields(kind)}
     for key, value in table.items():
         if key not in known:
             raise UserError(f"{where}: there is no key {key!r}; {nearest(key, known)}")

@@ -94,7 +94,12 @@ class Sampler:
     """Writes a row of `pods.csv` per second for the processes of `family`."""
 
     def __init__(
-        self, family: Family, file: Path, pod: str, alive: Callable[[], bool], clock: Callable[[], float] = time.time
+        self,
+        family: Family,
+        file: Path,
+        pod: str,
+        alive: Callable[[], bool],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Sample `family` as pod `pod` into `file`; `alive` tells whether the server still runs."""
         self._family, self._file, self._pod, self._alive, self._clock = family, file, pod, alive, clock

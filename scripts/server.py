@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -59,14 +60,18 @@ def refuse_busy_ports(ports: Mapping[int, str]) -> None:
     busy = [f"{port} (needed by {who})" for port, who in ports.items() if not port_is_free(port)]
     if busy:
         raise CannotRun(
-            f"In use already: port {', port '.join(busy)}. `ss -ltnp` shows by whom; end that process, or leave the "
-            "backend out with --backends."
+            f"In use already: port {', port '.join(busy)}. `ss -ltnp` shows by whom; end that process, or "
+            "leave the backend out with --backends."
         )
 
 
 def child_environment(mark: str, changes: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a run's process: ours, less what would change its Python or Locust."""
-    kept = {k: v for k, v in environ.items() if k not in _STRIPPED and not k.startswith(("LOCUST_", "MODELSWARM_"))}
+    kept = {
+        k: v
+        for k, v in environ.items()
+        if k not in _STRIPPED and not k.startswith(("LOCUST_", "MODELSWARM_"))
+    }
     return kept | {"PYTHONUNBUFFERED": "1", MARK: mark} | dict(changes)
 
 
@@ -89,7 +94,9 @@ def fill(text: str, values: Mapping[str, str], where: str) -> str:
 class LocalServer:
     """One framework's server, from its command line to its last process."""
 
-    def __init__(self, service: Service, settings: ServerSettings, scratch: Path, log: Path, mark: str) -> None:
+    def __init__(
+        self, service: Service, settings: ServerSettings, scratch: Path, log: Path, mark: str
+    ) -> None:
         """Prepare the server; `scratch` becomes its working and temporary folder."""
         self.service, self._settings, self._scratch, self._log = service, settings, scratch, log
         self.family = Family(mark)
@@ -138,10 +145,8 @@ class LocalServer:
         """End it: SIGTERM to its group, SIGKILL to what is left; return what had to be killed."""
         if self._process is None:
             return []
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
         deadline = time.monotonic() + self.service.facts.local.stop_timeout_s
         while time.monotonic() < deadline and (self._process.poll() is None or living(self.family.members())):
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the run honours between two steps, not an exception in the middle of one."""
+"""Ctrl-C and SIGTERM as a request that the run honours between two steps, not in the middle of one."""
 
 from __future__ import annotations
 

@@ -77,7 +77,9 @@ def utc_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, tell: Callable[[str], None]) -> None:
+def make_trial(
+    bench: Bench, step: Step, service: Service, record: TrialRecord, tell: Callable[[str], None]
+) -> None:
     """Make one trial and fill its record; `tell` hears which phase it is in.
 
     Raises:
@@ -98,7 +100,9 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
         sampler = Sampler(server.family, folder / "pods.csv", service.name, lambda: server.ended() is None)
         with sampler.running():
             _await_answers(bench, service, server, record, mark, tell)
-            _load(bench, step, server, Load(bench.load, service.user_file, folder, f"{mark}:load"), record, tell)
+            _load(
+                bench, step, server, Load(bench.load, service.user_file, folder, f"{mark}:load"), record, tell
+            )
         record.status = "ok"
     except Interrupted:
         record.status, record.error = "interrupted", "stopped by the user"
@@ -114,7 +118,12 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
 
 
 def _await_answers(
-    bench: Bench, service: Service, server: LocalServer, record: TrialRecord, mark: str, tell: Callable[[str], None]
+    bench: Bench,
+    service: Service,
+    server: LocalServer,
+    record: TrialRecord,
+    mark: str,
+    tell: Callable[[str], None],
 ) -> None:
     """Wait until the server predicts, compare all its answers, and send the warm-up requests."""
     facts, began_s = service.facts, time.monotonic()
@@ -126,7 +135,9 @@ def _await_answers(
             probe.complain()
             if time.monotonic() - began_s > patience_s:
                 reason = probe.heard.get("waiting", "nothing listens")
-                raise NeverReady(f"not ready within {patience_s:g} s ({reason}); its log ends: {server.last_words()}")
+                raise NeverReady(
+                    f"not ready within {patience_s:g} s ({reason}); its log ends: {server.last_words()}"
+                )
             bench.stop.sleep(POLL_S)
         record.ready_after_s = round(time.monotonic() - began_s, 1)
         tell("checking its answers")
@@ -138,7 +149,9 @@ def _await_answers(
     wrong = probe.heard["wrong"]
     record.parity = {"checked": probe.heard["checked"], "wrong": len(wrong)}
     if wrong:
-        raise CannotRun(f"{len(wrong)} of {probe.heard['checked']} test images are answered wrong: {wrong[0]}")
+        raise CannotRun(
+            f"{len(wrong)} of {probe.heard['checked']} test images are answered wrong: {wrong[0]}"
+        )
 
 
 class _Probe:
@@ -146,7 +159,12 @@ class _Probe:
 
     def __init__(self, bench: Bench, service: Service, server: LocalServer, mark: str) -> None:
         self.heard: dict[str, Any] = {}
-        arguments = [str(service.user_file), server.url, service.facts.ready_path, str(bench.plan.warmup_requests)]
+        arguments = [
+            str(service.user_file),
+            server.url,
+            service.facts.ready_path,
+            str(bench.plan.warmup_requests),
+        ]
         project = bench.server.project
         changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
         self._errors = (bench.scratch / "probe.log").open("w+")
@@ -188,7 +206,12 @@ class _Probe:
 
 
 def _load(
-    bench: Bench, step: Step, server: LocalServer, load: Load, record: TrialRecord, tell: Callable[[str], None]
+    bench: Bench,
+    step: Step,
+    server: LocalServer,
+    load: Load,
+    record: TrialRecord,
+    tell: Callable[[str], None],
 ) -> None:
     """Run Locust to its end, unless the server ends before."""
     tell("under load")

@@ -1,0 +1,54 @@
+# One-line names for what the `modelswarm` command and its tools do. `make` alone lists them.
+PYTHON ?= python3
+PLAN ?= quick
+TARGET ?= auto
+BACKENDS ?=
+RUN ?= latest
+ARGS ?=
+
+bin := .venv/bin
+chosen := $(if $(strip $(BACKENDS)),--backends "$(BACKENDS)")
+
+.DEFAULT_GOAL := help
+.PHONY: help env setup loadtest test report ui list doctor clean lint bench lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nVariables: PLAN=quick BACKENDS="name name" TARGET=auto RUN=latest PYTHON=python3 ARGS="more options"\n'
+
+env:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer, or name one: make setup PYTHON=python3.12" >&2; exit 3; }
+	@$(PYTHON) -m scripts.bootstrap
+
+setup: env ## Make every environment and the export (BACKENDS= for a choice); quick when they are there
+	@$(bin)/modelswarm setup $(BACKENDS)
+
+loadtest: setup ## Set up, run a plan (PLAN=, BACKENDS=, TARGET=), write the report
+	@$(bin)/modelswarm run $(PLAN) $(chosen) --target $(TARGET) $(ARGS)
+
+test: setup ## Set up and run all tests that this machine can run; says what was skipped and why
+	@$(bin)/python -m pytest $(ARGS)
+
+report: env ## Write the report of a run again (RUN=results/… or latest)
+	@$(bin)/modelswarm report $(RUN) $(ARGS)
+
+ui: setup ## Start a backend (BACKENDS=name) and Locust's web UI at http://localhost:8089
+	@$(bin)/modelswarm ui $(if $(strip $(BACKENDS)),--backend $(BACKENDS)) $(ARGS)
+
+list: env ## Show the backends: version, protocol, port, installed or not
+	@$(bin)/modelswarm list $(ARGS)
+
+doctor: env ## Look whether this machine is ready to measure
+	@$(bin)/modelswarm doctor
+
+clean: env ## Remove what can be made again (ARGS="--results" or "--all" for more)
+	@$(bin)/modelswarm clean --yes $(ARGS)
+
+lint: env ## Check style and types
+	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/python -m scripts.actionlint
+
+bench: setup ## Measure modelswarm itself: memory of the load side, speed of the report, start of the command
+	@$(bin)/python -m scripts.bench
+
+lock: env ## Pin all requirements again
+	@$(bin)/python -m scripts.lock

@@ -1,0 +1,265 @@
+"""The `modelswarm` command. Commands only: what they do is in the modules that they import when they run.
+
+Imports are inside the commands, so that each starts with no more than it needs.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scripts.errors import OK, UNMEASURED, CannotRun, UserError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scripts.project import Project
+
+TARGETS = ("auto", "local", "kind", "cluster")
+
+
+def examples(*lines: str) -> str:
+    """Format a command's examples for the end of its help."""
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+app = typer.Typer(
+    help="Which model server should I run for this model, on this hardware, at this load?",
+    epilog="Exit status: 0 all held; 1 an objective was missed or a regression shown; "
+    "2 wrong usage or input; 3 the measurement is not valid, or a trial could not be made.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    root: Annotated[
+        Path | None,
+        typer.Option(envvar="MODELSWARM_ROOT", help="The project; default: the nearest parent that is one."),
+    ] = None,
+) -> None:
+    """Which model server should I run for this model, on this hardware, at this load?"""
+    context.obj = root
+
+
+def project_of(context: typer.Context) -> Project:
+    """Return the project that the command is about."""
+    from scripts.project import Project, find_root
+
+    return Project(find_root(context.obj, os.environ, Path.cwd()))
+
+
+def console() -> Console:
+    """Return the terminal, or whatever stands in its place."""
+    from rich.console import Console
+
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def names_in(values: list[str] | None) -> list[str]:
+    """Split what may be given several times, or as one text with commas or spaces."""
+    return [name for value in values or [] for name in value.replace(",", " ").split()]
+
+
+@app.command("list", epilog=examples("modelswarm list", "modelswarm list --json"))
+def list_backends(context: typer.Context, as_json: Json = False) -> None:
+    """Show every backend of the project: version, protocol, port, and whether it is installed."""
+    services = project_of(context).services().values()
+    rows: list[dict[str, Any]] = [
+        {
+            "name": service.name,
+            "title": service.facts.title,
+            "version": service.facts.version,
+            "protocol": service.facts.protocol,
+            "port": service.facts.port,
+            "stand_in": service.facts.stand_in,
+            "installed": (reason := service.missing()) is None,
+            "missing": reason,
+        }
+        for service in services
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.table import Table
+
+    table = Table("backend", "framework", "version", "protocol", "port", "installed")
+    for row in rows:
+        title = f"{row['title']} (stand-in)" if row["stand_in"] else str(row["title"])
+        installed = row["missing"] or "yes"
+        table.add_row(row["name"], title, row["version"], row["protocol"], str(row["port"]), installed)
+    console().print(table if rows else "There is no backend: add a folder services/NAME with a service.toml.")
+
+
+@app.command(epilog=examples("modelswarm setup", "modelswarm setup fastapi bentoml"))
+def setup(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(help="Backends; none means all.")] = None,
+) -> None:
+    """Make the backends' environments and the one export that they all serve; quick when they are there."""
+    from scripts.setup import set_up
+
+    set_up(project_of(context), names_in(names), console())
+
+
+@app.command(
+    epilog=examples(
+        "modelswarm run",
+        "modelswarm run shapes --backends fastapi,bentoml --trials 3",
+        'modelswarm run ci --objective "p95 < 200ms" --objective "error_rate < 1%"',
+        "modelswarm run my-plan.toml --dry-run",
+    )
+)
+def run(
+    context: typer.Context,
+    plan: Annotated[str, typer.Argument(help="A shipped plan's name, or a .toml file.")] = "quick",
+    backends: Annotated[
+        list[str] | None, typer.Option(help="Which backends; repeat, or separate by commas.")
+    ] = None,
+    scenarios: Annotated[list[str] | None, typer.Option(help="Which of the plan's scenarios.")] = None,
+    trials: Annotated[int | None, typer.Option(help="How often each is measured.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides the order and the random arrivals.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help='What must hold, such as "p95 < 500ms"; repeat.')
+    ] = None,
+    target: Annotated[str, typer.Option(help="Where: auto, local, kind or cluster.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder of runs. Default: results in the project.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Intra-op threads and cores of the server.")] = None,
+    workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long run.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only print the trials and their time.")] = False,
+) -> None:
+    """Measure backends by a plan, one at a time, and write the report.
+
+    Ctrl-C once finishes the folder, stops every process and reports what is there (exit status 3).
+    """
+    from scripts.plan import read_plan
+    from scripts.run import RunSettings, choose_services
+    from scripts.session import measure, show_order
+
+    refuse_unbuilt(target)
+    project = project_of(context)
+    changes: dict[str, Any] = {"trials": trials, "seed": seed, "threads": threads}
+    changes |= {"objectives": objective or None, "backends": names_in(backends) or None}
+    chosen = read_plan(plan, changes).with_scenarios(names_in(scenarios))
+    services, left_out = choose_services(project, chosen.backends)
+    terminal = console()
+    for sentence in left_out:
+        terminal.print(sentence, highlight=False, markup=False)
+    if dry_run:
+        show_order(chosen, services, terminal)
+        return
+    settings = RunSettings(target="local", workers=workers, out=out or project.results)
+    raise typer.Exit(measure(project, chosen, services, settings, terminal, ask=not yes))
+
+
+def refuse_unbuilt(target: str) -> None:
+    """Accept the targets that exist; `auto` is local.
+
+    Raises:
+        UserError: for any other.
+
+    """
+    if target not in TARGETS:
+        raise UserError(f"There is no target {target!r}; {nearest(target, TARGETS)}")
+    if target in ("kind", "cluster"):
+        raise UserError(f"The target {target} is not built yet: write --target local.")
+
+
+@app.command(
+    epilog=examples("modelswarm report latest", "modelswarm report results/20261121T143100Z-quick --json")
+)
+def report(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's folder, or `latest`.")] = "latest",
+    as_json: Json = False,
+) -> None:
+    """Write the report of a run again, from its folder alone; exit status as `run` gave it."""
+    from scripts.session import find_run, report_run
+
+    folder = find_run(project_of(context), run)
+    raise typer.Exit(report_run(folder, console(), as_json=as_json))
+
+
+@app.command(epilog=examples("modelswarm ui", "modelswarm ui --backend fastapi --port 8090"))
+def ui(
+    context: typer.Context,
+    backend: Annotated[str | None, typer.Option(help="Which backend; default: the first installed.")] = None,
+    port: Annotated[int, typer.Option(help="Port of Locust's web UI.")] = 8089,
+    workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
+) -> None:
+    """Start one backend and Locust's web UI for it, until Ctrl-C."""
+    from scripts.run import choose_services
+    from scripts.ui import serve_ui
+
+    project = project_of(context)
+    services, _ = choose_services(project, names_in([backend] if backend else None))
+    serve_ui(project, services[0], port, workers, console())
+
+
+@app.command(epilog=examples("modelswarm doctor"))
+def doctor(context: typer.Context) -> None:
+    """Look whether this machine is ready to measure, and say what to do where it is not."""
+    from rich.markup import escape
+
+    from scripts.doctor import examine
+
+    marks = {"ok": "[green]ok[/]    ", "note": "[yellow]note[/]  ", "wrong": "[red]wrong[/] "}
+    terminal, wrong = console(), False
+    for finding in examine(project_of(context)):
+        wrong = wrong or finding.state == "wrong"
+        text = f"{finding.what}: {finding.found}" + (f" -> {finding.advice}" if finding.advice else "")
+        terminal.print(marks[finding.state] + escape(text), highlight=False)
+    raise typer.Exit(UNMEASURED if wrong else OK)
+
+
+@app.command(
+    epilog=examples("modelswarm clean", "modelswarm clean --results --yes", "modelswarm clean --all")
+)
+def clean(
+    context: typer.Context,
+    results: Annotated[bool, typer.Option("--results", help="Also the runs in results/.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also the runs and .venv.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove what can be made again: framework environments, the export, caches."""
+    from scripts.clean import removable, remove, size_bytes
+
+    project = project_of(context)
+    paths = removable(project, results, everything)
+    if not paths:
+        print("There is nothing to remove.")
+        return
+    for path in paths:
+        print(f"{size_bytes(path) / 1e6:10.1f} MB  {path.relative_to(project.root)}")
+    if not yes and not (sys.stdin.isatty() and typer.confirm(f"Remove these from {project.root}?")):
+        raise UserError("Nothing was removed: say --yes to remove what is listed.")
+    for path in paths:
+        remove(path)
+
+
+def main() -> None:
+    """Run the command; turn what a person can do something about into a sentence and an exit status."""
+    try:
+        app()
+    except UserError as error:
+        print(f"modelswarm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "while writing"
+        full = CannotRun(f"The disk is full ({where}): free some space and try again.")
+        print(f"modelswarm: {full}", file=sys.stderr)
+        sys.exit(full.exit_code)

@@ -1,0 +1,249 @@
+"""A run: the trials of a plan, one after the other, and `run.json` that tells about them as they go."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.cores import Cores, pinned, split_cores, usable_cores
+from scripts.errors import CannotRun, UserError
+from scripts.guard import guarded
+from scripts.load import LoadSettings
+from scripts.machine import describe_machine, versions
+from scripts.plan import Plan, Step, steps
+from scripts.progress import Progress
+from scripts.project import Project, Service
+from scripts.server import ServerSettings, refuse_busy_ports
+from scripts.stop import Interrupted, Stop
+from scripts.trial import Bench, NeverReady, TrialRecord, make_trial, utc_now
+
+NEEDED_BYTES = 200_000_000
+GIVE_UP_AFTER = 2
+"""A backend that did not become ready so often in a row is not tried again in this run."""
+START_GUESS_S = 12.0
+AROUND_LOAD_S = 8.0
+"""Locust's start, the last answers, and the server's stop."""
+
+
+@dataclass
+class RunRecord:
+    """The state of a run, saved whole after every change."""
+
+    folder: Path
+    head: dict[str, Any]
+    trials: list[TrialRecord] = field(default_factory=list)
+
+    def save(self) -> None:
+        """Write `run.json` so that a reader never sees half of it."""
+        text = json.dumps(self.head | {"trials": [asdict(trial) for trial in self.trials]}, indent=1)
+        temporary = self.folder / ".run.json"
+        temporary.write_text(text + "\n")
+        os.replace(temporary, self.folder / "run.json")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the command line adds to a plan."""
+
+    target: str
+    workers: int
+    out: Path
+
+
+def choose_services(project: Project, names: Sequence[str]) -> tuple[list[Service], list[str]]:
+    """Return the backends to measure, and a sentence for each that is left out.
+
+    Named ones must be installed; with no names, every installed one is taken.
+
+    Raises:
+        UserError: a named one cannot be measured, or none is there.
+
+    """
+    if names:
+        chosen = project.select(names)
+        for service in chosen:
+            if reason := service.missing():
+                raise UserError(f"{service.name} cannot be measured: {reason}")
+        return chosen, []
+    found = project.services().values()
+    left_out = [f"{service.name} is left out: {reason}" for service in found if (reason := service.missing())]
+    chosen = [service for service in found if service.missing() is None]
+    if not chosen:
+        raise UserError(
+            "\n".join(["No backend is installed: run `make setup` or `modelswarm setup NAME`.", *left_out])
+        )
+    return chosen, left_out
+
+
+def read_model(project: Project) -> dict[str, Any]:
+    """Return what `run.json` tells of the export.
+
+    Raises:
+        UserError: there is no export.
+
+    """
+    try:
+        manifest = json.loads((project.model_dir / "manifest.json").read_text())
+        weights = manifest["weights"]
+        return {
+            "digest": manifest["digest"],
+            "architecture": manifest["architecture"],
+            "weights": weights["source"],
+            "description": weights["description"],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"There is no whole export in {project.model_dir}: run `modelswarm setup`."
+        ) from error
+
+
+def estimate_s(plan: Plan, step: Step, start_s: float = START_GUESS_S) -> float:
+    """Return how long a trial will take, about, in seconds."""
+    return start_s + plan.warmup_s + step.scenario.length_s() + AROUND_LOAD_S
+
+
+def run_plan(
+    project: Project,
+    plan: Plan,
+    services: Sequence[Service],
+    settings: RunSettings,
+    stop: Stop,
+    progress: Progress,
+) -> RunRecord:
+    """Make every trial of the plan; return the record, also when the run was interrupted.
+
+    Raises:
+        UserError: nothing was started, since something is wrong.
+        CannotRun: this machine cannot make the run (a port, the disk).
+
+    """
+    model = read_model(project)
+    refuse_busy_ports({port: service.name for service in services for port in service.facts.local.ports})
+    cores = split_cores(usable_cores(), plan.threads)
+    order = steps(plan, [service.name for service in services])
+    record = _begin(project, plan, services, settings, cores, model, order)
+    scratch = Path(tempfile.mkdtemp(prefix="msw-"))
+    bench = Bench(
+        plan=plan,
+        server=ServerSettings(project, plan.threads, cores.server),
+        load=LoadSettings(project, settings.workers),
+        folder=record.folder,
+        scratch=scratch,
+        mark=uuid.uuid4().hex,
+        stop=stop,
+    )
+    try:
+        with guarded(bench.mark, scratch), pinned(cores.generator), progress.showing(plan, order, record):
+            _make_trials(bench, order, services, record, progress)
+        record.head["status"] = "complete"
+    except Interrupted:
+        record.head["status"] = "interrupted"
+    except BaseException:
+        record.head["status"] = "failed"
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        record.head["ended"] = utc_now()
+        record.save()
+    return record
+
+
+def _make_trials(
+    bench: Bench, order: Sequence[Step], services: Sequence[Service], record: RunRecord, progress: Progress
+) -> None:
+    by_name = {service.name: service for service in services}
+    never_ready: dict[str, int] = {}
+    for step, trial in zip(order, record.trials, strict=True):
+        if never_ready.get(step.backend, 0) >= GIVE_UP_AFTER:
+            trial.status = "failed"
+            trial.error = f"not tried: {step.backend} did not become ready {GIVE_UP_AFTER} times in a row"
+            record.save()
+            continue
+        with progress.trial(step, trial) as tell:
+            try:
+                bench.stop.sleep(0)
+                record.save()
+                make_trial(bench, step, by_name[step.backend], trial, tell)
+                never_ready[step.backend] = 0
+            except NeverReady:
+                never_ready[step.backend] = never_ready.get(step.backend, 0) + 1
+            finally:
+                record.save()
+
+
+def _begin(
+    project: Project,
+    plan: Plan,
+    services: Sequence[Service],
+    settings: RunSettings,
+    cores: Cores,
+    model: dict[str, Any],
+    order: Sequence[Step],
+) -> RunRecord:
+    """Make the run's folder and the first `run.json`."""
+    started = utc_now()
+    folder = _new_folder(settings.out, f"{started.replace('-', '').replace(':', '')}-{plan.name}")
+    head = {
+        "schema": 1,
+        "plan": plan.model_dump(mode="json"),
+        "plan_name": plan.name,
+        "target": settings.target,
+        "command": shlex.join(["modelswarm", *sys.argv[1:]]),
+        "started": started,
+        "ended": None,
+        "status": "running",
+        "versions": versions(),
+        "machine": describe_machine(),
+        "model": model,
+        "seed": plan.seed,
+        "objectives": list(plan.objectives),
+        "fairness": {
+            "server_cores": list(cores.server),
+            "generator_cores": list(cores.generator),
+            "threads": plan.threads,
+            "workers": 1,
+            "not_held": list(cores.not_held),
+        },
+        "backends": {
+            service.name: {
+                key: getattr(service.facts, key)
+                for key in ("title", "version", "protocol", "stand_in", "differs")
+            }
+            for service in services
+        },
+    }
+    record = RunRecord(folder, head, [TrialRecord.of(step) for step in order])
+    record.save()
+    return record
+
+
+def _new_folder(out: Path, name: str) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(out).free
+        if free < NEEDED_BYTES:
+            raise CannotRun(
+                f"Only {free / 1e6:.0f} MB are free in {out}; a run needs {NEEDED_BYTES / 1e6:.0f}. Free some "
+                "(`modelswarm clean --results` removes old runs) or name another folder with --out."
+            )
+        for suffix in ["", *(f"-{number}" for number in range(2, 100))]:
+            folder = out / (name + suffix)
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise CannotRun(
+            f"Runs cannot be written to {out}: {error.strerror}. Name another folder with --out."
+        ) from error
+    raise CannotRun(f"{out / name} is there a hundred times already. Name another folder with --out.")

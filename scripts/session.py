@@ -1,0 +1,79 @@
+"""What a person sees around a run: the question before a long one, the report after it, the exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scripts.errors import UNMEASURED, UserError
+from scripts.plan import Plan, steps
+from scripts.progress import Progress, spoken
+from scripts.project import Project, Service
+from scripts.run import RunSettings, estimate_s, run_plan
+from scripts.stop import Stop
+
+LONG_S = 30 * 60.0
+
+
+def show_order(plan: Plan, services: Sequence[Service], console: Console) -> None:
+    """Print which trials would be made, in which order, and how long they take."""
+    order = steps(plan, [service.name for service in services])
+    table = Table("order", "backend", "scenario", "trial", "seed", "about")
+    for step in order:
+        span = spoken(estimate_s(plan, step))
+        table.add_row(
+            str(step.order), step.backend, step.scenario.name, str(step.trial), str(step.seed), span
+        )
+    console.print(table)
+    console.print(f"{len(order)} trials, about {spoken(sum(estimate_s(plan, step) for step in order))}.")
+
+
+def measure(
+    project: Project,
+    plan: Plan,
+    services: Sequence[Service],
+    settings: RunSettings,
+    console: Console,
+    ask: bool,
+) -> int:
+    """Run a plan, write its report, print what came out; return the exit status."""
+    total_s = sum(estimate_s(plan, step) for step in steps(plan, [service.name for service in services]))
+    if (
+        ask
+        and total_s > LONG_S
+        and sys.stdin.isatty()
+        and not typer.confirm(f"This takes {spoken(total_s)}. Go on?")
+    ):
+        return 0
+    stop = Stop()
+    with stop.on_signals():
+        record = run_plan(project, plan, services, settings, stop, Progress(console))
+    status = 0
+    if stop.asked:
+        console.print(f"Stopped. What was measured until then is in {record.folder}.", highlight=False)
+        return UNMEASURED
+    return status
+
+
+def find_run(project: Project, name: str) -> Path:
+    """Return the folder of a run: a path, a name in results/, or `latest`.
+
+    Raises:
+        UserError: there is no such run.
+
+    """
+    runs = sorted(file.parent for file in project.results.glob("*/run.json"))
+    if name == "latest":
+        if not runs:
+            raise UserError(f"There is no run in {project.results} yet: `modelswarm run` makes one.")
+        return runs[-1]
+    for folder in (Path(name), project.results / name):
+        if folder.is_dir():
+            return folder
+    known = f"the latest is {runs[-1]}" if runs else f"there is none in {project.results} yet"
+    raise UserError(f"There is no run folder {name}; {known}.")

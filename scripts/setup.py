@@ -1,0 +1,100 @@
+"""Set-up: an environment per framework, and the one export that all of them serve."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from scripts.environments import Environment, find_uv, make, pip_settings, run_step, uv_environment
+from scripts.errors import CannotRun
+from scripts.project import Project
+
+EXPORT_STAMP = ".model-stamp"
+
+
+def set_up(project: Project, names: Sequence[str], console: Console) -> None:
+    """Make what is missing for the named frameworks (all of them if none is named), and the export.
+
+    What is there and up to date costs a look at its stamp.
+
+    Raises:
+        UserError: there is no such framework.
+        CannotRun: something could not be made; the message says what to do.
+
+    """
+    services = project.select(names or project.services())
+    environments = [service.environment for service in services if service.environment]
+    model = project.model_environment()
+    wanted = [each for each in [model, *environments] if each and each.state() != "fresh"]
+    export_needed = model is not None and not export_is_fresh(project)
+    steps = len(wanted) + export_needed
+    if not steps:
+        return
+    uv = find_uv(project.root)
+    if uv is None:
+        raise CannotRun("uv is not installed: run `make setup`, or `pip install uv`.")
+    variables = uv_environment(os.environ, pip_settings(os.environ))
+    for number, environment in enumerate(wanted, 1):
+        _shown(
+            console,
+            f"[{number}/{steps}] {environment.name}: installing",
+            _installer(environment, uv, variables),
+        )
+    if export_needed and model is not None:
+        _shown(
+            console, f"[{steps}/{steps}] artifacts/model: exporting and checking", _exporter(project, model)
+        )
+
+
+def export_is_fresh(project: Project) -> bool:
+    """Tell whether `artifacts/model` was made, wholly, by the code that is there now."""
+    stamp = project.model_dir.parent / EXPORT_STAMP
+    manifest = project.model_dir / "manifest.json"
+    return manifest.exists() and stamp.exists() and stamp.read_text() == _export_digest(project)
+
+
+def _export_digest(project: Project) -> str:
+    digest = hashlib.sha256()
+    folder = project.root / "services" / "model"
+    for file in sorted([*folder.rglob("*.py"), folder / "requirements.txt"]):
+        if file.exists():
+            digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+Say = Callable[[str], None]
+
+
+def _installer(environment: Environment, uv: str, variables: Mapping[str, str]) -> Callable[[Say], None]:
+    return lambda say: make(environment, uv, variables, say)
+
+
+def _exporter(project: Project, model: Environment) -> Callable[[Say], None]:
+    def export(say: Say) -> None:
+        digest = _export_digest(project)
+        command = [str(model.interpreter), "-m", "services.model.export", "--out", str(project.model_dir)]
+        run_step(command, {**os.environ, "PYTHONPATH": str(project.root), "PYTHONUNBUFFERED": "1"}, say)
+        Path(project.model_dir.parent / EXPORT_STAMP).write_text(digest)
+
+    return export
+
+
+def _shown(console: Console, title: str, work: Callable[[Say], None]) -> None:
+    """Do one step with its newest line of output beside a spinner, or plainly where there is no terminal."""
+    if not console.is_terminal:
+        console.print(title, "…", highlight=False, markup=False)
+        work(lambda line: None)
+        return
+    with console.status("") as status:
+
+        def say(line: str) -> None:
+            status.update(f"{escape(title)} … [dim]{escape(line[:100])}[/]")
+
+        say("")
+        work(say)
+    console.print(title, "done", highlight=False, markup=False)

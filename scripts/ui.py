@@ -1,0 +1,70 @@
+"""Locust's web UI for one backend, for looking at a server by hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from rich.console import Console
+
+from scripts.cores import pinned, split_cores, usable_cores
+from scripts.errors import CannotRun
+from scripts.family import Family
+from scripts.guard import guarded
+from scripts.project import Project, Service
+from scripts.server import HOST, LocalServer, ServerSettings, child_environment, refuse_busy_ports
+from scripts.stop import Interrupted, Stop
+
+
+def serve_ui(project: Project, service: Service, port: int, workers: int, console: Console) -> None:
+    """Start the server and Locust, say where the web UI is, and end both on Ctrl-C.
+
+    Raises:
+        CannotRun: a port is taken, or one of the two ended by itself.
+
+    """
+    refuse_busy_ports({port: "Locust's web UI"} | dict.fromkeys(service.facts.local.ports, service.name))
+    cores = split_cores(usable_cores(), 1)
+    scratch, mark, stop = Path(tempfile.mkdtemp(prefix="msw-")), uuid.uuid4().hex, Stop()
+    settings = ServerSettings(project, 1, cores.server)
+    server = LocalServer(service, settings, scratch / "server", scratch / "server.log", f"{mark}:server")
+    with guarded(mark, scratch), pinned(cores.generator), stop.on_signals():
+        try:
+            server.start()
+            locust = _start_locust(project, service, server.url, port, workers, f"{mark}:load")
+            console.print(
+                f"{service.facts.title} listens on {server.url}; http://localhost:{port} is the web UI."
+            )
+            console.print("Ctrl-C ends both.")
+            while True:
+                if ended := server.ended():
+                    raise CannotRun(f"{service.name} {ended}; its log ends: {server.last_words()}")
+                if locust.poll() is not None:
+                    raise CannotRun(f"Locust ended with status {locust.returncode}")
+                stop.sleep(0.2)
+        except Interrupted:
+            console.print("Stopping …")
+        finally:
+            Family(f"{mark}:load").kill()
+            server.stop()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start_locust(
+    project: Project, service: Service, host: str, port: int, workers: int, mark: str
+) -> subprocess.Popen[bytes]:
+    changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
+    command = [sys.executable, "-m", "locust", "-f", str(service.user_file), "--host", host]
+    command += ["--processes", str(workers), "--web-host", HOST, "--web-port", str(port)]
+    return subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=child_environment(mark, changes, os.environ),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
