@@ -55,6 +55,7 @@ class Worker:
     pings: int = 0
     deal: Deal | None = None
     fresh: bool = True
+    joined: int = 0  # the generation of the deal with which it began; what it did before does not count
     lost: bool = False
     done: bool = False
     accounted_s: float = -math.inf
@@ -200,7 +201,7 @@ class Coordinator:
         if worker.lost:  # it was only away: what it did is counted as dropped, so it begins afresh
             worker.lost, worker.fresh = False, True
             self._deal(test)
-        if worker.fresh or worker.deal is None or tick["generation"] < worker.deal.generation and worker.plan_s < 0:
+        if worker.deal is None or tick["generation"] < worker.joined:
             return
         worker.note(tick)
         increment = Increment.from_message(tick["increment"])
@@ -250,7 +251,7 @@ class Coordinator:
             worker.deal = Deal(test.generation, index, len(live), since_s, test.origin_s, test.plan)
             afresh, worker.fresh, worker.done = worker.fresh, False, False
             if afresh:
-                worker.accounted_s = since_s
+                worker.joined, worker.accounted_s = test.generation, since_s
             message = {
                 **worker.deal.to_message(),
                 "start": test.start + worker.offset_s,
@@ -271,7 +272,7 @@ class Coordinator:
         for worker in lost:
             dropped = test.write_off(worker)
             logger.warning("Worker %s is lost; %d arrivals dropped with it", worker.name, dropped)
-            locust_stats.fill_dropped(self._environment.stats, dropped, time.time())
+            locust_stats.fill_dropped(self._environment.stats, dropped, time.time(), locust_stats.LOST)
 
     def _finish_when_flushed(self, test: _Test) -> None:
         """A test that was stopped by hand: wait for the last reports, but not for ever."""
@@ -398,7 +399,6 @@ class _Test:
         missed = worker.deal.dealt_between(worker.accounted_s, self.latest_since_s)
         dropped = missed + worker.in_flight
         self.counts.update(planned=missed, dropped=dropped)
-        self.failures[f"lost with worker {worker.name}"] += dropped
         self.lost.append({"worker": worker.name, "time": _utc(time.time()), "dropped": dropped})
         worker.in_flight = 0
         return dropped

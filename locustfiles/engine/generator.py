@@ -36,6 +36,7 @@ HORIZON_S = 1.0
 FILL_INTERVAL_S = 0.25
 HEARTBEAT_INTERVAL_S = 0.02
 MASTER_SILENT_S = 5.0
+RESUMED_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
 BAD_INPUT, NOT_MEASURED = 2, 3
 """Exit statuses."""
@@ -88,7 +89,7 @@ class Generator:
         self._start = math.inf
         self._filled_s = 0.0
         self._closing = self._stopped = False
-        self._pause_s = self._last_beat = 0.0
+        self._pause_s = self._last_beat = self._resumed = 0.0
         self._reported_planned = 0
         options = vars(self._environment.parsed_options)
         plan = LoadPlan.from_message(options["load_plan"])
@@ -150,6 +151,7 @@ class Generator:
         self._start = self._recorder.start = start
         self._recorder.since = start + max(0.0, deal.since_s)
         self._reported_planned = self._dispatcher.planned
+        self._pause_s = 0.0
         # Thousands of users live as long as the test: collecting garbage must not visit them every time.
         gc.collect()
         gc.freeze()
@@ -171,7 +173,10 @@ class Generator:
         while True:
             gevent.sleep(HEARTBEAT_INTERVAL_S)
             now = self._clock()
-            self._pause_s = max(self._pause_s, now - self._last_beat - HEARTBEAT_INTERVAL_S)
+            pause_s = now - self._last_beat - HEARTBEAT_INTERVAL_S
+            self._pause_s = max(self._pause_s, pause_s)
+            if pause_s > RESUMED_S:
+                self._resumed = time.time()
             self._last_beat = now
 
     def _work(self) -> None:
@@ -225,7 +230,8 @@ class Generator:
     def _master_is_gone(self) -> bool:
         if not isinstance(self._runner, WorkerRunner) or not self._runner.last_heartbeat_timestamp:
             return False
-        return time.time() - self._runner.last_heartbeat_timestamp > MASTER_SILENT_S
+        # While this process stood still it could not hear the master: that silence does not count.
+        return time.time() - max(self._runner.last_heartbeat_timestamp, self._resumed) > MASTER_SILENT_S
 
     def report(self, done: bool) -> None:
         """Send what was recorded since the last report."""

@@ -13,6 +13,7 @@ from locust.stats import RequestStats, StatsEntry, StatsError
 from locustfiles.engine.recorder import NameIncrement, Outcome
 
 DROPPED = Outcome("DROP", "arrival", "dropped: every user was busy")
+LOST = Outcome("DROP", "arrival", "dropped: its worker was lost")
 
 
 def fill(stats: RequestStats, outcomes: Mapping[Outcome, NameIncrement], now: float) -> None:
@@ -25,14 +26,14 @@ def fill(stats: RequestStats, outcomes: Mapping[Outcome, NameIncrement], now: fl
                 _note_error(stats, outcome, increment.requests, now)
 
 
-def fill_dropped(stats: RequestStats, dropped: int, now: float) -> None:
+def fill_dropped(stats: RequestStats, dropped: int, now: float, outcome: Outcome = DROPPED) -> None:
     """Dropped arrivals fail like requests, but have no response time."""
     if not dropped:
         return
-    for entry in (stats.get(DROPPED.name, DROPPED.method), stats.total):
-        _extend(entry, DROPPED, NameIncrement(requests=dropped), now)
+    for entry in (stats.get(outcome.name, outcome.method), stats.total):
+        _extend(entry, outcome, NameIncrement(requests=dropped), now)
         entry.num_none_requests += dropped
-    _note_error(stats, DROPPED, dropped, now)
+    _note_error(stats, outcome, dropped, now)
 
 
 def _extend(entry: StatsEntry, outcome: Outcome, increment: NameIncrement, now: float) -> None:
