@@ -195,11 +195,17 @@ class Generator:
             done = self._is_done()
             if now >= next_report or done:
                 self.report(done)
-                next_report = math.floor(now / REPORT_INTERVAL_S) * REPORT_INTERVAL_S + REPORT_INTERVAL_S
+                next_report = self._next_report(now)
             if done:
                 self._stopped = True
                 return
             gevent.sleep(min(FILL_INTERVAL_S, max(0.0, next_report - self._clock())))
+
+    def _next_report(self, now: float) -> float:
+        """Every second, and the workers of one machine not all at the same instant."""
+        deal = self._deal
+        offset = deal.index / deal.count if deal is not None else 0.0
+        return math.floor(now / REPORT_INTERVAL_S - offset + 1) * REPORT_INTERVAL_S + offset
 
     def _drive_closed(self, deal: Deal) -> None:
         """Closed load has no arrivals to fill in: start the loop, forget the warm-up, end the loop."""

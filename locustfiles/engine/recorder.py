@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,25 +47,39 @@ class Second:
             self.histograms[tag].merge(histogram)
 
     def to_message(self) -> dict[str, Any]:
-        """The second as plain values for Locust's msgpack: (encoded, clamped) per tag."""
-        return {tag: (h.encode(), h.clamped) for tag, h in self.histograms.items()}
+        """The second as plain values for Locust's msgpack."""
+        return {tag: h.to_message() for tag, h in self.histograms.items()}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Second:
         """The second that `to_message` wrote."""
-        return cls({tag: Histogram.decode(encoded, clamped) for tag, (encoded, clamped) in message.items()})
+        return cls({tag: Histogram.from_message(entry) for tag, entry in message.items()})
 
 
 @dataclass
 class NameIncrement:
-    """What Locust's statistics need of one (method, name): times in ms."""
+    """Latencies of one outcome, their exact sum in µs, and the bytes of its answers."""
 
-    requests: int = 0
-    total_ms: float = 0.0
-    min_ms: float = math.inf
-    max_ms: float = 0.0
+    latency: Histogram = field(default_factory=Histogram)
+    total_us: int = 0
     bytes: float = 0.0
-    times_ms: dict[float, int] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        """How many ended so."""
+        return self.latency.count
+
+    def add(self, buckets: Ints, latency_us: Ints, lengths: Floats) -> None:
+        """Record requests (n,), n > 0: their latencies, the buckets of those, and their answers' lengths."""
+        self.latency.add_buckets(buckets, int(latency_us.min()), int(latency_us.max()))
+        self.total_us += int(latency_us.sum())
+        self.bytes += float(lengths.sum())
+
+    def times_ms(self) -> dict[float, int]:
+        """Counts by response time in ms, rounded to three digits: Locust's table of response times."""
+        values, counts = self.latency.buckets()
+        times, where = np.unique(three_digits(values / 1000), return_inverse=True)
+        return dict(zip(times.tolist(), np.bincount(where, counts).astype(np.int64).tolist(), strict=True))
 
 
 @dataclass
@@ -90,7 +104,10 @@ class Increment:
         """The increment as plain values for Locust's msgpack."""
         return {
             "seconds": {second: entry.to_message() for second, entry in self.seconds.items()},
-            "outcomes": [(tuple(outcome), asdict(entry)) for outcome, entry in self.outcomes.items()],
+            "outcomes": [
+                (tuple(outcome), entry.latency.to_message(), entry.total_us, entry.bytes)
+                for outcome, entry in self.outcomes.items()
+            ],
             "dropped": self.dropped,
         }
 
@@ -99,7 +116,10 @@ class Increment:
         """The increment that `to_message` wrote."""
         return cls(
             seconds={int(second): Second.from_message(entry) for second, entry in message["seconds"].items()},
-            outcomes={Outcome(*outcome): NameIncrement(**entry) for outcome, entry in message["outcomes"]},
+            outcomes={
+                Outcome(*outcome): NameIncrement(Histogram.from_message(latency), total_us, length)
+                for outcome, latency, total_us, length in message["outcomes"]
+            },
             dropped=message["dropped"],
         )
 
@@ -129,7 +149,7 @@ class Recorder:
 
     def _clear(self) -> None:
         self._seconds: dict[int, Second] = {}
-        self._tallies: dict[int, _Tally] = {}
+        self._by_key: dict[int, NameIncrement] = {}
         self._dropped = 0
 
     def key(self, outcome: Outcome) -> int:
@@ -155,7 +175,7 @@ class Recorder:
     def take(self) -> Increment:
         """What was recorded since the last call, without what belongs to the warm-up."""
         self._fold()
-        outcomes = {self._outcomes[key]: tally.increment() for key, tally in self._tallies.items()}
+        outcomes = {self._outcomes[key]: entry for key, entry in self._by_key.items()}
         increment = Increment(self._seconds, outcomes, self._dropped)
         self._clear()
         return increment
@@ -181,38 +201,10 @@ class Recorder:
                 histogram.clamped += int(np.count_nonzero(spans_us[row][here] > HIGHEST_US))
         for key in _distinct(keys.astype(np.int64)):
             mine = keys == key
-            self._tallies.setdefault(key, _Tally()).add(buckets[0][mine], within[0][mine], lengths[mine])
+            self._by_key.setdefault(key, NameIncrement()).add(buckets[0][mine], within[0][mine], lengths[mine])
 
 
 def _distinct(values: Ints) -> list[int]:
     """The distinct values of a short range, without sorting."""
     first = int(values.min())
     return [first + int(i) for i in np.flatnonzero(np.bincount(values - first))]
-
-
-class _Tally:
-    """Latencies and answer lengths of one outcome since the last report."""
-
-    def __init__(self) -> None:
-        self._latency = Histogram()
-        self._total_us = 0
-        self._bytes = 0.0
-
-    def add(self, buckets: Ints, latency_us: Ints, lengths: Floats) -> None:
-        self._latency.add_buckets(buckets, int(latency_us.min()), int(latency_us.max()))
-        self._total_us += int(latency_us.sum())
-        self._bytes += float(lengths.sum())
-
-    def increment(self) -> NameIncrement:
-        values, counts = self._latency.buckets()
-        times, where = np.unique(three_digits(values / 1000), return_inverse=True)
-        return NameIncrement(
-            requests=self._latency.count,
-            total_ms=self._total_us / 1000,
-            min_ms=self._latency.hdr.min_value / 1000,
-            max_ms=self._latency.hdr.max_value / 1000,
-            bytes=self._bytes,
-            times_ms=dict(
-                zip(times.tolist(), np.bincount(where, counts).astype(np.int64).tolist(), strict=True)
-            ),
-        )
