@@ -1,9 +1,10 @@
 """HDR histograms as numpy arrays: quantiles, means, merging, and a log of one histogram a second.
 
-Values are microseconds, kept in HdrHistogram's buckets of three significant digits from 1 µs, so any value
-read back is at most 0.1 % above the one recorded, and merging loses nothing [1]_. The bucket boundaries come
-from the ``hdrhistogram`` package itself. In this layout the highest trackable value only sets how many
-buckets there are, so histograms with different ones merge.
+Values are microseconds, kept in HdrHistogram's buckets of three significant digits from 1 µs. A value is read
+back as the middle of its bucket and never beyond the largest that was recorded, so it is at most 0.05 % off,
+and merging loses nothing [1]_. The bucket boundaries come from the ``hdrhistogram`` package itself. In this
+layout the highest trackable value only sets how many buckets there are, so histograms with different ones
+merge.
 
 References
 ----------
@@ -38,9 +39,10 @@ def bucket_low_us() -> Ints:
     return np.array(lows, dtype=np.int64)
 
 
-def bucket_high_ms(bucket: Ints) -> Floats:
-    """Highest value that falls into each bucket, in ms: what HdrHistogram reports for a quantile."""
-    return (bucket_low_us()[bucket + 1] - 1) / 1000.0
+def bucket_middle_ms(bucket: Ints) -> Floats:
+    """Middle of each bucket in ms, HdrHistogram's "median equivalent value"."""
+    low, next_low = bucket_low_us()[bucket], bucket_low_us()[bucket + 1]
+    return (low + (next_low - low) // 2) / 1000.0
 
 
 def carries(total: int, q: float) -> bool:
@@ -55,9 +57,13 @@ def needed_for(q: float) -> int:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values fell into each bucket. ``counts`` has one entry per bucket of :func:`bucket_low_us`."""
+    """How many values fell into each bucket.
+
+    ``counts`` has one entry per bucket of :func:`bucket_low_us`; ``largest_ms`` is the largest value.
+    """
 
     counts: Ints
+    largest_ms: float = 0.0
 
     @classmethod
     def empty(cls) -> Histogram:
@@ -66,7 +72,7 @@ class Histogram:
 
     def __add__(self, other: Histogram) -> Histogram:
         """Both histograms' values in one."""
-        return Histogram(self.counts + other.counts)
+        return Histogram(self.counts + other.counts, max(self.largest_ms, other.largest_ms))
 
     @cached_property
     def cumulative(self) -> Ints:
@@ -81,23 +87,22 @@ class Histogram:
     def rank_ms(self, rank: int) -> float:
         """The ``rank``-th smallest value, counted from 1, in ms."""
         bucket = np.searchsorted(self.cumulative, rank)
-        return float(bucket_high_ms(np.asarray(bucket)))
+        return min(float(bucket_middle_ms(np.asarray(bucket))), self.largest_ms)
 
     def quantile_ms(self, q: float) -> float | None:
         """Smallest value in ms that at least ``q`` of all values do not exceed; None if there are none."""
         return self.rank_ms(max(1, _ceil(q * self.total))) if self.total else None
 
     def mean_ms(self) -> float | None:
-        """Mean in ms, each value taken at the middle of its bucket as HdrHistogram does."""
+        """Mean in ms, each value taken at the middle of its bucket."""
         if not self.total:
             return None
         used = np.flatnonzero(self.counts)
-        low, size = bucket_low_us()[used], np.diff(bucket_low_us())[used]
-        return float(np.average(low + size // 2, weights=self.counts[used]) / 1000.0)
+        return float(np.average(bucket_middle_ms(used), weights=self.counts[used]))
 
     def max_ms(self) -> float | None:
         """Largest value in ms."""
-        return self.rank_ms(self.total) if self.total else None
+        return self.largest_ms if self.total else None
 
     def quantile_at_most_ms(self, q: float, confidence: float) -> float | None:
         """Upper confidence bound in ms of quantile ``q``; None where the sample is too small to have one.
@@ -121,12 +126,12 @@ class Intervals:
 
     Entry ``j`` says that interval ``row[j]`` has ``count[j]`` values in bucket ``bucket[j]``.
 
-    ``start_s`` and ``length_s`` have one entry per interval, sorted by start, in seconds of the log's own
-    clock; ``row``, ``bucket`` and ``count`` have one per non-empty bucket, sorted by row and then bucket.
+    ``start_s`` (in seconds of the log's own clock, sorted) and ``largest_ms`` have one entry per interval;
+    ``row``, ``bucket`` and ``count`` have one per non-empty bucket, sorted by row and then bucket.
     """
 
     start_s: Floats
-    length_s: Floats
+    largest_ms: Floats
     row: Ints
     bucket: Ints
     count: Ints
@@ -145,21 +150,24 @@ class Intervals:
     def merged(self) -> Histogram:
         """All intervals as one histogram."""
         buckets = len(bucket_low_us()) - 1
-        return Histogram(np.bincount(self.bucket, self.count, buckets).astype(np.int64))
+        counts = np.bincount(self.bucket, self.count, buckets).astype(np.int64)
+        return Histogram(counts, float(self.largest_ms.max(initial=0.0)))
 
-    def by_second(self) -> Intervals:
-        """The same counts with one interval per whole second, from second 0 to the last one that has any.
+    def binned(self, width_s: int = 1) -> Intervals:
+        """The same counts with one interval per ``width_s`` seconds, from 0 to the last that has any.
 
-        Several workers or trials that wrote the same second become one interval; a second without any value
-        is an interval without values.
+        What several workers or trials wrote for the same seconds becomes one interval; seconds without any
+        value are an interval without values.
         """
-        second = np.floor(self.start_s + 1e-6).astype(np.int64)
-        seconds = int(second.max()) + 1 if len(second) else 0
+        bin_of = np.floor((self.start_s + 1e-6) / width_s).astype(np.int64)
+        bins = int(bin_of.max()) + 1 if len(bin_of) else 0
         buckets = len(bucket_low_us())
-        keys, where = np.unique(second[self.row] * buckets + self.bucket, return_inverse=True)
+        keys, where = np.unique(bin_of[self.row] * buckets + self.bucket, return_inverse=True)
         count = np.bincount(where, self.count, len(keys)).astype(np.int64)
-        start = np.arange(seconds, dtype=np.float64)
-        return Intervals(start, np.ones(seconds), keys // buckets, keys % buckets, count)
+        largest_ms = np.zeros(bins)
+        np.maximum.at(largest_ms, bin_of, self.largest_ms)
+        start = np.arange(bins, dtype=np.float64) * width_s
+        return Intervals(start, largest_ms, keys // buckets, keys % buckets, count)
 
     def quantiles_ms(self, q: float) -> Floats:
         """Quantile ``q`` of each interval in ms, NaN where an interval has no values."""
@@ -168,7 +176,8 @@ class Intervals:
         filled = np.flatnonzero(totals)
         before = np.cumsum(totals) - totals
         rank = before[filled] + np.maximum(1, np.ceil(q * totals[filled] - 1e-9).astype(np.int64))
-        result[filled] = bucket_high_ms(self.bucket[np.searchsorted(np.cumsum(self.count), rank)])
+        middle = bucket_middle_ms(self.bucket[np.searchsorted(np.cumsum(self.count), rank)])
+        result[filled] = np.minimum(middle, self.largest_ms[filled])
         return result
 
 
@@ -179,7 +188,7 @@ def together(parts: list[Intervals]) -> Intervals:
     offset = np.cumsum([0, *(len(part.start_s) for part in parts)])
     return Intervals(
         np.concatenate([part.start_s for part in parts]),
-        np.concatenate([part.length_s for part in parts]),
+        np.concatenate([part.largest_ms for part in parts]),
         np.concatenate([part.row + first for part, first in zip(parts, offset, strict=False)]),
         np.concatenate([part.bucket for part in parts]),
         np.concatenate([part.count for part in parts]),

@@ -17,7 +17,7 @@ import numpy as np
 from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from hdrh.histogram import HdrHistogram
 
-from analysis.histograms import DIGITS, LOWEST_US, Intervals, Ints, bucket_low_us
+from analysis.histograms import DIGITS, LOWEST_US, Intervals, Ints, bucket_low_us, bucket_middle_ms
 
 LONGEST_S = 31 * 24 * 3600.0  # offsets beyond a month are damage, not measurements
 LONGEST_LINE_BYTES = 1 << 18
@@ -51,7 +51,7 @@ class HistogramLog:
 @dataclass
 class _Line:
     start_s: float
-    length_s: float
+    largest_ms: float
     bucket: Ints
     count: Ints
 
@@ -105,13 +105,22 @@ def _parse(line: bytes) -> tuple[str, _Line]:
     if not found:
         raise _Refused("is not an interval of a histogram log")
     try:
-        start_s, length_s = float(found[2]), float(found[3])
+        start_s, largest_ms = float(found[2]), float(found[4])
     except ValueError:
         raise _Refused("has a time that is not a number") from None
-    if not (math.isfinite(start_s) and math.isfinite(length_s) and 0 <= start_s < LONGEST_S and length_s > 0):
-        raise _Refused(f"has an impossible time ({start_s:g} s, {length_s:g} s long)")
+    if not (math.isfinite(start_s) and 0 <= start_s < LONGEST_S):
+        raise _Refused(f"has an impossible time ({start_s:g} s)")
+    bucket, count = _decode(found[5])
     tag = (found[1] or b"latency").decode("utf-8", "replace")
-    return tag, _Line(start_s, length_s, *_decode(found[5]))
+    return tag, _Line(start_s, _largest_ms(bucket, largest_ms), bucket, count)
+
+
+def _largest_ms(bucket: Ints, told_ms: float) -> float:
+    """The largest value as the line tells it, if it lies in the highest bucket (other writers round it)."""
+    if not len(bucket):
+        return 0.0
+    low, next_low = bucket_low_us()[bucket[-1] : bucket[-1] + 2] / 1000.0
+    return told_ms if low <= told_ms < next_low else float(bucket_middle_ms(bucket[-1:])[0])
 
 
 def _decode(payload: bytes) -> tuple[Ints, Ints]:
@@ -137,7 +146,7 @@ def _assemble(lines: list[_Line], name: str, problems: list[str]) -> Intervals:
     ordered = [lines[i] for i in order]
     return Intervals(
         start[order],
-        np.array([line.length_s for line in ordered]),
+        np.array([line.largest_ms for line in ordered]),
         np.repeat(np.arange(len(ordered)), [len(line.bucket) for line in ordered]),
         np.concatenate([line.bucket for line in ordered]),
         np.concatenate([line.count for line in ordered]),

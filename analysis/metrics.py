@@ -16,9 +16,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from analysis.histograms import Floats, Histogram, Intervals, carries, together
+from analysis.histograms import Histogram, Intervals, carries, together
 from analysis.runfolder import Run, Status, Trial, Verdict
 from analysis.uncertainty import estimates, interval_ms
+from analysis.usage import usage
 from analysis.validity import trial_verdict
 from analysis.words import counted
 
@@ -95,15 +96,6 @@ class Row(Measures):
 
 
 @dataclass(frozen=True)
-class Usage:
-    """CPU and memory of all of a server's containers together, one entry per second of the trial."""
-
-    second: Floats
-    cpu_cores: Floats
-    memory_bytes: Floats
-
-
-@dataclass(frozen=True)
 class Cell:
     """A backend in a scenario: its row, and what plots and comparisons need beyond it."""
 
@@ -116,39 +108,6 @@ class Cell:
     def intervals(self) -> list[Intervals]:
         """Latency intervals of each merged trial."""
         return [trial.log.tag("latency") for trial in self.trials]
-
-
-def start_epoch_s(trial: Trial) -> float | None:
-    """Plan time 0 of a trial in seconds since the epoch."""
-    if trial.log.start_epoch_s is not None:
-        return trial.log.start_epoch_s
-    return trial.summary.started.timestamp() if trial.summary and trial.summary.started else None
-
-
-def usage(trial: Trial) -> Usage | None:
-    """What the server's containers used in the seconds of the trial; None if no sample falls into them.
-
-    Containers sampled at different instants are put on whole seconds by linear interpolation, each within its
-    own first and last sample, and then added up.
-    """
-    start = start_epoch_s(trial)
-    if trial.pods is None or trial.summary is None or start is None:
-        return None
-    offset = trial.pods["time"] - start
-    inside = (offset >= 0) & (offset <= trial.summary.duration_s + 1)
-    table, offset = trial.pods.where(inside), offset[inside]
-    if not len(table):
-        return None
-    second = np.unique(np.floor(offset)) + 0.5
-    cpu, memory = np.zeros(len(second)), np.zeros(len(second))
-    names = np.char.add(np.char.add(table.texts["pod"], "\0"), table.texts["container"])
-    for container in np.unique(names):
-        mine = names == container
-        at = offset[mine]
-        alive = (second >= np.floor(at[0])) & (second <= np.ceil(at[-1]))
-        cpu[alive] += np.interp(second[alive], at, table["cpu_cores"][mine])
-        memory[alive] += np.interp(second[alive], at, table["memory_bytes"][mine])
-    return Usage(second, cpu, memory)
 
 
 def summary_ms(histogram: Histogram) -> dict[str, float | None]:

@@ -104,8 +104,8 @@ def parse(expression: str) -> Objective:
     found = _FORM.fullmatch(expression.strip())
     if not found:
         raise ValueError(
-            f"{expression!r} is not an objective: write METRIC < VALUE, such as {EXAMPLE!r}, 'error_rate < 1%', "
-            f"'throughput > 50/s', or 'constant: {EXAMPLE}' for one scenario."
+            f"{expression!r} is not an objective: write METRIC < VALUE, such as {EXAMPLE!r}, "
+            f"'error_rate < 1%', 'throughput > 50/s', or 'constant: {EXAMPLE}' for one scenario."
         )
     metric = _metric(found["metric"], expression)
     units = _NAMED[metric][1] if metric in _NAMED else _TIMES
@@ -140,9 +140,7 @@ def _threshold(value: str, unit: str, metric: str, units: dict[str, float], expr
             f"{expression!r}: {value!r} is not a number; write {metric} with a value such as {example}."
         ) from None
     if units is _SHARES and not unit and threshold >= 1:
-        raise ValueError(
-            f"{expression!r}: without % the value is a fraction of 1; write {value}% or less than 1."
-        )
+        raise ValueError(f"{expression!r}: without % the value is a fraction of 1; write {value}%.")
     return threshold
 
 

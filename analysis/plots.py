@@ -1,9 +1,9 @@
 """The report's plots, as SVG that stands in the page.
 
-Drawn here rather than by matplotlib: colours are the page's own CSS variables, so one drawing is right in light,
-in dark and on paper; text keeps its size on a phone; a second's values are read by pointing at it; and sixty
-panels take a quarter of a second. A plot is a function of plain arrays, with a sentence for those who cannot
-see it.
+Drawn here rather than by matplotlib: colours are the page's own CSS variables, so one drawing is right in
+light, in dark and on paper; text keeps its size on a phone; a second's values are read by pointing at it; and
+sixty panels take a quarter of a second. A plot is a function of plain arrays, with a sentence for those who
+cannot see it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def over_time(track: Track, others: Sequence[Track], series: int) -> Markup:
     return _markup(svg)
 
 
-def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]], metric: str) -> Markup:
+def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) -> Markup:
     """Latency by percentile on HdrHistogram's axis, where 90, 99 and 99.9 % stand equally far apart.
 
     ``curves`` has title, series number and histogram of each backend. Beyond the last percentile that a

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -18,25 +17,13 @@ from pydantic import BaseModel, ConfigDict
 from analysis.histograms import carries, needed_for
 from analysis.metrics import QUANTILES, Cell
 from analysis.objectives import Objective
-from analysis.runfolder import Run
-from analysis.uncertainty import Estimate, difference, estimates
+from analysis.uncertainty import Estimate, differences, estimates
 from analysis.words import number, percent
 
 MAX_ERROR_RATE = 0.01
 """Above this a latency is not compared: errors answer fast."""
 
-SAME_LOAD = (
-    "name",
-    "gaps",
-    "rate",
-    "peak_rate",
-    "steps",
-    "spike_at",
-    "spike_for",
-    "users",
-    "payload",
-    "arrivals",
-)
+SAME_LOAD = ("name", "gaps", "rate", "peak_rate", "levels", "spike_at", "spike_for", "payload", "limit")
 """The engine's options that must agree for two trials to have had the same load; seeds may differ."""
 
 
@@ -103,7 +90,7 @@ def preferred_metric(objectives: Sequence[Objective]) -> str:
     return next((o.metric for o in objectives if o.metric in QUANTILES), "p95")
 
 
-def rank(run: Run, cells: Sequence[Cell], metric: str, rng: np.random.Generator) -> list[Ranking]:
+def rank(cells: Sequence[Cell], metric: str, rng: np.random.Generator) -> list[Ranking]:
     """A ranking per scenario, by ``metric`` or the highest percentile below it that all samples carry."""
     scenarios = dict.fromkeys(cell.row.scenario for cell in cells)
     return [_rank_scenario(s, [c for c in cells if c.row.scenario == s], metric, rng) for s in scenarios]
@@ -160,7 +147,11 @@ def _carried(cells: Sequence[Cell], preferred: str) -> str:
 def load_of(cell: Cell) -> tuple[str, ...]:
     """What identifies the load of a cell's trials."""
     loads = {
-        (trial.summary.load, *(repr(getattr(trial.summary.shape, option, None)) for option in SAME_LOAD))
+        (
+            trial.summary.load,
+            repr(trial.summary.users),
+            *(repr(getattr(trial.summary.shape, option, None)) for option in SAME_LOAD),
+        )
         for trial in cell.trials
         if trial.summary
     }
@@ -179,12 +170,11 @@ def _order(cells: Sequence[Cell], metric: str, rng: np.random.Generator) -> tupl
     }
     order = sorted(measured, key=lambda backend: measured[backend].merged_ms)
     pairs = []
-    for faster, slower in combinations(order, 2):
-        one = difference(measured[faster], measured[slower], comparisons=math.comb(len(order), 2))
+    for (faster, slower), one in differences([measured[backend] for backend in order]).items():
         pairs.append(
             Pair(
-                faster=faster,
-                slower=slower,
+                faster=order[faster],
+                slower=order[slower],
                 ratio=one.ratio,
                 low=one.low,
                 high=one.high if math.isfinite(one.high) else None,

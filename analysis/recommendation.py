@@ -1,8 +1,8 @@
 """The first thing a reader sees: two sentences that say which server to run, or why none can be named.
 
-The first quotes the numbers it rests on, the second what they rest on and who is left out. A server is named
-only if none is shown to be faster than it in any scenario, and every other ranked one is shown to be slower in
-at least one, or failed by its own fault (saturated, errors) where this one did not.
+The first quotes the numbers it rests on, the second what they rest on and who is left out. A server is
+named only if none is shown to be faster than it in any scenario, and every other ranked one is shown to be
+slower in at least one, or failed by its own fault (saturated, errors) where this one did not.
 """
 
 from __future__ import annotations

@@ -149,6 +149,7 @@ class Summary(_Part):
     load: Literal["open", "closed"] = Field(default="open", alias="model")
     shape: Shape = Field(default_factory=Shape)
     started: AwareDatetime | None = None
+    users: int | None = None
     duration_s: float = Field(ge=0.001, le=LONGEST_S)
     failures: dict[str, Count] = Field(default_factory=dict)
     lost_workers: list[dict[str, Any]] = Field(default_factory=list)

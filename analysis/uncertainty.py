@@ -3,11 +3,14 @@
 Trials are the unit. A server restarted settles at a slightly different latency each time (memory layout,
 placement, warm-up), and no length of one trial shows that [1]_ [2]_. So:
 
-* **Several trials of both:** Welch's t interval on the logarithms of the trials' quantiles, and an
-  interval from resampling seconds within the trials; the wider one is used. The first alone would be too
-  sure when two trials happen to agree to the last bucket, the second alone does not see what differs
-  between trials.
-* **One trial of either:** only the resampled interval exists. It sees the noise within a trial, so a
+* **Several trials:** a t interval on the logarithms of the trials' quantiles, and an interval from resampling
+  seconds within the trials; the wider one is used. The first alone would be too sure when trials happen to
+  agree to the last bucket, the second alone does not see what differs between trials. Where both have at
+  least ``WELCH_FROM`` trials the t interval is Welch's. With fewer, one variance is pooled over all backends
+  of the scenario, as Tukey's and other post-hoc intervals do: two trials alone have one degree of freedom, so
+  that a server half as slow again would not be told apart. That assumes trials of all backends spread by
+  about the same *factor*.
+* **No backend measured twice:** only the resampled interval exists. It sees the noise within a trial, so a
   difference is claimed only where the whole interval lies beyond ``SINGLE_TRIAL_MARGIN``. The margin stands
   in for the spread between trials that was not measured: 20 % is twice the standard error of the ratio of
   two trials whose own spread is 7 %. It is a convention, not an estimate; repeating the trials replaces it.
@@ -34,15 +37,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from analysis.histograms import Floats, Intervals, bucket_high_ms, together
+from analysis.histograms import Floats, Intervals, bucket_middle_ms, together
 
 SINGLE_TRIAL_MARGIN = 1.2
+WELCH_FROM = 5
 DRAWS = 500
+SHORTEST_MS = 0.0005  # half a microsecond: what was recorded as 0 µs has a logarithm too
 MIN_SECONDS = 5
 """A trial shorter than this has too few seconds to resample."""
+
+
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def resampled_ms(trial: Intervals, quantiles: Sequence[float], rng: np.random.Ge
 
     Each draw joins blocks of successive seconds, chosen with replacement, to a trial of the same length.
     """
-    by_second = trial.by_second()
+    by_second = trial.binned()
     seconds = len(by_second.start_s)
     block = block_seconds(seconds)
     first = rng.integers(seconds, size=(DRAWS, math.ceil(seconds / block)))
@@ -102,7 +111,7 @@ def resampled_ms(trial: Intervals, quantiles: Sequence[float], rng: np.random.Ge
         used[np.minimum((cumulative < np.ceil(q * total - 1e-9)[:, None]).sum(axis=1), len(used) - 1)]
         for q in quantiles
     ]
-    return bucket_high_ms(np.array(draws))
+    return np.maximum(bucket_middle_ms(np.array(draws)), SHORTEST_MS)
 
 
 def estimates(
@@ -121,8 +130,8 @@ def estimates(
             within[i] = np.log(resampled_ms(trial, quantiles, rng)).std(axis=1, ddof=1)
     return [
         Estimate(
-            merged.quantile_ms(q) or math.nan,
-            np.array([histogram.quantile_ms(q) for histogram in histograms], dtype=np.float64),
+            max(merged.quantile_ms(q) or 0.0, SHORTEST_MS),
+            np.array([max(h.quantile_ms(q) or 0.0, SHORTEST_MS) for h in histograms]),
             within[:, i],
             sum(blocks),
         )
@@ -144,35 +153,65 @@ def interval_ms(estimate: Estimate, level: float = 0.95) -> tuple[float, float] 
     return estimate.merged_ms * math.exp(-half), estimate.merged_ms * math.exp(half)
 
 
-def difference(first: Estimate, second: Estimate, comparisons: int = 1) -> Difference:
-    """How much larger the second quantile is than the first.
+def differences(family: Sequence[Estimate], comparisons: int | None = None) -> dict[Pair, Difference]:
+    """How much larger each later member's quantile is than each earlier one's, keyed by their positions.
 
-    Intervals hold together at 95 % over ``comparisons`` differences (Bonferroni).
+    The intervals hold together at 95 % over ``comparisons`` differences (Bonferroni), by default over all
+    pairs of the family.
     """
-    from scipy.stats import t, ttest_ind
+    pairs = list(combinations(range(len(family)), 2))
+    level = 1 - 0.05 / max(1, comparisons or len(pairs))
+    pooled = _pooled(family)
+    return {(i, j): _difference(family[i], family[j], level, pooled) for i, j in pairs}
 
-    level = 1 - 0.05 / comparisons
-    repeated = first.trials > 1 and second.trials > 1
+
+def _difference(first: Estimate, second: Estimate, level: float, pooled: _Pooled | None) -> Difference:
+    from scipy.stats import t  # imported late: the command must start fast
+
     free = max(1, first.blocks + second.blocks - first.trials - second.trials)
-    halves = [t.ppf((1 + level) / 2, free) * math.hypot(_within(first), _within(second))]
-    if repeated:
-        welch = ttest_ind(np.log(second.trials_ms), np.log(first.trials_ms), equal_var=False)
-        between = welch.confidence_interval(level)
-        halves.append((between.high - between.low) / 2)
-    known = [float(half) for half in halves if math.isfinite(half)]
+    within = float(t.ppf((1 + level) / 2, free)) * math.hypot(_within(first), _within(second))
+    between = _between(first, second, level, pooled)
+    known = [half for half in (within, between) if math.isfinite(half)]
     ratio = second.merged_ms / first.merged_ms
     if not known:
         return Difference(ratio, 0.0, math.inf, False, "nothing: the trials are too short to resample")
     low, high = ratio * math.exp(-max(known)), ratio * math.exp(max(known))
-    margin = 1.0 if repeated else SINGLE_TRIAL_MARGIN
-    shown = low > margin or high < 1 / margin
-    if repeated:
-        rests_on = f"{first.trials} and {second.trials} trials"
+    if pooled:
+        margin, rests_on = 1.0, f"{first.trials} and {second.trials} trials"
     else:
-        rests_on = (
-            f"a single trial, so that less than {SINGLE_TRIAL_MARGIN - 1:.0%} is not called a difference"
-        )
-    return Difference(ratio, low, high, shown, rests_on)
+        margin = SINGLE_TRIAL_MARGIN
+        rests_on = f"a single trial of each, so that less than {margin - 1:.0%} is not called a difference"
+    return Difference(ratio, low, high, low > margin or high < 1 / margin, rests_on)
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """Standard deviation of a trial's logarithm, pooled over a family, and its degrees of freedom."""
+
+    deviation: float
+    free: int
+
+
+def _pooled(family: Sequence[Estimate]) -> _Pooled | None:
+    repeated = [np.log(one.trials_ms) for one in family if one.trials > 1]
+    if not repeated:
+        return None
+    free = sum(len(logs) - 1 for logs in repeated)
+    return _Pooled(math.sqrt(sum(float(logs.var(ddof=0)) * len(logs) for logs in repeated) / free), free)
+
+
+def _between(first: Estimate, second: Estimate, level: float, pooled: _Pooled | None) -> float:
+    """Half the interval of the logarithm of the ratio, from the spread between trials; NaN if not known."""
+    from scipy.stats import t, ttest_ind
+
+    if pooled is None:
+        return math.nan
+    if min(first.trials, second.trials) >= WELCH_FROM:
+        logs = np.log(second.trials_ms), np.log(first.trials_ms)
+        interval = ttest_ind(*logs, equal_var=False).confidence_interval(level)
+        return float(interval.high - interval.low) / 2
+    error = pooled.deviation * math.sqrt(1 / first.trials + 1 / second.trials)
+    return float(t.ppf((1 + level) / 2, pooled.free)) * error
 
 
 def _within(estimate: Estimate) -> float:

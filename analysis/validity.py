@@ -8,14 +8,16 @@ add up, a log that lacks requests, answers that were wrong before the load began
 from __future__ import annotations
 
 from analysis.runfolder import Trial, Verdict
+from analysis.usage import usage
 from analysis.words import counted, percent
 
+CLOCKS_MAY_DIFFER_S = 2.0
 LOG_MAY_LACK = 0.01
 """Share of the sent requests that the log may lack."""
 
 
 def trial_verdict(trial: Trial) -> tuple[Verdict, list[str]]:
-    """The verdict on a trial and a sentence for each reason; ``invalid`` trials are shown but never merged."""
+    """The verdict on a trial and its reasons; ``invalid`` trials are shown but never merged."""
     entry, summary = trial.entry, trial.summary
     if entry.status != "ok":
         return "invalid", [_not_ended(trial)]
@@ -78,3 +80,45 @@ def _parity(trial: Trial) -> list[tuple[Verdict, str]]:
     if parity and parity.wrong:
         return [("invalid", f"{parity.wrong} of {parity.checked} test images were answered wrongly")]
     return []
+
+
+def oddities(trial: Trial) -> list[str]:
+    """Sentences on what a reader should know of a trial's files although they could be read."""
+    found = [*_usage_oddities(trial), *_generator_oddities(trial)]
+    summary = trial.summary
+    if summary is None:
+        return [f"{trial.name}: {text}" for text in found]
+    if summary.clamped:
+        found.append(f"{counted(summary.clamped, 'latency')} above 60 s were recorded as 60 s.")
+    if summary.lost_workers:
+        found.append(f"{counted(len(summary.lost_workers), 'load worker')} was lost on the way.")
+    start = trial.log.start_epoch_s
+    if start is not None and summary.started is not None:
+        apart_s = abs(start - summary.started.timestamp())
+        if apart_s > CLOCKS_MAY_DIFFER_S:
+            found.append(f"latency.hlog and summary.json put its start {apart_s:,.0f} s apart.")
+    return [f"{trial.name}: {text}" for text in found]
+
+
+def _usage_oddities(trial: Trial) -> list[str]:
+    pods = trial.pods
+    if pods is None or trial.summary is None:
+        return []
+    found = []
+    if usage(trial) is None:
+        found.append("no sample in pods.csv falls into the trial, so its CPU and memory are not known.")
+    for container in set(zip(pods.texts["pod"], pods.texts["container"], strict=True)):
+        mine = (pods.texts["pod"] == container[0]) & (pods.texts["container"] == container[1])
+        restarts = pods["restarts"][mine]
+        if restarts[-1] > restarts[0]:
+            found.append(f"{container[0]} was restarted {restarts[-1] - restarts[0]:.0f} times under load.")
+    return found
+
+
+def _generator_oddities(trial: Trial) -> list[str]:
+    if trial.generator is None or trial.summary is None:
+        return []
+    planned, in_seconds = trial.summary.counts.planned, int(trial.generator["planned"].sum())
+    if planned == in_seconds:
+        return []
+    return [f"generator.csv accounts for {in_seconds:,} of {planned:,} planned arrivals."]

@@ -148,7 +148,7 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
             dropped = spec.dropped if s == 0 else 0
             load = [sent + dropped, sent, dropped, 2]
             rows.writerow(
-                [epoch + s, "worker-1", *load, spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
+                [epoch + s + 1, "worker-1", *load, spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
             )
 
 

@@ -1,0 +1,242 @@
+"""Run folder in, ``report.html``, ``report.md`` and ``report.json`` out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import BaseModel, ConfigDict, Field
+
+from analysis import figures, view
+from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
+from analysis.objectives import Objective, ObjectiveResult, evaluate, parse
+from analysis.ranking import Ranking, preferred_metric, rank
+from analysis.recommendation import Recommendation, recommend
+from analysis.runfolder import Run, RunFacts, read_run
+from analysis.validity import oddities
+from analysis.words import counted
+
+
+class ReportPaths(BaseModel):
+    """The files of a written report."""
+
+    html: Path
+    md: Path
+    json_: Path = Field(alias="json")
+
+
+class Report(BaseModel):
+    """A run's report; ``report.json`` is this without ``paths``.
+
+    ``rows`` has one entry per backend and scenario, ``trials`` one per trial. ``valid`` is whether every
+    trial was made, ended by itself and is not invalid. ``problems`` names what is missing or damaged in the
+    run folder, ``notes`` what a reader must know to read the numbers rightly.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    # grows when a reader of the old form would misread the new one
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    run: RunFacts
+    recommendation: Recommendation
+    valid: bool
+    problems: list[str]
+    notes: list[str]
+    objectives: list[ObjectiveResult]
+    rankings: list[Ranking]
+    rows: list[Row]
+    trials: list[TrialRow]
+    paths: ReportPaths | None = Field(default=None, exclude=True)
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """A report, and the cells that its plots are drawn from."""
+
+    report: Report
+    cells: list[Cell]
+
+
+def build_report(run_dir: Path) -> Report:
+    """Read a run folder and judge it, writing nothing.
+
+    Raises
+    ------
+    analysis.runfolder.NotARunFolder
+        A ``ValueError`` with a sentence for the user, if there is nothing to report on.
+    """
+    return _analyse(run_dir).report
+
+
+def write_report(run_dir: Path) -> Report:
+    """Write ``report.html``, ``report.md`` and ``report.json`` into the run folder, each whole or not at all.
+
+    Raises what :func:`build_report` raises, and ``OSError`` if the folder cannot be written.
+    """
+    analysis = _analyse(run_dir)
+    paths = ReportPaths.model_validate({kind: run_dir / f"report.{kind}" for kind in ("html", "md", "json")})
+    _write(paths.json_, analysis.report.model_dump_json(by_alias=True, indent=1) + "\n")
+    _write(paths.md, render_markdown(analysis.report))
+    _write(paths.html, _render_html(analysis))
+    return analysis.report.model_copy(update={"paths": paths})
+
+
+def _analyse(run_dir: Path) -> _Analysis:
+    run = read_run(run_dir)
+    rng = np.random.default_rng(run.facts.seed or 0)  # the same folder gives the same report, to the byte
+    objectives, bad = _objectives(run.facts)
+    measured = cells(run, rng)
+    results = evaluate(objectives, measured)
+    rankings = rank(measured, preferred_metric(objectives), rng)
+    rows = [trial_row(trial) for trial in run.trials]
+    report = Report(
+        run=run.facts,
+        recommendation=recommend(rankings, measured, results),
+        valid=bool(rows) and all(row.verdict != "invalid" for row in rows),
+        problems=_problems(run, rows) + bad,
+        notes=_notes(run, measured),
+        objectives=results,
+        rankings=rankings,
+        rows=[cell.row for cell in measured],
+        trials=rows,
+    )
+    return _Analysis(report, measured)
+
+
+def _objectives(facts: RunFacts) -> tuple[list[Objective], list[str]]:
+    good, bad = [], []
+    for expression in facts.objectives:
+        try:
+            good.append(parse(expression))
+        except ValueError as error:
+            bad.append(f"run.json: {error}")
+    return good, bad
+
+
+def _problems(run: Run, rows: list[TrialRow]) -> list[str]:
+    """First what happened to whole trials, then what is wrong with files."""
+    unmade = [
+        f"{row.backend}/{row.scenario}/{row.trial} {row.reasons[0]}." for row in rows if row.status != "ok"
+    ]
+    odd = [sentence for trial in run.trials for sentence in oddities(trial)]
+    return unmade + run.problems + odd
+
+
+def _notes(run: Run, measured: list[Cell]) -> list[str]:
+    notes = []
+    if run.facts.model.weights == "synthetic":
+        notes.append(
+            "The weights are synthetic: the work per request is that of the real model, the classes it names "
+            "mean nothing."
+        )
+    if run.facts.status not in ("complete", "unknown"):
+        notes.append(f"The run did not end by itself (its status is {run.facts.status}).")
+    if any(cell.row.stand_in for cell in measured):
+        notes.append("Stand-ins play a server that is not installed; they are shown and never ranked.")
+    if len({cell.row.load for cell in measured}) > 1:
+        notes.append(
+            "Closed load (callers in a loop) slows down with the server, open load does not: "
+            "the two are not compared."
+        )
+    if any(cell.row.trials_planned == 1 for cell in measured):
+        notes.append("One trial does not show how far trials lie apart; --trials 5 does.")
+    return notes
+
+
+def render_markdown(report: Report) -> str:
+    """The report as Markdown for a terminal or a pull request."""
+    environment = _environment(escape_html=False)
+    environment.filters["cell"] = _markdown_cell
+    return environment.get_template("report.md.j2").render(_shared(report))
+
+
+def _render_html(analysis: _Analysis) -> str:
+    environment = _environment(escape_html=True)
+    style = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2").render(
+        _shared(analysis.report),
+        style=style,
+        figures=figures.by_scenario(analysis.cells, analysis.report.rankings),
+    )
+
+
+def _environment(escape_html: bool) -> Environment:
+    return Environment(
+        loader=PackageLoader("analysis"),
+        autoescape=escape_html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _shared(report: Report) -> dict[str, object]:
+    """What both templates show."""
+    rows, run = report.rows, report.run
+    titles = {row.backend: row.title for row in rows}
+    held = sum(one.passed for one in report.objectives)
+    return {
+        "report": report,
+        "run": run,
+        "title": run.plan_name or "recorded trial",
+        "when": view.moment(run.started),
+        "objectives_held": f"{held} of {len(report.objectives)} held",
+        "chips": _chips(report),
+        "reasons": view.reasons(report.trials),
+        "headline": view.headline(rows, report.rankings),
+        "objectives": view.objectives(report.objectives, titles),
+        "latency": view.percentiles(rows, "latency_ms"),
+        "service": view.percentiles(rows, "service_ms"),
+        "uncertainty": view.uncertainty(rows),
+        "differences": view.differences(report.rankings),
+        "excluded": view.excluded(report.rankings, titles),
+        "resources": view.resources(rows),
+        "counts": view.counts(rows),
+        "trials": view.trials(report.trials),
+        "fairness": view.fairness(run),
+        "setting": view.setting(run),
+    }
+
+
+def _chips(report: Report) -> list[view.Entry]:
+    """What a reader must see at once besides the recommendation."""
+    trials, held = report.trials, sum(one.passed for one in report.objectives)
+    good = sum(row.verdict == "valid" for row in trials)
+    chips = [
+        view.Entry(
+            f"{good} of {counted(len(trials), 'trial')} valid",
+            "good" if good == len(trials) and trials else "bad" if not report.valid else "warn",
+        ),
+        view.Entry(counted(sum(row.requests for row in trials), "request")),
+    ]
+    if report.objectives:
+        look = "good" if held == len(report.objectives) else "bad"
+        chips.append(view.Entry(f"{held} of {counted(len(report.objectives), 'objective')} held", look))
+    if report.problems:
+        chips.append(view.Entry(counted(len(report.problems), "problem"), "warn"))
+    if report.run.model.weights:
+        weights = report.run.model.weights
+        chips.append(view.Entry(f"{weights} weights", "warn" if weights == "synthetic" else ""))
+    return chips
+
+
+def _markdown_cell(text: str) -> str:
+    """Text that stays in its table cell and shows as it is."""
+    for character in "\\`*_[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

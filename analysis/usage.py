@@ -1,0 +1,52 @@
+"""CPU and memory of a server over the seconds of a trial, from ``pods.csv``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.histograms import Floats
+from analysis.runfolder import Trial
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU and memory of all of a server's containers together, one entry per second of the trial."""
+
+    second: Floats
+    cpu_cores: Floats
+    memory_bytes: Floats
+
+
+def start_epoch_s(trial: Trial) -> float | None:
+    """Plan time 0 of a trial in seconds since the epoch."""
+    if trial.log.start_epoch_s is not None:
+        return trial.log.start_epoch_s
+    return trial.summary.started.timestamp() if trial.summary and trial.summary.started else None
+
+
+def usage(trial: Trial) -> Usage | None:
+    """What the server's containers used in the seconds of the trial; None if no sample falls into them.
+
+    Containers sampled at different instants are put on whole seconds by linear interpolation, each within its
+    own first and last sample, and then added up.
+    """
+    start = start_epoch_s(trial)
+    if trial.pods is None or trial.summary is None or start is None:
+        return None
+    offset = trial.pods["time"] - start
+    inside = (offset >= 0) & (offset <= trial.summary.duration_s + 1)
+    table, offset = trial.pods.where(inside), offset[inside]
+    if not len(table):
+        return None
+    second = np.unique(np.floor(offset)) + 0.5
+    cpu, memory = np.zeros(len(second)), np.zeros(len(second))
+    names = np.char.add(np.char.add(table.texts["pod"], "\0"), table.texts["container"])
+    for container in np.unique(names):
+        mine = names == container
+        at = offset[mine]
+        alive = (second >= np.floor(at[0])) & (second <= np.ceil(at[-1]))
+        cpu[alive] += np.interp(second[alive], at, table["cpu_cores"][mine])
+        memory[alive] += np.interp(second[alive], at, table["memory_bytes"][mine])
+    return Usage(second, cpu, memory)

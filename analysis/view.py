@@ -1,0 +1,372 @@
+"""The report's tables as text, once for HTML and Markdown alike: the templates only lay them out.
+
+A percentile of a saturated server is written ``≥ 812``; one beyond which fewer than 10 requests lie ``812°``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from analysis.metrics import Measures, Row, TrialRow
+from analysis.objectives import ObjectiveResult
+from analysis.ranking import Ranking
+from analysis.runfolder import RunFacts
+from analysis.words import NONE, counted, listed, mebibytes, number, per_s, percent
+
+HEADLINE = ["Backend", "Rank", "Arrivals", "p50 ms", "p95 ms", "p99 ms", "Errors", "CPU cores"]
+PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table's cell: its text, classes for its look (``dim good warn bad``) and a hint shown on pointing."""
+
+    text: str
+    look: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under a heading of their own."""
+
+    heading: str
+    rows: list[list[Entry]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; the first ``words`` columns are text, the others are numbers and stand to the right."""
+
+    columns: list[str]
+    groups: list[Group]
+    words: int = 1
+    hints: list[str] = field(default_factory=list)
+
+
+def text(value: str, look: str = "", hint: str = "") -> Entry:
+    """A cell of plain text."""
+    return Entry(value, look, hint)
+
+
+def quantile(measures: Measures, name: str, kind: str = "latency_ms") -> Entry:
+    """A percentile as ``41.2``, ``≥ 812`` or ``812°``."""
+    value = getattr(measures, kind).get(name)
+    if value is None:
+        return Entry(NONE, "dim")
+    bound = "≥ " if measures.lower_bound and kind == "latency_ms" else ""
+    if name in measures.not_carried:
+        hint = f"rests on {counted(measures.requests, 'request')}: fewer than 10 lie beyond it"
+        return Entry(f"{bound}{number(value)}°", "dim", hint)
+    return Entry(
+        bound + number(value), "", "a lower bound: dropped arrivals have no latency" if bound else ""
+    )
+
+
+def verdict(row: Row | TrialRow) -> Entry:
+    """The verdict with its reasons as a hint."""
+    saturated = isinstance(row, Row) and row.saturated and row.verdict != "invalid"
+    look = {"valid": "good", "suspect": "warn", "invalid": "bad"}[row.verdict]
+    words = f"{row.verdict}, saturated" if saturated else row.verdict
+    return Entry(words, "warn" if saturated and look == "good" else look, "; ".join(row.reasons))
+
+
+def errors(measures: Measures) -> Entry:
+    """The error rate, and how much of it was dropped."""
+    rate, dropped = measures.error_rate, measures.drop_rate
+    if rate is None:
+        return Entry(NONE, "dim")
+    look = "bad" if rate > 0.01 else "warn" if rate else ""
+    return Entry(percent(rate), look, f"of which dropped: {percent(dropped)}" if dropped else "")
+
+
+def arrivals(measures: Measures) -> Entry:
+    """Planned and achieved rate: ``20/s``, or ``20 → 17.4/s`` where it was not reached."""
+    planned, achieved = measures.planned_per_s, measures.achieved_per_s
+    if planned is None or achieved is None:
+        return Entry(NONE, "dim")
+    if achieved > 0.99 * planned:
+        return Entry(per_s(planned))
+    return Entry(f"{number(planned)} → {per_s(achieved)}", "warn", "planned and achieved")
+
+
+def headline(rows: Sequence[Row], rankings: Sequence[Ranking]) -> Grid:
+    """What a reader looks at first: a line per backend, grouped by scenario, best first."""
+    ranks = {(r.scenario, one.backend): one.rank for r in rankings for one in r.ranked}
+
+    def line(row: Row) -> list[Entry]:
+        rank = ranks.get((row.scenario, row.backend))
+        faint = " dim" if row.verdict == "invalid" else ""
+        cells = [
+            text(f"{rank}" if rank else NONE, "" if rank else "dim", "" if rank else "not ranked"),
+            arrivals(row),
+            quantile(row, "p50"),
+            quantile(row, "p95"),
+            quantile(row, "p99"),
+            errors(row),
+            text(number(row.cpu_cores_mean)),
+            text(number(row.predictions_per_cpu_s)),
+            verdict(row),
+        ]
+        return [
+            text(row.title),
+            *(Entry(one.text, one.look + faint, one.hint) for one in cells[:-1]),
+            cells[-1],
+        ]
+
+    def by_rank(row: Row) -> tuple[int, str]:
+        return ranks.get((row.scenario, row.backend), len(rows)), row.backend
+
+    return Grid([*HEADLINE, "Per CPU-s", "Verdict"], _by_scenario(rows, line, by_rank))
+
+
+def percentiles(rows: Sequence[Row], kind: str) -> Grid:
+    """Mean, percentiles and maximum of latency or service time."""
+
+    def line(row: Row) -> list[Entry]:
+        mean = text(number(getattr(row, kind).get("mean")))
+        return [
+            text(row.title),
+            text(f"{row.requests:,}"),
+            mean,
+            *(quantile(row, p, kind) for p in PERCENTILES),
+        ]
+
+    return Grid(["Backend", "Requests", "mean", *PERCENTILES], _by_scenario(rows, line))
+
+
+def uncertainty(rows: Sequence[Row]) -> Grid:
+    """Intervals of the percentiles, and how far the trials lay apart."""
+
+    def between(pair: tuple[float, float] | None) -> Entry:
+        return Entry(f"{number(pair[0])} to {number(pair[1])}") if pair else Entry(NONE, "dim")
+
+    def line(row: Row) -> list[Entry]:
+        spread = [
+            between(row.spread_ms.get(name) if row.trials > 1 else None) for name in ("p50", "p95", "p99")
+        ]
+        interval = [between(row.interval_ms.get(name)) for name in ("p50", "p95", "p99")]
+        return [text(row.title), text(f"{row.trials} of {row.trials_planned}"), *interval, *spread]
+
+    columns = ["p50", "p95", "p99"]
+    return Grid(
+        ["Backend", "Trials", *(f"{c} ±" for c in columns), *(f"{c} trials" for c in columns)],
+        _by_scenario(rows, line),
+    )
+
+
+def resources(rows: Sequence[Row]) -> Grid:
+    """CPU and memory of the server, and what a CPU-second brought."""
+
+    def line(row: Row) -> list[Entry]:
+        return [
+            text(row.title),
+            text(number(row.cpu_cores_mean)),
+            text(number(row.cpu_cores_peak)),
+            text(mebibytes(row.memory_bytes_mean)),
+            text(mebibytes(row.memory_bytes_peak)),
+            text(number(row.predictions_per_cpu_s)),
+        ]
+
+    columns = ["Backend", "CPU mean", "CPU peak", "Memory mean", "Memory peak", "Predictions per CPU-s"]
+    return Grid(columns, _by_scenario(rows, line))
+
+
+def counts(rows: Sequence[Row]) -> Grid:
+    """Where each planned arrival went."""
+
+    def line(row: Row) -> list[Entry]:
+        values = (row.planned, row.sent, row.completed, row.failed, row.dropped)
+        cells = [text(NONE if value is None else f"{value:,}") for value in values]
+        rates = [text(number(row.planned_per_s)), text(number(row.achieved_per_s))]
+        return [text(row.title), *cells, *rates, text(percent(row.error_rate)), text(percent(row.drop_rate))]
+
+    names = [
+        "Planned",
+        "Sent",
+        "Completed",
+        "Failed",
+        "Dropped",
+        "Planned/s",
+        "Achieved/s",
+        "Errors",
+        "Drops",
+    ]
+    return Grid(["Backend", *names], _by_scenario(rows, line))
+
+
+def trials(rows: Sequence[TrialRow]) -> Grid:
+    """Every trial, in the order in which they were made."""
+
+    def line(row: TrialRow) -> list[Entry]:
+        return [
+            text(f"{row.backend}/{row.scenario}/{row.trial}"),
+            Entry(row.status, "" if row.status == "ok" else "bad"),
+            verdict(row),
+            text(NONE if row.order is None else str(row.order)),
+            *(quantile(row, name) for name in ("p50", "p95", "p99")),
+            errors(row),
+            text(number(row.lag_ms.get("p99"))),
+            text(number(row.generator_cores_peak)),
+        ]
+
+    ordered = sorted(rows, key=lambda row: (row.order is None, row.order or 0))
+    return Grid(
+        [
+            "Trial",
+            "Status",
+            "Verdict",
+            "Order",
+            "p50",
+            "p95",
+            "p99",
+            "Errors",
+            "Lag p99 ms",
+            "Generator cores",
+        ],
+        [Group("", [line(row) for row in ordered])],
+        words=3,
+    )
+
+
+def differences(rankings: Sequence[Ranking]) -> Grid:
+    """How many times as slow each slower backend was."""
+    titles = {one.backend: one.title for ranking in rankings for one in ranking.ranked}
+    groups = []
+    for ranking in rankings:
+        rows = [
+            [
+                text(titles[pair.slower]),
+                text(titles[pair.faster]),
+                Entry("slower" if pair.shown else "not shown", "" if pair.shown else "dim"),
+                text(f"{pair.ratio:.2f}"),
+                text(f"{pair.low:.2f} to {pair.high:.2f}" if pair.high is not None else "not known"),
+                text(pair.rests_on),
+            ]
+            for pair in ranking.pairs
+        ]
+        if rows:
+            groups.append(Group(f"{ranking.scenario}, by {ranking.metric}", rows))
+    return Grid(
+        ["Backend", "Compared with", "Difference", "Times as slow", "Interval", "Rests on"], groups, words=3
+    )
+
+
+def reasons(rows: Sequence[TrialRow]) -> Grid:
+    """Why trials are not simply valid: each reason once, with the trials that it holds for."""
+    held: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in row.reasons:
+            held.setdefault(reason, []).append(f"{row.backend}/{row.scenario}/{row.trial}")
+    lines = [[text(reason), text(listed(names))] for reason, names in held.items()]
+    return Grid(["What the verdicts rest on", "Trials"], [Group("", lines)] if lines else [], words=2)
+
+
+def excluded(rankings: Sequence[Ranking], titles: dict[str, str]) -> Grid:
+    """Who is not ranked, and why."""
+    rows = [
+        [text(titles[backend]), text(ranking.scenario), text(why.reason)]
+        for ranking in rankings
+        for backend, why in ranking.excluded.items()
+    ]
+    return Grid(["Backend", "Scenario", "Not ranked because"], [Group("", rows)] if rows else [], words=3)
+
+
+def objectives(results: Sequence[ObjectiveResult], titles: dict[str, str]) -> Grid:
+    """Each objective in each cell."""
+    rows = [
+        [
+            Entry("held" if one.passed else "missed", "good" if one.passed else "bad"),
+            text(one.expression),
+            text(titles.get(one.backend, one.backend) or NONE),
+            text(one.scenario or NONE),
+            text(one.note),
+            text(one.shown),
+        ]
+        for one in results
+    ]
+    columns = ["", "Objective", "Backend", "Scenario", "Note", "Measured"]
+    return Grid(columns, [Group("", rows)] if rows else [], words=5)
+
+
+def fairness(facts: RunFacts) -> Grid:
+    """What was the same for every backend, and what could not be."""
+    held = facts.fairness
+    rows = [
+        _held("Weights and images", facts.model.digest[:19] or None, "one export, by digest"),
+        _held("Intra-op threads", held.threads),
+        _held("Server workers", held.workers),
+        _held("Server's own cores", _cores(held.server_cores)),
+        _held("Generator's own cores", _cores(held.generator_cores)),
+        *([text("Not held", "bad"), text(sentence)] for sentence in held.not_held),
+        *(
+            [text(f"{backend.title or name} differs from production"), text(sentence)]
+            for name, backend in facts.backends.items()
+            for sentence in backend.differs
+        ),
+    ]
+    return Grid(["", ""], [Group("", rows)], words=2)
+
+
+def setting(facts: RunFacts) -> Grid:
+    """Machine, model, versions: what to have in hand to repeat the run."""
+    machine, model = facts.machine, facts.model
+    memory = mebibytes(machine.memory_bytes) if machine.memory_bytes else ""
+    cores = counted(machine.cores, "core") if machine.cores else ""
+    rows = [
+        ("Machine", ", ".join(part for part in (machine.cpu, cores, memory) if part)),
+        ("System", " ".join(part for part in (machine.os, machine.kernel) if part)),
+        ("Target", facts.target),
+        ("Model", " ".join(part for part in (model.architecture, model.digest) if part)),
+        ("Weights", ": ".join(part for part in (model.weights, model.description) if part)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in facts.versions.items())),
+        (
+            "Backends",
+            ", ".join(f"{b.title or name} {b.version}".strip() for name, b in facts.backends.items()),
+        ),
+        ("Started", moment(facts.started)),
+        ("Ended", moment(facts.ended)),
+        ("Seed", "" if facts.seed is None else str(facts.seed)),
+    ]
+    return Grid(["", ""], [Group("", [[text(name), text(value)] for name, value in rows if value])], words=2)
+
+
+def moment(when: datetime | None) -> str:
+    """A time as a person writes it, in UTC."""
+    return "" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _held(name: str, value: object, how: str = "") -> list[Entry]:
+    if value is None:
+        return [text(name), text("not recorded", "dim")]
+    return [text(name), text(f"{value} ({how})" if how else f"{value}")]
+
+
+def _cores(cores: Sequence[int] | None) -> str | None:
+    return None if cores is None else listed([str(core) for core in cores]) or "none of its own"
+
+
+def _by_scenario(
+    rows: Sequence[Row],
+    line: Callable[[Row], list[Entry]],
+    key: Callable[[Row], tuple[int, str]] | None = None,
+) -> list[Group]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.scenario, []).append(row)
+    return [
+        Group(heading(mine), [line(row) for row in (sorted(mine, key=key) if key else mine)])
+        for mine in groups.values()
+    ]
+
+
+def heading(rows: Sequence[Row]) -> str:
+    """``poisson: open load, 20/s, 2 trials of each``."""
+    first = next((row for row in rows if row.planned_per_s is not None), rows[0])
+    rate = (
+        f", {per_s(first.planned_per_s)}" if first.load == "open" and first.planned_per_s is not None else ""
+    )
+    most = max(row.trials_planned for row in rows)
+    return f"{first.scenario}: {first.load} load{rate}, {counted(most, 'trial')} of each"
