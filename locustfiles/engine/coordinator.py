@@ -156,6 +156,7 @@ class Coordinator:
 
     def _on_quitting(self, **_: Any) -> None:
         if self._test is not None:
+            self._test.stopping |= not self._test.finished
             self._finish(self._test)
             if self._test.folder is not None:
                 self._test.folder.close()

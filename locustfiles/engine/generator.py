@@ -285,6 +285,9 @@ class Generator:
             self._stopped = True
             self.report(done=True)
         self._close()
+        if isinstance(self._runner, WorkerRunner):
+            # Every user has ended; Locust would wait for the time-out once more before it can start again.
+            self._environment.stop_timeout = 0.0
 
     def _close(self) -> None:
         gevent.killall(self._greenlets, block=False)
