@@ -1,0 +1,49 @@
+"""Ray Serve: the deployment. One replica is one process with the model; a FastAPI app routes to it.
+
+Annotations are evaluated here: FastAPI cannot look up their names in a class that Ray has pickled.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from ray import serve
+
+from services.model.runtime import BadInput, Classifier, Settings, answer, decode_request
+
+app = FastAPI(title="modelswarm on Ray Serve")
+
+
+@app.exception_handler(BadInput)
+async def bad_input(_: Request, error: BadInput) -> JSONResponse:
+    """Tell the client what to send instead."""
+    return JSONResponse({"error": str(error)}, error.status)
+
+
+@serve.deployment(
+    graceful_shutdown_timeout_s=3,
+    graceful_shutdown_wait_loop_s=0.5,
+)
+@serve.ingress(app)
+class MobileNet:
+    """Serve routes to a replica once its constructor has returned."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self.classifier = self.pool.submit(Classifier, settings.model_dir, settings.threads).result()
+
+    @app.post("/predict")
+    async def predict(self, request: Request) -> dict[str, Any]:
+        """Return the top 5 of the JPEG or PNG in `image_base64`."""
+        body = await request.body()
+        return await asyncio.get_running_loop().run_in_executor(self.pool, self._predict, body)
+
+    @app.get("/health")
+    async def health(self) -> dict[str, str]:
+        """Answer once a replica is there to answer."""
+        return {"status": "ok"}
+
+    def _predict(self, body: bytes) -> dict[str, Any]:
+        return answer(self.classifier.predict(decode_request(body)))

@@ -1,0 +1,30 @@
+"""Ray Serve as one server that ends on SIGTERM, although Ray is a dozen processes.
+
+A signal for the process group must not reach Ray's own processes: without its raylet, a cluster cannot shut
+down in order. So the cluster has a session of its own, and this process passes the signal on.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+
+
+def main() -> int:
+    """Run the cluster until SIGTERM or SIGINT; returns its exit status."""
+    # Short, because paths of sockets inside it must stay under 108 characters.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        cluster = subprocess.Popen(
+            [sys.executable, "-m", "services.ray_serve.cluster", *sys.argv[1:], "--folder", folder],
+            stdin=subprocess.PIPE,  # closed by our death, however it comes, and the cluster ends
+            start_new_session=True,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: cluster.terminate())
+        return cluster.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
