@@ -53,7 +53,9 @@ def by_scenario(cells: Sequence[Cell], rankings: Sequence[Ranking]) -> list[Figu
 
 def _figures(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) -> Figures:
     ranked = {one.backend: one.rank for one in ranking.ranked}
-    ordered = sorted(cells, key=lambda cell: (ranked.get(cell.row.backend, len(cells) + 1), cell.row.backend))
+    ordered = sorted(
+        cells, key=lambda cell: (ranked.get(cell.row.backend, len(cells) + 1), cell.row.latency_ms["p95"])
+    )
     tracks = [_track(cell) for cell in ordered]
     titles = [(cell.row.title, series[cell.row.backend], cell) for cell in ordered]
     bars = [_bar(title, number, cell, cell.row.backend in ranked) for title, number, cell in titles]
@@ -87,14 +89,15 @@ def _track(cell: Cell) -> Track:
         p50_ms=binned.quantiles_ms(0.5),
         p95_ms=binned.quantiles_ms(0.95),
         answered_per_s=binned.totals / (width_s * trials),
-        planned_per_s=_planned(cell, width_s, bins),
+        planned_per_s=_generated(cell, "planned", width_s, bins),
+        dropped_per_s=_generated(cell, "dropped", width_s, bins),
         cpu_cores=_cpu(cell, width_s, bins),
     )
 
 
-def _planned(cell: Cell, width_s: int, bins: int) -> Floats:
-    """Planned arrivals per second of each bin, NaN where generator.csv does not tell."""
-    planned = np.zeros(bins)
+def _generated(cell: Cell, column: str, width_s: int, bins: int) -> Floats:
+    """A count of generator.csv per second of each bin, averaged over trials; NaN where it does not tell."""
+    counted = np.zeros(bins)
     known = 0
     for trial in cell.trials:
         start = start_epoch_s(trial)
@@ -104,8 +107,8 @@ def _planned(cell: Cell, width_s: int, bins: int) -> Floats:
         # A row is written at the end of the second that it counts.
         at = np.floor((trial.generator["time"] - start - 0.5) / width_s)
         inside = (at >= 0) & (at < bins)
-        planned += np.bincount(at[inside].astype(np.int64), trial.generator["planned"][inside], bins)
-    return planned / (known * width_s) if known else np.full(bins, np.nan)
+        counted += np.bincount(at[inside].astype(np.int64), trial.generator[column][inside], bins)
+    return counted / (known * width_s) if known else np.full(bins, np.nan)
 
 
 def _cpu(cell: Cell, width_s: int, bins: int) -> Floats:

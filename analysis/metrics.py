@@ -9,7 +9,7 @@ arrivals that got no right answer, dropped ones included; ``drop_rate`` is the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -18,13 +18,12 @@ from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Histogram, Intervals, carries, together
 from analysis.runfolder import Run, Status, Trial, Verdict
-from analysis.uncertainty import estimates, interval_ms
+from analysis.uncertainty import Estimate, estimates, interval_ms, pool
 from analysis.usage import usage
 from analysis.validity import trial_verdict
 from analysis.words import counted
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
-WITH_INTERVAL = ("p50", "p95", "p99")
 
 
 class Measures(BaseModel):
@@ -103,6 +102,8 @@ class Cell:
     trials: list[Trial]
     """The trials that the row merges; if none is usable, those that have any values, to be shown greyed."""
     latency: Histogram
+    estimates: dict[str, Estimate]
+    """Of each percentile that can be compared; none where nothing was valid, or the server saturated."""
 
     @property
     def intervals(self) -> list[Intervals]:
@@ -198,11 +199,32 @@ def trial_row(trial: Trial) -> TrialRow:
 def cells(run: Run, rng: np.random.Generator) -> list[Cell]:
     """A cell per backend and scenario, in the order in which the run names them."""
     keys = dict.fromkeys((trial.entry.scenario, trial.entry.backend) for trial in run.trials)
-    scenarios = list(dict.fromkeys(scenario for scenario, _ in keys))
+    found = []
+    for scenario in dict.fromkeys(scenario for scenario, _ in keys):
+        backends = sorted(backend for where, backend in keys if where == scenario)
+        found.extend(_with_intervals([_cell(run, scenario, backend, rng) for backend in backends]))
+    return found
+
+
+def _with_intervals(family: Sequence[Cell]) -> list[Cell]:
+    """The cells of a scenario with intervals that share one estimate of how far trials lie apart."""
+    pools = {
+        name: pool([cell.estimates[name] for cell in family if name in cell.estimates]) for name in QUANTILES
+    }
     return [
-        _cell(run, scenario, backend, rng)
-        for scenario in scenarios
-        for backend in sorted(backend for where, backend in keys if where == scenario)
+        replace(
+            cell,
+            row=cell.row.model_copy(
+                update={
+                    "interval_ms": {
+                        name: interval
+                        for name, one in cell.estimates.items()
+                        if (interval := interval_ms(one, pools[name]))
+                    }
+                }
+            ),
+        )
+        for cell in family
     ]
 
 
@@ -213,9 +235,10 @@ def _cell(run: Run, scenario: str, backend: str, rng: np.random.Generator) -> Ce
     shown = usable or [trial for trial in mine if len(trial.log.tag("latency").row)]
     latency = merged(shown, "latency")
     facts = run.facts.backends.get(backend)
-    timed = [trial for trial in shown if len(trial.log.tag("latency").row)]
-    intervals, spreads = _spread(timed, latency.total, rng)
     loads = {trial.summary.load for trial in shown if trial.summary}
+    saturated = any(trial.summary.saturated for trial in shown if trial.summary)
+    # A lower bound has no interval, and what could not be used has no business in its neighbours' pool.
+    estimated = _estimates(usable, latency.total, rng) if not saturated else {}
     row = Row(
         **measure(shown).model_dump(),
         backend=backend,
@@ -227,28 +250,21 @@ def _cell(run: Run, scenario: str, backend: str, rng: np.random.Generator) -> Ce
         trials_planned=len(mine),
         verdict=_worst([v for v, _ in verdicts if v != "invalid"]) if usable else "invalid",
         reasons=_reasons(mine, verdicts),
-        saturated=any(trial.summary.saturated for trial in shown if trial.summary),
-        interval_ms=intervals,
-        spread_ms=spreads,
+        saturated=saturated,
+        spread_ms={
+            name: (float(one.trials_ms.min()), float(one.trials_ms.max())) for name, one in estimated.items()
+        },
     )
-    return Cell(row, shown, latency)
+    return Cell(row, shown, latency, estimated)
 
 
-Ranges = dict[str, tuple[float, float]]
-
-
-def _spread(trials: Sequence[Trial], total: int, rng: np.random.Generator) -> tuple[Ranges, Ranges]:
-    """Interval, and range over the trials, of the percentiles that the cell carries."""
-    names = [name for name in WITH_INTERVAL if carries(total, QUANTILES[name])]
-    intervals: Ranges = {}
-    spreads: Ranges = {}
-    if trials and names:
-        parts = [trial.log.tag("latency") for trial in trials]
-        for name, one in zip(names, estimates(parts, [QUANTILES[n] for n in names], rng), strict=True):
-            if (interval := interval_ms(one)) is not None:
-                intervals[name] = interval
-            spreads[name] = (float(one.trials_ms.min()), float(one.trials_ms.max()))
-    return intervals, spreads
+def _estimates(trials: Sequence[Trial], total: int, rng: np.random.Generator) -> dict[str, Estimate]:
+    """An estimate of each percentile that the cell carries."""
+    names = [name for name in QUANTILES if carries(total, QUANTILES[name])]
+    parts = [intervals for trial in trials if len((intervals := trial.log.tag("latency")).row)]
+    if not (names and parts):
+        return {}
+    return dict(zip(names, estimates(parts, [QUANTILES[name] for name in names], rng), strict=True))
 
 
 def _worst(verdicts: Sequence[Verdict]) -> Verdict:

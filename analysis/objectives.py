@@ -162,7 +162,7 @@ def _judge(objective: Objective, cell: Cell) -> ObjectiveResult:
     value = _value(objective, cell)
     if value is None or row.verdict == "invalid":
         why = row.reasons[0] if row.reasons else "nothing was measured"
-        return _result(objective, row.backend, row.scenario, value, False, f"no valid measurement: {why}")
+        return _result(objective, row.backend, row.scenario, None, False, f"no valid measurement: {why}")
     holds = _OPERATORS[objective.op](value, objective.threshold)
     note = ""
     upper = objective.op in ("<", "<=")

@@ -17,7 +17,7 @@ import numpy as np
 from markupsafe import Markup
 
 from analysis.histograms import MIN_BEYOND, Floats, Histogram
-from analysis.words import ms, number
+from analysis.words import brief, ms
 
 WIDTH = 380
 LEFT, RIGHT = 46, 12
@@ -76,31 +76,34 @@ class Track:
     p95_ms: Floats
     answered_per_s: Floats
     planned_per_s: Floats
+    dropped_per_s: Floats
     cpu_cores: Floats
 
 
 def over_time(track: Track, others: Sequence[Track], series: int) -> Markup:
     """Latency, rate and CPU over time on one axis; ``others`` are the scenario's tracks, for equal scales."""
-    height = 244
-    svg = _svg(height, f"{track.title}: latency, arrival rate and CPU over time. {_time_words(track)}")
+    svg = _svg(252, f"{track.title}: latency, arrivals and CPU over time. {_time_words(track)}")
     end_s = max(float(one.at_s[-1]) + one.width_s for one in others if len(one.at_s))
     x = Scale(0, end_s, LEFT, WIDTH - RIGHT)
-    latency = latency_scale(np.concatenate([[*o.p50_ms, *o.p95_ms] for o in others]).tolist(), 128, 18)
-    rates = [v for o in others for v in (*o.answered_per_s, *o.planned_per_s)]
-    rate = Scale(0, _top(rates), 172, 146)
-    cpu = Scale(0, _top([v for o in others for v in o.cpu_cores]), 216, 190)
-    _y_axis(svg, latency, latency.ticks(5), "ms")
-    _y_axis(svg, rate, [0, rate.high], "1/s")
-    _y_axis(svg, cpu, [0, cpu.high], "cores")
-    _x_axis(svg, x, x.ticks(6), [f"{tick:g}" for tick in x.ticks(6)], 216, "s")
+    latency = latency_scale(np.concatenate([[*o.p50_ms, *o.p95_ms] for o in others]).tolist(), 130, 20)
+    rate = Scale(0, _top([v for o in others for v in (*o.answered_per_s, *o.planned_per_s)]), 178, 152)
+    cpu = Scale(0, _top([v for o in others for v in o.cpu_cores]), 226, 200)
+    _y_axis(svg, latency, latency.ticks(5), "latency, ms")
+    _y_axis(svg, rate, [0, rate.high], "answers per s")
+    _y_axis(svg, cpu, [0, cpu.high], "CPU cores")
+    _x_axis(svg, x, x.ticks(6), [f"{tick:g} s" for tick in x.ticks(6)], 226)
     middle = track.at_s + track.width_s / 2
-    upper = [(x(t), latency(v)) for t, v in zip(middle, track.p95_ms, strict=True) if math.isfinite(v)]
-    lower = [(x(t), latency(v)) for t, v in zip(middle, track.p50_ms, strict=True) if math.isfinite(v)]
+    upper, lower = _known(x, latency, middle, track.p95_ms), _known(x, latency, middle, track.p50_ms)
     _area(svg, upper, lower, f"band s{series}")
     _line(svg, upper, f"line thin s{series}")
     _line(svg, lower, f"line s{series}")
     _line(svg, _steps(x, rate, track.at_s, track.planned_per_s, track.width_s), "line planned")
     _line(svg, _known(x, rate, middle, track.answered_per_s), f"line s{series}")
+    for at, dropped in zip(track.at_s, track.dropped_per_s, strict=True):
+        if dropped > 0:
+            top = min(rate(dropped), rate.start - 2)  # one drop in thousands must still be seen
+            width = max(1.0, x(at + track.width_s) - x(at))
+            _element(svg, "rect", "dropped", x=x(at), y=top, width=width, height=rate.start - top)
     used = _known(x, cpu, middle, track.cpu_cores)
     _area(svg, used, [(px, cpu.start) for px, _ in used], f"band s{series}")
     _line(svg, used, f"line s{series}")
@@ -118,13 +121,13 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
     most = max(histogram.total for _, _, histogram in curves)
     x = Scale(0, max(1.5, math.log10(most)), LEFT, WIDTH - RIGHT)
     drawn = {title: _curve(histogram) for title, _, histogram in curves}
-    y = latency_scale([v for points in drawn.values() for _, v in points], 200, 14, log=True)
+    y = latency_scale([v for points in drawn.values() for _, v in points], 200, 20, log=True)
     words = ", ".join(f"{title} {ms(h.quantile_ms(0.95))}" for title, _, h in curves)
     svg = _svg(height, f"{scenario}: latency by percentile. p95: {words}.")
-    _y_axis(svg, y, y.ticks(7), "ms")
-    marks = [(0.0, "0"), (math.log10(2), "50"), *((i, f"{100 - 10.0 ** (2 - i):g}") for i in range(1, 7))]
+    _y_axis(svg, y, y.ticks(7), "latency, ms")
+    marks = [(0.0, "0"), (math.log10(2), "50%"), *((i, f"{100 - 10.0 ** (2 - i):g}%") for i in range(1, 7))]
     shown = [(at, text) for at, text in marks if at <= x.high]
-    _x_axis(svg, x, [at for at, _ in shown], [text for _, text in shown], 200, "%")
+    _x_axis(svg, x, [at for at, _ in shown], [text for _, text in shown], 200)
     for title, series, histogram in curves:
         points = [(x(at), y(value)) for at, value in drawn[title]]
         carried = math.log10(max(1.0, histogram.total / MIN_BEYOND))
@@ -160,7 +163,7 @@ def side_by_side(scenario: str, bars: Sequence[Bar]) -> Markup:
     x = latency_scale(values, 10, WIDTH - 26)
     bottom = height - 22
     ticks = x.ticks(6)
-    _x_axis(svg, x, ticks, [number(tick) if tick else "0" for tick in ticks], bottom, "ms")
+    _x_axis(svg, x, ticks, [f"{brief(tick)} ms" for tick in ticks], bottom)
     for tick in ticks:
         _element(svg, "line", "grid", x1=x(tick), x2=x(tick), y1=4, y2=bottom)
     for row, bar in enumerate(bars):
@@ -219,21 +222,18 @@ def _element(parent: Element, tag: str, css: str, **attributes: float) -> Elemen
     return SubElement(parent, tag, {"class": css, **numbers})
 
 
-def _y_axis(svg: Element, scale: Scale, ticks: Sequence[float], unit: str) -> None:
+def _y_axis(svg: Element, scale: Scale, ticks: Sequence[float], words: str) -> None:
     for tick in ticks:
         _element(svg, "line", "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=scale(tick), y2=scale(tick))
-        _element(svg, "text", "tick end", x=LEFT - 5, y=scale(tick) + 3.5).text = number(tick)
-    _element(svg, "text", "unit end", x=LEFT - 5, y=min(scale.start, scale.end) - 6).text = unit
+        _element(svg, "text", "tick end", x=LEFT - 5, y=scale(tick) + 3.5).text = brief(tick)
+    _element(svg, "text", "tick", x=LEFT, y=scale.end - 7).text = words
 
 
-def _x_axis(
-    svg: Element, scale: Scale, ticks: Sequence[float], labels: Sequence[str], y: float, unit: str
-) -> None:
+def _x_axis(svg: Element, scale: Scale, ticks: Sequence[float], labels: Sequence[str], y: float) -> None:
     _element(svg, "line", "axis", x1=scale.start, x2=scale.end, y1=y, y2=y)
     for tick, label in zip(ticks, labels, strict=True):
         _element(svg, "line", "axis", x1=scale(tick), x2=scale(tick), y1=y, y2=y + 3)
         _element(svg, "text", "tick middle", x=scale(tick), y=y + 14).text = label
-    _element(svg, "text", "unit end", x=WIDTH - 2, y=y + 14).text = unit
 
 
 def _line(svg: Element, points: Points, css: str) -> None:
@@ -290,13 +290,21 @@ def _legend(svg: Element, names: Sequence[tuple[str, int]], y: float) -> None:
 
 def _hover(svg: Element, x: Scale, track: Track) -> None:
     """An invisible column per bin that tells its values."""
-    columns = zip(track.at_s, track.p50_ms, track.p95_ms, track.answered_per_s, track.cpu_cores, strict=True)
-    for at, p50, p95, rate, cpu in columns:
+    values = (
+        track.at_s,
+        track.p50_ms,
+        track.p95_ms,
+        track.answered_per_s,
+        track.dropped_per_s,
+        track.cpu_cores,
+    )
+    for at, p50, p95, rate, dropped, cpu in zip(*values, strict=True):
         left, right = x(at), x(at + track.width_s)
-        column = _element(svg, "rect", "hover", x=left, y=12, width=right - left, height=206)
+        column = _element(svg, "rect", "hover", x=left, y=14, width=right - left, height=212)
         known = [f"p50 {ms(p50)}, p95 {ms(p95)}"] if math.isfinite(p95) else ["no answer"]
-        known += [f"{number(rate)} answers/s"] if math.isfinite(rate) else []
-        known += [f"CPU {number(cpu)} cores"] if math.isfinite(cpu) else []
+        known += [f"{brief(rate)} answers/s"] if math.isfinite(rate) else []
+        known += [f"{brief(dropped)} dropped/s"] if dropped > 0 else []
+        known += [f"CPU {brief(cpu)} cores"] if math.isfinite(cpu) else []
         SubElement(column, "title").text = f"{at:g} to {at + track.width_s:g} s: " + ", ".join(known)
 
 

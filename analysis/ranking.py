@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import carries, needed_for
 from analysis.metrics import QUANTILES, Cell
 from analysis.objectives import Objective
-from analysis.uncertainty import Estimate, differences, estimates
+from analysis.uncertainty import differences
 from analysis.words import number, percent
 
 MAX_ERROR_RATE = 0.01
@@ -90,13 +89,13 @@ def preferred_metric(objectives: Sequence[Objective]) -> str:
     return next((o.metric for o in objectives if o.metric in QUANTILES), "p95")
 
 
-def rank(cells: Sequence[Cell], metric: str, rng: np.random.Generator) -> list[Ranking]:
+def rank(cells: Sequence[Cell], metric: str) -> list[Ranking]:
     """A ranking per scenario, by ``metric`` or the highest percentile below it that all samples carry."""
     scenarios = dict.fromkeys(cell.row.scenario for cell in cells)
-    return [_rank_scenario(s, [c for c in cells if c.row.scenario == s], metric, rng) for s in scenarios]
+    return [_rank_scenario(s, [c for c in cells if c.row.scenario == s], metric) for s in scenarios]
 
 
-def _rank_scenario(scenario: str, cells: list[Cell], preferred: str, rng: np.random.Generator) -> Ranking:
+def _rank_scenario(scenario: str, cells: list[Cell], preferred: str) -> Ranking:
     excluded = {cell.row.backend: reason for cell in cells if (reason := why_not(cell))}
     candidates = [cell for cell in cells if cell.row.backend not in excluded]
     metric = _carried(candidates, preferred)
@@ -111,7 +110,7 @@ def _rank_scenario(scenario: str, cells: list[Cell], preferred: str, rng: np.ran
             why = f"its load differs from the others' ({describe_load(cell)})"
             excluded[cell.row.backend] = Excluded(reason=why)
         candidates = []
-    ranked, pairs = _order(candidates, metric, rng)
+    ranked, pairs = _order(candidates, metric)
     return Ranking(
         scenario=scenario,
         load=cells[0].row.load,
@@ -164,10 +163,8 @@ def describe_load(cell: Cell) -> str:
     return f"{cell.row.load} {shape}, {number(cell.row.planned_per_s)} arrivals/s".replace(" ,", ",")
 
 
-def _order(cells: Sequence[Cell], metric: str, rng: np.random.Generator) -> tuple[list[Ranked], list[Pair]]:
-    measured: dict[str, Estimate] = {
-        cell.row.backend: estimates(cell.intervals, [QUANTILES[metric]], rng)[0] for cell in cells
-    }
+def _order(cells: Sequence[Cell], metric: str) -> tuple[list[Ranked], list[Pair]]:
+    measured = {cell.row.backend: cell.estimates[metric] for cell in cells}
     order = sorted(measured, key=lambda backend: measured[backend].merged_ms)
     pairs = []
     for (faster, slower), one in differences([measured[backend] for backend in order]).items():

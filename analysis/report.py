@@ -92,7 +92,7 @@ def _analyse(run_dir: Path) -> _Analysis:
     objectives, bad = _objectives(run.facts)
     measured = cells(run, rng)
     results = evaluate(objectives, measured)
-    rankings = rank(measured, preferred_metric(objectives), rng)
+    rankings = rank(measured, preferred_metric(objectives))
     rows = [trial_row(trial) for trial in run.trials]
     report = Report(
         run=run.facts,
@@ -190,7 +190,8 @@ def _shared(report: Report) -> dict[str, object]:
         "chips": _chips(report),
         "reasons": view.reasons(report.trials),
         "headline": view.headline(rows, report.rankings),
-        "objectives": view.objectives(report.objectives, titles),
+        "objectives": view.objectives(report.objectives, rows),
+        "unshown": view.unshown(report.objectives, titles),
         "latency": view.percentiles(rows, "latency_ms"),
         "service": view.percentiles(rows, "service_ms"),
         "uncertainty": view.uncertainty(rows),

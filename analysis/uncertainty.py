@@ -139,18 +139,37 @@ def estimates(
     ]
 
 
-def interval_ms(estimate: Estimate, level: float = 0.95) -> tuple[float, float] | None:
+@dataclass(frozen=True)
+class Pool:
+    """Standard deviation of a trial's logarithm, pooled over a family, and its degrees of freedom."""
+
+    deviation: float
+    free: int
+
+
+def pool(family: Sequence[Estimate]) -> Pool | None:
+    """How far trials lie apart, from all members with several trials; None if there is none."""
+    repeated = [np.log(one.trials_ms) for one in family if one.trials > 1]
+    if not repeated:
+        return None
+    free = sum(len(logs) - 1 for logs in repeated)
+    return Pool(math.sqrt(sum(float(logs.var()) * len(logs) for logs in repeated) / free), free)
+
+
+def interval_ms(estimate: Estimate, pooled: Pool | None, level: float = 0.95) -> tuple[float, float] | None:
     """Interval of a quantile in ms around its merged value, or None where nothing is known of its spread."""
     from scipy.stats import t  # imported late: the command must start fast
 
     n = estimate.trials
     halves = [t.ppf((1 + level) / 2, max(1, estimate.blocks - n)) * _within(estimate)]
-    if n > 1:
+    if n >= WELCH_FROM:
         halves.append(t.ppf((1 + level) / 2, n - 1) * np.log(estimate.trials_ms).std(ddof=1) / math.sqrt(n))
-    half = float(np.nanmax(halves)) if np.any(np.isfinite(halves)) else math.nan
-    if not math.isfinite(half):
+    elif pooled:
+        halves.append(t.ppf((1 + level) / 2, pooled.free) * pooled.deviation / math.sqrt(n))
+    known = [float(half) for half in halves if math.isfinite(half)]
+    if not known:
         return None
-    return estimate.merged_ms * math.exp(-half), estimate.merged_ms * math.exp(half)
+    return estimate.merged_ms * math.exp(-max(known)), estimate.merged_ms * math.exp(max(known))
 
 
 def differences(family: Sequence[Estimate], comparisons: int | None = None) -> dict[Pair, Difference]:
@@ -161,11 +180,11 @@ def differences(family: Sequence[Estimate], comparisons: int | None = None) -> d
     """
     pairs = list(combinations(range(len(family)), 2))
     level = 1 - 0.05 / max(1, comparisons or len(pairs))
-    pooled = _pooled(family)
+    pooled = pool(family)
     return {(i, j): _difference(family[i], family[j], level, pooled) for i, j in pairs}
 
 
-def _difference(first: Estimate, second: Estimate, level: float, pooled: _Pooled | None) -> Difference:
+def _difference(first: Estimate, second: Estimate, level: float, pooled: Pool | None) -> Difference:
     from scipy.stats import t  # imported late: the command must start fast
 
     free = max(1, first.blocks + second.blocks - first.trials - second.trials)
@@ -177,30 +196,16 @@ def _difference(first: Estimate, second: Estimate, level: float, pooled: _Pooled
         return Difference(ratio, 0.0, math.inf, False, "nothing: the trials are too short to resample")
     low, high = ratio * math.exp(-max(known)), ratio * math.exp(max(known))
     if pooled:
-        margin, rests_on = 1.0, f"{first.trials} and {second.trials} trials"
+        equal = first.trials == second.trials
+        margin = 1.0
+        rests_on = f"{first.trials} trials of each" if equal else f"{first.trials} and {second.trials} trials"
     else:
         margin = SINGLE_TRIAL_MARGIN
         rests_on = f"a single trial of each, so that less than {margin - 1:.0%} is not called a difference"
     return Difference(ratio, low, high, low > margin or high < 1 / margin, rests_on)
 
 
-@dataclass(frozen=True)
-class _Pooled:
-    """Standard deviation of a trial's logarithm, pooled over a family, and its degrees of freedom."""
-
-    deviation: float
-    free: int
-
-
-def _pooled(family: Sequence[Estimate]) -> _Pooled | None:
-    repeated = [np.log(one.trials_ms) for one in family if one.trials > 1]
-    if not repeated:
-        return None
-    free = sum(len(logs) - 1 for logs in repeated)
-    return _Pooled(math.sqrt(sum(float(logs.var(ddof=0)) * len(logs) for logs in repeated) / free), free)
-
-
-def _between(first: Estimate, second: Estimate, level: float, pooled: _Pooled | None) -> float:
+def _between(first: Estimate, second: Estimate, level: float, pooled: Pool | None) -> float:
     """Half the interval of the logarithm of the ratio, from the spread between trials; NaN if not known."""
     from scipy.stats import t, ttest_ind
 

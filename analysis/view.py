@@ -5,6 +5,7 @@ A percentile of a saturated server is written ``≥ 812``; one beyond which fewe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,7 +70,7 @@ def verdict(row: Row | TrialRow) -> Entry:
     """The verdict with its reasons as a hint."""
     saturated = isinstance(row, Row) and row.saturated and row.verdict != "invalid"
     look = {"valid": "good", "suspect": "warn", "invalid": "bad"}[row.verdict]
-    words = f"{row.verdict}, saturated" if saturated else row.verdict
+    words = row.verdict if not saturated else "saturated" if row.verdict == "valid" else "suspect, saturated"
     return Entry(words, "warn" if saturated and look == "good" else look, "; ".join(row.reasons))
 
 
@@ -116,8 +117,8 @@ def headline(rows: Sequence[Row], rankings: Sequence[Ranking]) -> Grid:
             cells[-1],
         ]
 
-    def by_rank(row: Row) -> tuple[int, str]:
-        return ranks.get((row.scenario, row.backend), len(rows)), row.backend
+    def by_rank(row: Row) -> tuple[int, float]:
+        return ranks.get((row.scenario, row.backend), len(rows)), row.latency_ms.get("p95") or math.inf
 
     return Grid([*HEADLINE, "Per CPU-s", "Verdict"], _by_scenario(rows, line, by_rank))
 
@@ -274,21 +275,41 @@ def excluded(rankings: Sequence[Ranking], titles: dict[str, str]) -> Grid:
     return Grid(["Backend", "Scenario", "Not ranked because"], [Group("", rows)] if rows else [], words=3)
 
 
-def objectives(results: Sequence[ObjectiveResult], titles: dict[str, str]) -> Grid:
-    """Each objective in each cell."""
-    rows = [
+def objectives(results: Sequence[ObjectiveResult], rows: Sequence[Row]) -> Grid:
+    """A line per objective and scenario, a column per backend."""
+    titles = {row.backend: row.title for row in rows}
+    backends = [backend for backend in titles if any(one.backend == backend for one in results)]
+    groups: dict[str, dict[str, dict[str, ObjectiveResult]]] = {}
+    for one in results:
+        groups.setdefault(one.scenario, {}).setdefault(one.expression, {})[one.backend] = one
+    return Grid(
+        ["Objective", *(titles[backend] for backend in backends)],
         [
-            Entry("held" if one.passed else "missed", "good" if one.passed else "bad"),
-            text(one.expression),
-            text(titles.get(one.backend, one.backend) or NONE),
-            text(one.scenario or NONE),
-            text(one.note),
-            text(one.shown),
-        ]
-        for one in results
-    ]
-    columns = ["", "Objective", "Backend", "Scenario", "Note", "Measured"]
-    return Grid(columns, [Group("", rows)] if rows else [], words=5)
+            Group(scenario or "covers nothing that was measured", [
+                [text(expression), *(_judged(judged.get(backend)) for backend in backends)]
+                for expression, judged in expressions.items()
+            ])
+            for scenario, expressions in groups.items()
+        ],
+    )  # fmt: skip
+
+
+def _judged(one: ObjectiveResult | None) -> Entry:
+    if one is None:
+        return Entry(NONE, "dim")
+    if one.passed:
+        return Entry(f"{one.shown} held", "good", one.note)
+    return Entry(f"{one.shown} {'not shown' if one.note else 'missed'}", "bad", one.note)
+
+
+def unshown(results: Sequence[ObjectiveResult], titles: dict[str, str]) -> list[str]:
+    """A sentence for each cell whose objectives were missed for want of evidence, not by their value."""
+    held: dict[str, list[str]] = {}
+    for one in results:
+        if one.note and not one.passed:
+            where = " in ".join(part for part in (titles.get(one.backend, ""), one.scenario) if part)
+            held.setdefault(f"{where}: {one.note}" if where else one.note, []).append(one.expression)
+    return [f"{told} ({', '.join(expressions)})." for told, expressions in held.items()]
 
 
 def fairness(facts: RunFacts) -> Grid:
@@ -351,7 +372,7 @@ def _cores(cores: Sequence[int] | None) -> str | None:
 def _by_scenario(
     rows: Sequence[Row],
     line: Callable[[Row], list[Entry]],
-    key: Callable[[Row], tuple[int, str]] | None = None,
+    key: Callable[[Row], tuple[int, float]] | None = None,
 ) -> list[Group]:
     groups: dict[str, list[Row]] = {}
     for row in rows:

@@ -19,6 +19,12 @@ def number(value: float | None) -> str:
     return f"{value:.2f}" if size >= 0.0995 else f"{value:.3g}"
 
 
+def brief(value: float | None) -> str:
+    """Like :func:`number`, without zeros at the end: 20 rather than 20.0."""
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def ms(value: float | None) -> str:
     """A time in ms with its unit."""
     return NONE if value is None else f"{number(value)} ms"
@@ -39,7 +45,7 @@ def percent(fraction: float | None) -> str:
 
 def per_s(value: float | None) -> str:
     """A rate with its unit."""
-    return NONE if value is None else f"{number(value)}/s"
+    return NONE if value is None else f"{brief(value)}/s"
 
 
 def mebibytes(value: float | None) -> str:
