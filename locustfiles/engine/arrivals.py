@@ -35,6 +35,8 @@ BLOCK = 16_384
 
 ROUNDING_S = 1e-9
 """An arrival this close to the end belongs to the next second: k/rate is rarely exact in binary."""
+ROUNDING = 1e-12
+"""Likewise for an arrival this close, in relation, to a change of the rate: sums of rate x time round too."""
 
 
 class Shape(Protocol):
@@ -79,8 +81,10 @@ class PiecewiseRate:
     def __post_init__(self) -> None:
         t = np.asarray(self.starts_s)
         r = np.asarray(self.rates_per_s)
-        if len(t) != len(r) or len(t) == 0 or t[0] != 0 or (np.diff(t) <= 0).any() or (r < 0).any():
-            raise ValueError("a rate needs ascending starts from 0 and rates that are not negative")
+        if len(t) != len(r) or len(t) == 0 or t[0] != 0 or not (np.diff(t) > 0).all():
+            raise ValueError("a rate needs ascending starts from 0, and a rate for each")
+        if not (np.isfinite(t).all() and np.isfinite(r).all() and (r >= 0).all()):
+            raise ValueError("starts and rates must be finite, and no rate negative")
         mean = (r[:-1] + r[1:]) / 2 if self.linear else r[:-1]
         u = np.concatenate([[0.0], np.cumsum(mean * np.diff(t))])
         object.__setattr__(self, "_u", tuple(float(x) for x in u))
@@ -111,16 +115,20 @@ class PiecewiseRate:
         return self._u[i] + dt * (self.rates_per_s[i] + slope * dt / 2)
 
     def inverse(self, u: Floats) -> Floats:
-        """Λ⁻¹(u); on a ramp the positive root of slope/2·dt² + r·dt = u − u_i, in its stable form."""
+        """Λ⁻¹(u); on a ramp the positive root of slope/2·dt² + r·dt = u - u_i, in its stable form.
+
+        Where the rate is 0 for a while, the arrival due there comes when it rises again, or never.
+        """
         knots = np.asarray(self._u)
-        i = np.clip(np.searchsorted(knots, u, side="right") - 1, 0, len(knots) - 1)
+        i = np.searchsorted(knots * (1 - ROUNDING), u, side="right") - 1
         r = np.asarray(self.rates_per_s)[i]
         slope = np.asarray([self._slope(k) for k in range(len(knots))])[i]
-        du = u - knots[i]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            root = np.sqrt(np.maximum(r * r + 2 * slope * du, 0))
+        du = np.maximum(u - knots[i], 0.0)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            root = np.sqrt(np.maximum(r * r + 2 * slope * du, 0.0))
             dt = np.where(slope == 0, du / r, 2 * du / (r + root))
-        return np.asarray(np.asarray(self.starts_s)[i] + np.where(du <= 0, 0.0, dt))
+        never = np.where(slope == 0, np.inf, 0.0)  # 0/0: no rate for ever, or the foot of a ramp
+        return np.asarray(np.asarray(self.starts_s)[i] + np.where(np.isnan(dt), never, dt))
 
 
 @dataclass(frozen=True)
@@ -128,12 +136,16 @@ class RecordedTimes:
     """Arrivals at the times of a recording: u = k is the k-th of `times_s` (n,), ascending, in seconds."""
 
     times_s: tuple[float, ...]
+    _times: Floats = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_times", np.asarray(self.times_s, dtype=np.float64))
 
     @property
     def peak_per_s(self) -> float:
         """The most arrivals in any one second of the recording."""
-        seconds = np.floor(np.asarray(self.times_s)).astype(np.int64)
-        return float(np.bincount(seconds).max()) if len(seconds) else 0.0
+        _, counts = np.unique(np.floor(self._times), return_counts=True)
+        return float(counts.max(initial=0))
 
     def rate(self, t: float) -> float:
         """Arrivals in the second that begins at t: a recording has no rate at an instant."""
@@ -141,12 +153,14 @@ class RecordedTimes:
 
     def integral(self, t: float) -> float:
         """The recorded arrivals before t."""
-        return float(np.searchsorted(self.times_s, t, side="left"))
+        return float(np.searchsorted(self._times, t, side="left"))
 
     def inverse(self, u: Floats) -> Floats:
         """The recorded time of arrival u (rounded down); inf after the last."""
-        padded = np.append(np.asarray(self.times_s, dtype=np.float64), np.inf)
-        return padded[np.minimum(u.astype(np.int64), len(self.times_s))]
+        k = u.astype(np.int64)
+        times = np.full(len(k), np.inf)
+        times[k < len(self._times)] = self._times[k[k < len(self._times)]]
+        return times
 
 
 def constant(rate_per_s: float) -> PiecewiseRate:
@@ -179,20 +193,23 @@ def replay(path: Path) -> RecordedTimes:
     finite, not ascending, negative or missing.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(number, row[0]) for number, row in enumerate(csv.reader(file), 1) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read the replay file {path}: {error}") from error
-    if rows and not _is_number(rows[0][1]):
+        with path.open(newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets begin with a BOM
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row[0]) for row in reader if row]
+    except OSError as error:
+        raise ValueError(f"cannot read the replay file {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"the replay file {path} is not a CSV in UTF-8: {error}") from error
+    if rows and _number(rows[0][1]) is None:
         rows = rows[1:]
     times: list[float] = []
-    for number, text in rows:
-        if not _is_number(text):
-            raise ValueError(f"{path}, line {number}: {text!r} is not a time in seconds, such as 1.25")
-        time = float(text)
+    for line, text in rows:
+        time = _number(text)
+        if time is None or not math.isfinite(time):
+            raise ValueError(f"{path}, line {line}: {text!r} is not a time in seconds, such as 1.25")
         if time < (times[-1] if times else 0.0):
             raise ValueError(
-                f"{path}, line {number}: {text} comes after {times[-1] if times else 0}: "
+                f"{path}, line {line}: {text} comes after {times[-1] if times else 0}: "
                 "sort the times and let them start at 0 or later"
             )
         times.append(time)
@@ -201,11 +218,11 @@ def replay(path: Path) -> RecordedTimes:
     return RecordedTimes(tuple(times))
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        return math.isfinite(float(text))
+        return float(text)
     except ValueError:
-        return False
+        return None
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,14 @@ class Generator:
             if done:
                 self._stopped = True
                 return
-            gevent.sleep(min(FILL_INTERVAL_S, max(0.0, next_report - self._clock())))
+            gevent.sleep(min(FILL_INTERVAL_S, max(0.0, min(next_report, self._next_edge()) - self._clock())))
+
+    def _next_edge(self) -> float:
+        """When closed load next begins or ends; arrivals need no such help."""
+        if self._deal is None or not self._deal.plan.closed:
+            return math.inf
+        edges = (-self._deal.plan.warmup_s, 0.0, self._deal.end_s)
+        return self._start + min((edge for edge in edges if edge > self._now_s()), default=math.inf)
 
     def _next_report(self, now: float) -> float:
         """Every second, and the workers of one machine not all at the same instant."""
@@ -213,10 +220,11 @@ class Generator:
         now_s = self._now_s()
         if now_s >= deal.end_s:
             self._dispatcher.end_loop()
-        elif now_s >= 0 and self._filled_s < math.inf:
-            self._filled_s = math.inf
-            self._dispatcher.planned = self._reported_planned = 0
-            self._dispatcher.loop(deal.share_of(deal.plan.limit))
+        elif now_s >= 0:
+            if self._filled_s < math.inf:
+                self._filled_s = math.inf
+                self._dispatcher.planned = self._reported_planned = 0
+                self._dispatcher.loop(deal.share_of(deal.plan.limit))
         elif now_s >= -deal.plan.warmup_s and not self._dispatcher.looping:
             self._dispatcher.loop(math.inf)
 

@@ -1,0 +1,255 @@
+"""Real Locust processes against a real server of known latency."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+
+from conftest import Locusts, free_port
+
+pytestmark = pytest.mark.e2e
+
+PLAIN_LOCUST = """
+from locust import FastHttpUser, constant_throughput, task
+
+class PlainUser(FastHttpUser):
+    wait_time = constant_throughput(10)
+
+    @task
+    def predict(self):
+        self.client.post("/predict", data=b"x" * 9000)
+"""
+
+OWN_LOCUSTFILE = """
+from locust import FastHttpUser, task
+from locustfiles.engine import ArrivalUser
+
+class MyUser(ArrivalUser, FastHttpUser):
+    @task
+    def predict(self):
+        self.client.post("/predict", data=b"x" * 9000)
+"""
+
+
+def when_recorded(locusts: Locusts, seconds: int) -> None:
+    """Wait until the record shows that load was sent for `seconds`."""
+    deadline = time.monotonic() + 60
+    path = locusts.record / "latency.hlog"
+    while time.monotonic() < deadline:
+        if path.exists() and f"Tag=latency,{seconds}.000" in path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no load for {seconds} s: {locusts.log()}")
+
+
+def freeze(server: Any, for_s: float) -> None:
+    server.stop()
+    time.sleep(for_s)
+    server.resume()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestAFrozenServerShows:
+    """2 s of 20 s at 100/s: an arrival t after the freeze began waits 2 - t seconds.
+
+    200 of 2,000 arrivals fall into it, evenly: the share slower than x is (2 - x) * 100 / 2000 for x in
+    [0, 2], so the quantile q is at x = 2 - 20 (1 - q): p95 = 1.0 s and p99 = 1.8 s, plus a few ms of service.
+    """
+
+    def test_in_the_percentiles_of_the_summary(self, steady_server: Any, locusts: Locusts) -> None:
+        server = steady_server()
+        arguments = ("--shape", "constant", "--rate", "100", "--run-time", "20s", "--payload", "small")
+        process = locusts.start(
+            "--headless", "--host", server.url, "--record", str(locusts.record), "--processes", "2", *arguments
+        )
+        when_recorded(locusts, 5)
+        freeze(server, 2.0)
+        assert process.wait(60) == 0, locusts.log()
+        latency = locusts.summary()["latency_ms"]
+        assert latency["p95"] == pytest.approx(1005, rel=0.05)
+        assert latency["p99"] == pytest.approx(1805, rel=0.05)
+
+    def test_while_plain_locust_hides_it(self, steady_server: Any, locusts: Locusts, tmp_path: Path) -> None:
+        server = steady_server()
+        plain = tmp_path / "plain.py"
+        plain.write_text(PLAIN_LOCUST)
+        process = locusts.start(
+            *("--headless", "--host", server.url, "--users", "10", "--spawn-rate", "10", "--run-time", "20s"),
+            *("--csv", str(tmp_path / "plain")),
+            locustfile=plain,
+        )
+        time.sleep(7)
+        freeze(server, 2.0)
+        process.wait(60)
+        total = rows(tmp_path / "plain_stats.csv")[-1]
+        assert int(total["95%"]) < 100
+        assert int(total["99%"]) < 1000
+
+
+class TestEveryPlannedArrivalIsAccountedFor:
+    def test_all_complete_against_a_fast_server(self, steady_server: Any, locusts: Locusts) -> None:
+        summary = locusts.run(
+            steady_server(), "--shape", "constant", "--rate", "200", "--run-time", "10s", "--payload", "small"
+        )
+        assert summary["counts"] == {"planned": 2000, "sent": 2000, "completed": 2000, "failed": 0, "dropped": 0}
+
+    def test_those_that_find_every_user_busy_are_dropped_and_fail(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
+        summary = locusts.run(
+            *(steady_server("--delay", "0.5"), "--rate", "20", "--run-time", "5s", "--users", "5"), expect=1
+        )
+        # 5 users at 0.5 s each carry 10 of the 20 arrivals a second.
+        assert summary["counts"]["planned"] == 100
+        assert summary["counts"]["dropped"] == pytest.approx(50, abs=5)
+        assert summary["saturated"]
+        total = rows(locusts.record / "stats.csv")[-1]
+        assert int(total["Request Count"]) == 100
+        assert int(total["Failure Count"]) == summary["counts"]["dropped"]
+
+    def test_poisson_step_and_spike_send_their_whole_plan(self, steady_server: Any, locusts: Locusts) -> None:
+        summary = locusts.run(
+            *(steady_server(), "--shape", "spike", "--rate", "20", "--peak-rate", "200"),
+            *("--spike-at", "2s", "--spike-for", "1s", "--run-time", "5s", "--gaps", "even"),
+        )
+        assert summary["counts"]["completed"] == 4 * 20 + 200
+
+    def test_a_number_of_arrivals_ends_the_run(self, steady_server: Any, locusts: Locusts) -> None:
+        summary = locusts.run(steady_server(), "--rate", "100", "--arrivals", "150")
+        assert summary["counts"]["completed"] == 150
+
+    def test_a_closed_run_makes_just_as_many_calls_as_asked(self, steady_server: Any, locusts: Locusts) -> None:
+        summary = locusts.run(steady_server(), "--shape", "closed", "--users", "3", "--arrivals", "100")
+        assert summary["counts"]["completed"] == 100
+        assert summary["model"] == "closed"
+
+    def test_the_warmup_is_left_out_of_every_record(self, steady_server: Any, locusts: Locusts) -> None:
+        summary = locusts.run(
+            steady_server(), "--rate", "50", "--run-time", "3s", "--warmup", "2s", "--payload", "small"
+        )
+        assert summary["counts"]["planned"] == 150
+        assert int(rows(locusts.record / "stats.csv")[-1]["Request Count"]) == 150
+        assert sum(int(row["planned"]) for row in rows(locusts.record / "generator.csv")) == 150
+
+
+class TestARecordCanBeReadByOthers:
+    def test_the_interval_log_holds_each_request_once_per_tag(self, steady_server: Any, locusts: Locusts) -> None:
+        summary = locusts.run(steady_server(), "--rate", "100", "--run-time", "3s", "--processes", "2")
+        for tag in ("latency", "service", "lag"):
+            merged = HdrHistogram(1, 60_000_000, 3)
+            reader = HistogramLogReader(str(locusts.record / "latency.hlog"), HdrHistogram(1, 60_000_000, 3))
+            while (interval := reader.get_next_interval_histogram()) is not None:
+                if interval.tag == tag:
+                    merged.add(interval)
+            assert merged.get_total_count() == 300
+            p99_ms = merged.get_value_at_percentile(99) / 1000
+            assert p99_ms == pytest.approx(summary[f"{tag}_ms"]["p99"], rel=0.002)
+
+    def test_a_second_run_does_not_overwrite_the_first(self, steady_server: Any, locusts: Locusts) -> None:
+        server = steady_server()
+        for _ in range(2):
+            locusts.run(server, "--rate", "50", "--arrivals", "10")
+        assert (locusts.folder / "record-2" / "summary.json").exists()
+
+
+class TestAnybodysLocustfile:
+    def test_is_paced_by_deriving_from_one_class(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_LOCUSTFILE)
+        summary = locusts.run(steady_server(), "--rate", "100", "--run-time", "3s", locustfile=own)
+        assert summary["counts"]["completed"] == 300
+
+
+class TestFailures:
+    def test_of_the_server_are_named_and_end_the_run_with_1(self, steady_server: Any, locusts: Locusts) -> None:
+        server = steady_server()
+        timer = threading.Timer(5.0, server.process.kill)
+        timer.start()
+        summary = locusts.run(server, "--rate", "50", "--run-time", "6s", "--payload", "small", expect=1)
+        timer.join()
+        assert summary["failures"].keys() & {"connection refused", "connection closed before an answer"}
+
+    def test_of_the_user_to_start_the_server_end_with_3(self, locusts: Locusts) -> None:
+        process = locusts.start("--headless", "--host", f"http://127.0.0.1:{free_port()}", "--rate", "10")
+        assert process.wait(30) == 3, locusts.log()
+        assert "is not reachable (connection refused): start the server or correct --host" in locusts.log()
+
+    def test_bad_options_end_with_2_and_a_sentence(self, locusts: Locusts) -> None:
+        process = locusts.start("--headless", "--rate", "-5")
+        assert process.wait(30) == 2
+        assert "'-5' is not an arrival rate" in locusts.log()
+
+
+class TestWorkersComeAndGo:
+    RATE = 400
+
+    def start(self, locusts: Locusts, url: str, workers: int, run_time_s: int) -> list[Any]:
+        port = str(free_port())
+        master = locusts.start(
+            *("--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
+            *("--expect-workers", str(workers), "--host", url, "--record", str(locusts.record)),
+            *("--rate", str(self.RATE), "--run-time", f"{run_time_s}s", "--payload", "small", "--users", "400"),
+        )
+        return [master] + [
+            locusts.start("--worker", "--master-host", "127.0.0.1", "--master-port", port) for _ in range(workers)
+        ]
+
+    def test_the_others_carry_the_share_of_one_killed_and_one_stopped(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
+        server = steady_server()
+        master, killed, stopped, *_ = self.start(locusts, server.url, workers=4, run_time_s=16)
+        when_recorded(locusts, 2)
+        killed_at = time.time()
+        os.killpg(killed.pid, signal.SIGKILL)
+        when_recorded(locusts, 7)
+        os.killpg(stopped.pid, signal.SIGSTOP)
+        assert master.wait(60) == 1, locusts.log()
+        summary = locusts.summary()
+        assert summary["counts"]["planned"] == 16 * self.RATE
+        assert len(summary["lost_workers"]) == 2
+        # A report covers up to a second: four seconds after the kill, every second is whole again.
+        sent: dict[int, int] = {}
+        for row in rows(locusts.record / "generator.csv"):
+            second = int(float(row["time"]) - killed_at)
+            sent[second] = sent.get(second, 0) + int(row["planned"])
+        assert sent[4] == pytest.approx(self.RATE, rel=0.1)
+        assert summary["verdict"] != "valid"
+        assert any("was lost at" in reason for reason in summary["reasons"])
+
+    def test_workers_end_when_their_master_is_killed(self, steady_server: Any, locusts: Locusts) -> None:
+        server = steady_server()
+        master, *workers = self.start(locusts, server.url, workers=2, run_time_s=60)
+        when_recorded(locusts, 2)
+        os.killpg(master.pid, signal.SIGKILL)
+        for worker in workers:
+            worker.wait(20)
+        assert "Tag=lag" in (locusts.record / "latency.hlog").read_text()
+
+    def test_ctrl_c_finishes_the_record(self, steady_server: Any, locusts: Locusts) -> None:
+        server = steady_server()
+        process = locusts.start(
+            *("--headless", "--host", server.url, "--record", str(locusts.record), "--processes", "2"),
+            *("--rate", "50", "--run-time", "60s", "--payload", "small"),
+        )
+        when_recorded(locusts, 2)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+        summary = locusts.summary()
+        assert summary["counts"]["completed"] >= 100
+        assert "the run was stopped before its planned end" in summary["reasons"]
