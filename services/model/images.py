@@ -66,7 +66,12 @@ PHOTOGRAPHS = (
     Photograph("skimage", "data/retina.jpg", 1411, "large", "CC0 (Häggström, WikiJournal of Medicine)"),
 )
 # Class of the generated picture, its size and its payload class.
-GENERATED = ((11, 256, 192, "small"), (24, 800, 600, "medium"), (37, 1600, 1200, "large"), (42, 1920, 1080, "large"))
+GENERATED = (
+    (11, 256, 192, "small"),
+    (24, 800, 600, "medium"),
+    (37, 1600, 1200, "large"),
+    (42, 1920, 1080, "large"),
+)
 
 
 def shipped() -> Iterator[Picture]:
@@ -103,7 +108,8 @@ def own(folder: Path) -> list[Picture]:
             bad.append(f"{path.name}: {error}")
             continue
         name = path.stem if path.suffix.lower() in (".jpg", ".jpeg") else path.name
-        pictures.append(Picture(name, f"--images, {path.name}", "the user's own", _payload_of(len(jpeg)), [jpeg]))
+        payload = _payload_of(len(jpeg))
+        pictures.append(Picture(name, f"--images, {path.name}", "the user's own", payload, [jpeg]))
     if bad:
         raise BadImages("\n".join([f"{folder} holds files that cannot be used; mend or remove them:", *bad]))
     return pictures
@@ -180,7 +186,8 @@ def scene(kind: int, sample: int, width: int, height: int) -> Array:
         picture += mask * (colour - picture) * style.uniform(0.5, 1)
     picture *= jitter.uniform(0.9, 1.1)
     picture += jitter.normal(0, 0.02, picture.shape).astype(np.float32)
-    return (picture.clip(0, 1) * 255).astype(np.uint8)
+    result: Array = (picture.clip(0, 1) * 255).astype(np.uint8)
+    return result
 
 
 def _wave(rng: np.random.Generator, x: Array, y: Array) -> Array:
@@ -188,9 +195,10 @@ def _wave(rng: np.random.Generator, x: Array, y: Array) -> Array:
     angle, frequency = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(2), np.log(50)))
     along = np.cos(angle) * x + np.sin(angle) * y
     across = np.cos(angle) * y - np.sin(angle) * x
-    wave = np.sin(frequency * along + rng.uniform(0, 6)) * np.cos(frequency * across * rng.choice([0, 0.5, 1]))
-    result: Array = 0.5 + 0.5 * wave * rng.uniform(0.2, 1)
-    return result.astype(np.float32)
+    wave = np.sin(frequency * along + rng.uniform(0, 6))
+    wave *= np.cos(frequency * across * rng.choice([0, 0.5, 1]))
+    result: Array = (0.5 + 0.5 * wave * rng.uniform(0.2, 1)).astype(np.float32)
+    return result
 
 
 def _shape(rng: np.random.Generator, x: Array, y: Array) -> Array:
@@ -198,6 +206,8 @@ def _shape(rng: np.random.Generator, x: Array, y: Array) -> Array:
     cx, cy = rng.uniform(-0.7, 0.7, 2)
     rx, ry = rng.uniform(0.1, 0.6, 2)
     u, v = (x - cx) / rx, (y - cy) / ry
-    distance = [np.hypot(u, v), np.maximum(abs(u), abs(v)), abs(np.hypot(u, v) - 0.7) + 0.6][rng.integers(3)]
-    result: Array = ((1 - distance) * rng.uniform(5, 20)).clip(0, 1)
-    return result.astype(np.float32)
+    distance: Array = [np.hypot(u, v), np.maximum(abs(u), abs(v)), abs(np.hypot(u, v) - 0.7) + 0.6][
+        rng.integers(3)
+    ]
+    result: Array = ((1 - distance) * rng.uniform(5, 20)).clip(0, 1).astype(np.float32)
+    return result

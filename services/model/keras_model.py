@@ -36,7 +36,8 @@ class _Served(tf.Module):  # type: ignore[misc]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])  # type: ignore[untyped-decorator]
     def serving_jpeg(self, image_bytes: Any) -> dict[str, Any]:
-        return self.serve(tf.map_fn(_decode, image_bytes, fn_output_signature=tf.float32))
+        answer: dict[str, Any] = self.serve(tf.map_fn(_decode, image_bytes, fn_output_signature=tf.float32))
+        return answer
 
 
 def _decode(jpeg: Any) -> Any:

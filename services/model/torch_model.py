@@ -18,7 +18,15 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 
 CLASSES = 1000
 # Per group of blocks: expansion, channels out, blocks, stride of the first (table 2 of the paper).
-GROUPS = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+GROUPS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 class ConvBN(nn.Module):
