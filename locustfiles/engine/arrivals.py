@@ -124,7 +124,7 @@ class PiecewiseRate:
         r = np.asarray(self.rates_per_s)[i]
         slope = np.asarray([self._slope(k) for k in range(len(knots))])[i]
         du = np.maximum(u - knots[i], 0.0)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             root = np.sqrt(np.maximum(r * r + 2 * slope * du, 0.0))
             dt = np.where(slope == 0, du / r, 2 * du / (r + root))
         never = np.where(slope == 0, np.inf, 0.0)  # 0/0: no rate for ever, or the foot of a ramp

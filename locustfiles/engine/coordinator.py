@@ -413,7 +413,10 @@ class _Test:
         return max((w.plan_s for w in self.workers.values()), default=0.0)
 
     def _backlog_grew(self) -> bool:
-        """Whether requests in flight at the end are far more than rate x latency asks for (Little's law)."""
+        """Whether requests in flight at the end are far more than rate x latency asks for (Little's law).
+
+        Half a second of arrivals at least: less is a moment's hiccup, not a server that falls behind.
+        """
         seconds = sorted(self.median_by_second)
         if len(seconds) < 4 or self.plan.closed or not self.in_flight_by_second:
             return False
@@ -422,7 +425,7 @@ class _Test:
         last = max((s for s in self.in_flight_by_second if s < end_s), default=0)
         rate = self.plan.arrivals().shape.rate(max(0.0, last - self.origin_s))
         in_flight = self.in_flight_by_second.get(last, 0)
-        return in_flight > 10 and in_flight > 3 * rate * calm_s
+        return in_flight > max(10, 0.5 * rate, 3 * rate * calm_s)
 
     def summary(self, environment: Environment) -> dict[str, Any]:
         """What summary.json holds."""

@@ -1,7 +1,7 @@
 """Fills Locust's own statistics from increments, so that its web UI, console, CSVs and exit code stay right.
 
 Locust's statistics take one request at a time, with response times rounded to two digits.  Here a second's
-worth of requests goes in at once, with three digits.
+worth of requests goes in at once, in steps of 1 %.
 """
 
 from __future__ import annotations

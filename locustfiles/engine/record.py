@@ -41,7 +41,7 @@ class LocustCsv(StatsCSVFileWriter):
     FILES = ("stats.csv", "stats_history.csv", "failures.csv", "exceptions.csv")
 
     def __init__(self, environment: Environment, folder: Path) -> None:
-        super().__init__(environment, PERCENTILES_TO_REPORT, f"{folder}{os.sep}", full_history=True)
+        super().__init__(environment, PERCENTILES_TO_REPORT, f"{folder}{os.sep}")
         for name in self.FILES:  # the open files keep their new names
             (folder / f"_{name}").rename(folder / name)
         self.stats_history_csv_writer.writerow(self.stats_history_csv_columns)

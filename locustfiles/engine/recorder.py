@@ -76,9 +76,9 @@ class NameIncrement:
         self.bytes += float(lengths.sum())
 
     def times_ms(self) -> dict[float, int]:
-        """Counts by response time in ms, rounded to three digits: Locust's table of response times."""
+        """Counts by response time in ms: Locust's table of response times."""
         values, counts = self.latency.buckets()
-        times, where = np.unique(three_digits(values / 1000), return_inverse=True)
+        times, where = np.unique(to_percent_steps(values / 1000), return_inverse=True)
         return dict(zip(times.tolist(), np.bincount(where, counts).astype(np.int64).tolist(), strict=True))
 
 
@@ -124,10 +124,15 @@ class Increment:
         )
 
 
-def three_digits(values: Floats) -> Floats:
-    """Values rounded to 3 significant digits, so that Locust's table of response times stays small."""
-    magnitude = 10.0 ** (2 - np.floor(np.log10(np.maximum(values, 1e-3))))
-    return np.asarray(np.round(values * magnitude) / magnitude)
+def to_percent_steps(values: Floats) -> Floats:
+    """Positive values rounded to steps of 1 %, so that Locust's table of response times stays small.
+
+    Locust walks that table for each percentile that it shows: thousands of entries would cost it, and a
+    single process makes load too, tens of milliseconds a second.
+    """
+    stepped = np.exp(np.round(np.log(np.maximum(values, 1e-3)) / 0.01) * 0.01)
+    magnitude = 10.0 ** (2 - np.floor(np.log10(stepped)))
+    return np.asarray(np.round(stepped * magnitude) / magnitude)
 
 
 class Recorder:
