@@ -2,8 +2,8 @@
 
     python steady_server.py [--delay 0.001] [--port 0]
 
-Prints its port.  The delay may change over time: `--delay 0.001 --then 0.05 --after 10` answers in 50 ms
-from the tenth second after the first request on.
+Prints its port.  `--then 0.05 --after 10` answers in 50 ms from the tenth second after the first request
+on; `--stall-for 0.5 --stall-every 5` stands still for half a second in every five.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import time
 
 ANSWER = {"predictions": [{"class_id": i, "class_name": "none", "confidence": 0.2} for i in range(5)]}
 BODY = json.dumps(ANSWER).encode()
@@ -52,11 +53,19 @@ class Connection(asyncio.Protocol):
         options = self._options
         if options.first is None:
             options.first = now
+            if options.stall_for:
+                asyncio.get_running_loop().call_later(options.stall_every / 2, stall, options)
         return float(options.delay if now - options.first < options.after else options.then)
 
     def _answer(self) -> None:
         if not self._transport.is_closing():
             self._transport.write(RESPONSE)
+
+
+def stall(options: argparse.Namespace) -> None:
+    """Block the loop: nothing is read or answered meanwhile."""
+    asyncio.get_running_loop().call_later(options.stall_every, stall, options)
+    time.sleep(options.stall_for)
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -72,4 +81,6 @@ if __name__ == "__main__":
     parser.add_argument("--delay", type=float, default=0.001)
     parser.add_argument("--then", type=float, default=0.001)
     parser.add_argument("--after", type=float, default=float("inf"))
+    parser.add_argument("--stall-for", type=float, default=0.0)
+    parser.add_argument("--stall-every", type=float, default=5.0)
     asyncio.run(serve(argparse.Namespace(**vars(parser.parse_args()), first=None)))
