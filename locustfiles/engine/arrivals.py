@@ -38,6 +38,9 @@ ROUNDING_S = 1e-9
 ROUNDING = 1e-12
 """Likewise for an arrival this close, in relation, to a change of the rate: sums of rate x time round too."""
 
+EPOCH_S = 1e9
+"""A recording that begins later than this holds seconds (or milliseconds) since 1970: this is 2001."""
+
 
 class Shape(Protocol):
     """An arrival rate over plan time."""
@@ -215,6 +218,11 @@ def replay(path: Path) -> RecordedTimes:
         times.append(time)
     if not times:
         raise ValueError(f"{path} holds no times: give one time in seconds a line")
+    if times[0] >= EPOCH_S:
+        raise ValueError(
+            f"{path} begins at {times[0]:.0f} s, which looks like a date: times count from the start of the "
+            "run, so subtract the first from all"
+        )
     return RecordedTimes(tuple(times))
 
 

@@ -12,7 +12,7 @@ import math
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from locustfiles.engine.arrivals import Arrivals, Shape
 
 SHAPES = ("constant", "step", "spike", "poisson", "ramp", "replay", "closed")
 MAX_DEFAULT_USERS = 10_000
+MAX_RATE_PER_S = 10_000_000
+"""More than a hundred workers can send: beyond it there is a slip of the keyboard."""
+MAX_COUNT = 2**63 - 1
+"""The largest whole number that fits into a message to a worker."""
+MAX_LEVELS = 1000
 _SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?")
 
 
@@ -29,20 +34,23 @@ def seconds(text: str) -> float:
 
     Raises ValueError when it is none.
     """
-    text = text.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)ms", text):
-        return float(match[1]) / 1000
-    match = _SPAN.fullmatch(text)
-    if not text or not match:
+    span = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", span):
+        value = float(span)
+    elif match := re.fullmatch(r"(\d+(?:\.\d+)?)ms", span):
+        value = float(match[1]) / 1000
+    elif span and (match := _SPAN.fullmatch(span)):
+        hours, minutes, secs = (float(part or 0) for part in match.groups())
+        value = hours * 3600 + minutes * 60 + secs
+    else:
+        value = math.inf
+    if not math.isfinite(value):
         raise ValueError(f"{text!r} is not a time span: write 20, 1.5s, 2m or 1h20m")
-    hours, minutes, secs = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + secs
+    return value
 
 
 def rate(text: str) -> float:
-    """An arrival rate per second, not negative and finite; `50` and `50/s` are the same.
+    """An arrival rate per second, from 0 to `MAX_RATE_PER_S`; `50` and `50/s` are the same.
 
     Raises ValueError when it is none.
     """
@@ -50,16 +58,20 @@ def rate(text: str) -> float:
         value = float(text.strip().removesuffix("/s"))
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{text!r} is not an arrival rate: write a number of arrivals per second, such as 50")
+    if not 0 <= value <= MAX_RATE_PER_S:
+        raise ValueError(
+            f"{text!r} is not an arrival rate: write a number of arrivals per second, such as 50 "
+            f"(at most {MAX_RATE_PER_S:,})"
+        )
     return value
 
 
 def count(text: str) -> int:
-    """A whole number, at least 0; raises ValueError when it is none."""
-    if not re.fullmatch(r"\d+", text.strip()):
-        raise ValueError(f"{text!r} is not a whole number: write for example 1000")
-    return int(text)
+    """A whole number from 0 to `MAX_COUNT`; raises ValueError when it is none."""
+    digits = text.strip()
+    if not re.fullmatch(r"\d{1,19}", digits) or int(digits) > MAX_COUNT:
+        raise ValueError(f"{text!r} is not a whole number that fits 63 bits: write for example 1000")
+    return int(digits)
 
 
 def share(text: str) -> float:
@@ -116,17 +128,23 @@ class Option:
 OPTIONS = (
     Option("--shape", "constant", one_of(*SHAPES), "How the arrival rate goes over time", SHAPES),
     Option(
-        "--gaps", "even", one_of("even", "poisson"), "Spread of arrivals: evenly, or at random", ("even", "poisson")
+        "--gaps",
+        "even",
+        one_of("even", "poisson"),
+        "Spread of arrivals: evenly, or at random",
+        ("even", "poisson"),
     ),
     Option("--rate", "10", rate, "Arrivals per second (where step, spike and ramp start)"),
-    Option("--peak-rate", "", rate, "Arrivals per second at the top of step, spike and ramp (default: 5 x --rate)"),
+    Option("--peak-rate", "", rate, "Arrivals per second at the top of step, spike and ramp (5 x --rate)"),
     Option("--steps", "", str, "Levels of --shape step: 1:10s,5:10s,20:10s, or 1,5,20, or how many"),
     Option("--spike-at", "10s", seconds, "When the spike begins"),
     Option("--spike-for", "5s", seconds, "How long the spike lasts"),
     Option("--replay", "", str, "CSV with arrival times in seconds, for --shape replay"),
     Option("--seed", "1", count, "Seed of random gaps and payloads: same seed, same arrivals"),
     Option("--arrivals", "", count, "End after this many arrivals"),
-    Option("--warmup", "0s", seconds, "Load at the first rate before the clock starts, kept out of every record"),
+    Option(
+        "--warmup", "0s", seconds, "Load at the first rate before the clock starts, kept out of the record"
+    ),
     Option(
         "--payload",
         "mix",
@@ -141,7 +159,12 @@ OPTIONS = (
         "What makes an answer right: the stored top-5, or HTTP status 2xx",
         ("parity", "status"),
     ),
-    Option("--check-share", "auto", share, "Share of answers checked for parity (auto: all up to 200/s, then 200/s)"),
+    Option(
+        "--check-share",
+        "auto",
+        share,
+        "Share of answers checked for parity, 0 to 1 (auto: all up to 200/s, then 200/s)",
+    ),
     Option("--request-timeout", "30s", seconds, "A request without a whole answer by then has failed"),
     Option("--record", "", str, "Folder for the trial's record (latency.hlog, summary.json, CSVs)"),
 )
@@ -154,22 +177,31 @@ def _levels(text: str, first: float, peak: float, run_time_s: float) -> tuple[tu
     """
     text = text.strip() or "5"
     if re.fullmatch(r"\d+", text):
-        n = int(text)
-        if n < 2:
-            raise ValueError("--steps needs at least two levels, such as --steps 5 or --steps 1,5,20")
+        n = int(text[:9])
+        if not 2 <= n <= MAX_LEVELS:
+            raise ValueError(
+                f"--steps {text}: write 2 to {MAX_LEVELS} levels, such as --steps 5 or --steps 1,5,20"
+            )
         items = [f"{first + (peak - first) * i / (n - 1)}" for i in range(n)]
     else:
-        items = [item for item in text.split(",") if item.strip()]
+        items = text.split(",")
     length = run_time_s / len(items) if math.isfinite(run_time_s) else 10.0
     levels = []
+    starts_s = 0.0
     for item in items:
-        level, _, span = item.partition(":")
+        level, colon, span = item.partition(":")
         try:
-            levels.append((rate(level), seconds(span) if span else length))
+            levels.append((rate(level), seconds(span) if colon else length))
         except ValueError as error:
             raise ValueError(f"--steps: {error}; a level is RATE or RATE:SPAN, such as 5:10s") from error
-    if any(span <= 0 for _, span in levels):
-        raise ValueError("--steps: every level must last longer than 0 s, such as 5:10s")
+        if levels[-1][1] <= 0:
+            raise ValueError("--steps: every level must last longer than 0 s, such as 5:10s")
+        if starts_s >= run_time_s:
+            raise ValueError(
+                f"the step {item.strip()} at {starts_s:g} s comes after the end at {run_time_s:g} s: "
+                "write shorter --steps or a longer --run-time"
+            )
+        starts_s += levels[-1][1]
     return tuple(levels)
 
 
@@ -241,8 +273,21 @@ class LoadPlan:
             raise ValueError("--request-timeout must be longer than 0 s: write for example 30s")
         if self.limit == 0:
             raise ValueError("--arrivals 0 would send nothing: write 1 or more")
-        if not self.closed and self.arrivals().shape.peak_per_s <= 0:
-            raise ValueError("--rate 0 would send nothing: write a rate above 0, such as --rate 10")
+        if not self.closed:
+            self._refuse_to_send_nothing()
+
+    def _refuse_to_send_nothing(self) -> None:
+        if self._shape().peak_per_s <= 0:
+            flag = {"step": "--steps 1,5,20", "spike": "--peak-rate 50", "ramp": "--peak-rate 50"}
+            raise ValueError(
+                f"this --shape {self.shape} would send nothing: write a rate above 0, "
+                f"such as {flag.get(self.shape, '--rate 10')}"
+            )
+        if next(iter(self.arrivals().blocks()), None) is None:
+            raise ValueError(
+                f"no arrival comes before the end at {self.run_time_s:g} s: "
+                "write a longer --run-time or a higher rate"
+            )
 
     @property
     def closed(self) -> bool:
@@ -268,18 +313,23 @@ class LoadPlan:
         return Arrivals(self._shape(), poisson, self.seed, self.run_time_s, self.limit)
 
     def warmup(self) -> Arrivals:
-        """The arrivals of the warm-up, on a time axis of their own that ends at `warmup_s`."""
-        return Arrivals(arrivals.constant(self._shape().rate(0.0)), end_s=self.warmup_s)
+        """The arrivals of the warm-up, on a time axis of their own that ends at `warmup_s`.
+
+        A plan that begins with nothing is warmed up at its mean rate, or its peak when it has no end.
+        """
+        shape, end_s = self._shape(), self.run_time_s
+        mean = shape.integral(end_s) / end_s if math.isfinite(end_s) else shape.peak_per_s
+        return Arrivals(arrivals.constant(shape.rate(0.0) or mean), end_s=self.warmup_s)
 
     def default_users(self) -> int:
         """In-flight cap when the user gives none: enough for 10 s of the peak rate, at most 10,000."""
         if self.closed:
             return 1
-        return max(1, min(MAX_DEFAULT_USERS, math.ceil(10 * self.arrivals().shape.peak_per_s)))
+        return max(1, min(MAX_DEFAULT_USERS, math.ceil(10 * self._shape().peak_per_s)))
 
     def to_message(self) -> dict[str, Any]:
         """The plan as plain values, for a message to a worker or for JSON; infinities become None."""
-        return {key: None if _infinite(value) else value for key, value in asdict(self).items()}
+        return {key: None if _infinite(value) else value for key, value in vars(self).items()}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> LoadPlan:
