@@ -25,6 +25,8 @@ from services.model.torch_model import CLASSES, MobileNetV2, fold, to_weights
 Array = np.ndarray[Any, Any]
 Say = Callable[[str], None]
 
+# Sums in another order round differently: with a number of threads of our own, cores make no difference.
+THREADS = 2
 BATCH = 50
 # Within-class scatter is estimated from further samples of the first classes only: it is shared by all.
 SCATTER_CLASSES, SCATTER_SAMPLES = 200, (1, 2)
@@ -83,6 +85,7 @@ def imagenet(say: Say) -> Sourced:
 
 def synthetic(say: Say, seed: int = 1) -> Sourced:
     """Make weights without data: random filters, calibrated batch norms, a closed-form head."""
+    torch.set_num_threads(THREADS)
     net = MobileNetV2().eval()
     _draw_filters(net, torch.Generator().manual_seed(seed))
     _calibrate(net)
@@ -124,28 +127,28 @@ def _fit_head(net: MobileNetV2, say: Say) -> None:
     means = _features(folded, [(kind, 0) for kind in range(CLASSES)], say, "class means")
     samples = list(product(range(SCATTER_CLASSES), SCATTER_SAMPLES))
     further = _features(folded, samples, say, "scatter within classes")
-    scatter = further - np.repeat(means[:SCATTER_CLASSES], len(SCATTER_SAMPLES), axis=0)
+    scatter = further - means[:SCATTER_CLASSES].repeat_interleave(len(SCATTER_SAMPLES), 0)
     covariance = scatter.T @ scatter / len(scatter)
-    covariance += np.eye(len(covariance)) * SHRINKAGE * covariance.trace() / len(covariance)
-    centre = means.mean(0)
-    kernel = np.linalg.solve(covariance, (means - centre).T)
-    bias = -0.5 * np.einsum("kd,dk->k", means - centre, kernel) - centre @ kernel
-    best = np.sort(further @ kernel + bias, axis=1)
-    scale = MEDIAN_LEAD / np.median(best[:, -1] - best[:, -2])
+    covariance.diagonal().add_(SHRINKAGE * covariance.trace() / len(covariance))
+    centred = means - means.mean(0)
+    kernel = torch.linalg.solve(covariance, centred.T)
+    bias = -0.5 * (centred.T * kernel).sum(0) - means.mean(0) @ kernel
+    best = (further @ kernel + bias).topk(2).values
+    scale = MEDIAN_LEAD / (best[:, 0] - best[:, 1]).median()
     with torch.no_grad():
-        net.predictions.weight.copy_(torch.from_numpy(kernel.T * scale))
-        net.predictions.bias.copy_(torch.from_numpy(bias * scale))
+        net.predictions.weight.copy_(kernel.T * scale)
+        net.predictions.bias.copy_(bias * scale)
 
 
 @torch.inference_mode()
-def _features(net: MobileNetV2, samples: list[tuple[int, int]], say: Say, what: str) -> Array:
+def _features(net: MobileNetV2, samples: list[tuple[int, int]], say: Say, what: str) -> Tensor:
     """[samples, 1280] features, in double precision."""
     rows = []
     for start in range(0, len(samples), BATCH):
         if start % (4 * BATCH) == 0:
             say(f"synthetic weights: {what}, picture {start} of {len(samples)}")
-        rows.append(net.features(_batch(samples[start : start + BATCH])).double().numpy())
-    return np.concatenate(rows)
+        rows.append(net.features(_batch(samples[start : start + BATCH])).double())
+    return torch.cat(rows)
 
 
 def _batch(samples: Iterable[tuple[int, int]]) -> Tensor:
