@@ -1,1 +1,1 @@
-
+"""Makes load: one thin file per backend, over the engine."""

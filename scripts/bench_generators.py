@@ -58,7 +58,7 @@ STOCK = (
     """
 from locust import FastHttpUser, HttpUser, task
 
-BODY = b"x" * %d
+BODY = b"x" * {bytes}
 
 class StockUser({base}):
     @task
@@ -69,18 +69,15 @@ class StockUser({base}):
 )
 K6 = """
 import http from 'k6/http';
-const body = 'x'.repeat(%d);
-export const options = { vus: %d, duration: '%%ds', discardResponseBodies: true };
-export default function () { http.post('%%s/predict', body); }
-""" % (BODY_BYTES, CONNECTIONS)
-WRK = (
-    """
+const body = 'x'.repeat({bytes});
+export const options = {{ vus: {vus}, duration: '{seconds}s', discardResponseBodies: true }};
+export default function () {{ http.post('{url}/predict', body); }}
+"""
+WRK = """
 wrk.method = 'POST'
 wrk.path = '/predict'
-wrk.body = string.rep('x', %d)
+wrk.body = string.rep('x', {bytes})
 """
-    % BODY_BYTES
-)
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ def our_user(bench: Bench) -> Result:
 def stock_user(base: str, bench: Bench) -> Result:
     """Locust's own FastHttpUser or HttpUser."""
     output, rss = bench.locust(
-        STOCK.replace("{base}", base),
+        STOCK.format(base=base, bytes=BODY_BYTES),
         *("--users", str(CONNECTIONS), "--spawn-rate", str(CONNECTIONS), "--run-time", f"{bench.seconds}s"),
     )
     total = re.findall(r"Aggregated\s+(\d+)\s", output)
@@ -154,7 +151,9 @@ def stock_user(base: str, bench: Bench) -> Result:
 
 def k6(bench: Bench) -> Result:
     """k6 with as many virtual users."""
-    (bench.folder / "post.js").write_text(K6 % (bench.seconds, bench.url))
+    (bench.folder / "post.js").write_text(
+        K6.format(bytes=BODY_BYTES, vus=CONNECTIONS, seconds=bench.seconds, url=bench.url)
+    )
     program = str(Path(".venvs/bench/bin/k6").resolve())
     output, rss = bench.timed(
         [program, "run", "--quiet", "--no-usage-report", "post.js"], GOMAXPROCS="1", NO_COLOR="1"
@@ -167,7 +166,7 @@ def k6(bench: Bench) -> Result:
 
 def wrk(bench: Bench) -> Result:
     """wrk with one thread."""
-    (bench.folder / "post.lua").write_text(WRK)
+    (bench.folder / "post.lua").write_text(WRK.format(bytes=BODY_BYTES))
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{bench.seconds}s", "-s", "post.lua", bench.url]
     output, rss = bench.timed(command)
     match = re.search(r"(\d+) requests in ([\d.]+)s", output)

@@ -40,7 +40,7 @@ class Target:
     base_path: str
     context: stdlib_ssl.SSLContext | None
     family: int
-    address: tuple[str, int]
+    address: tuple[str | int, int | bytes]
 
     @classmethod
     def parse(cls, url: str, ca_file: str | None = None) -> Target:
@@ -84,7 +84,9 @@ class Target:
         connected: stdlib_socket.socket = sock
         return connected
 
-    def encode(self, method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> bytes:
+    def encode(
+        self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
+    ) -> bytes:
         """A whole request as bytes, to be sent again and again."""
         head = (
             f"{method} {self.base_path}{path} HTTP/1.1\r\nHost: {self.authority}\r\n"
@@ -125,7 +127,11 @@ class HttpClient:
     """
 
     def __init__(
-        self, target: Target, timeout_s: float, watchdog: Watchdog, clock: Callable[[], float] = time.monotonic
+        self,
+        target: Target,
+        timeout_s: float,
+        watchdog: Watchdog,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = target
         self._timeout_s = timeout_s

@@ -1,4 +1,4 @@
-"""The master's side: deals the plan over the workers, merges what they report, and ends the test.
+"""The master's side: deals the plan over the workers, merges what they report, and ends the trial.
 
 One of these runs in the master, or in the only process.  Time is plan time in seconds from the start that
 it sets; each worker is told that start on its own monotonic clock, from the offset that an exchange of
@@ -8,13 +8,8 @@ pings measured, so that clocks need not agree.
 from __future__ import annotations
 
 import logging
-import math
-import statistics
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +21,11 @@ from locustfiles.engine import locust_stats
 from locustfiles.engine.deal import Deal
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.record import TrialFolder
-from locustfiles.engine.recorder import TAGS, Increment, Second
-from locustfiles.engine.verdict import Evidence, Verdict, judge
+from locustfiles.engine.recorder import Increment
+from locustfiles.engine.trial import Trial, Worker, log_summary
 
 logger = logging.getLogger(__name__)
 
-PINGS = 5
 LEAD_S = 0.4
 """From a deal to its first arrival: every worker must have heard of it by then."""
 SILENT_S = 2.0
@@ -39,54 +33,10 @@ SILENT_S = 2.0
 WATCH_INTERVAL_S = 0.1
 HELLO_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 2.0
-CPU_WINDOW = 5
-
-
-@dataclass
-class Worker:
-    """What the coordinator knows of one worker; `offset_s` is its monotonic clock minus ours."""
-
-    name: str
-    client_id: str
-    seen: float
-    offset_s: float = 0.0
-    round_trip_s: float = math.inf
-    skew_ms: float = 0.0
-    pings: int = 0
-    deal: Deal | None = None
-    fresh: bool = True
-    joined: int = 0  # the generation of the deal with which it began; what it did before does not count
-    lost: bool = False
-    done: bool = False
-    accounted_s: float = -math.inf
-    plan_s: float = -math.inf
-    in_flight: int = 0
-    cpu_s: float = 0.0
-    cpu_max: float = 0.0
-    rss_max: int = 0
-    pause_max_s: float = 0.0
-    precise: bool = True
-    wall_s: float = 0.0
-    recent_cpu: deque[float] = field(default_factory=lambda: deque(maxlen=CPU_WINDOW))
-
-    def note(self, tick: Mapping[str, Any]) -> None:
-        """Keep what a report says of the worker itself."""
-        self.accounted_s, self.plan_s = tick["accounted_s"], tick["plan_s"]
-        self.in_flight, self.done = tick["in_flight"], tick["done"]
-        self.precise = tick["precise"]
-        self.rss_max = max(self.rss_max, tick["rss_bytes"])
-        if self.plan_s < 0:
-            return
-        self.pause_max_s = max(self.pause_max_s, tick["pause_s"])
-        self.wall_s += tick["interval_s"]
-        self.cpu_s += tick["cpu_cores"] * tick["interval_s"]
-        if tick["interval_s"] > 0.5:  # the last report covers too short a time to tell a rate from
-            self.recent_cpu.append(tick["cpu_cores"])
-            self.cpu_max = max(self.cpu_max, statistics.fmean(self.recent_cpu))
 
 
 class Coordinator:
-    """Runs one test after another; all state of a test is in its `_Test`."""
+    """Runs one trial after another; what is known of one is in its `Trial`."""
 
     def __init__(
         self,
@@ -101,7 +51,7 @@ class Coordinator:
         self._runner = runner
         self._plan = plan
         self._clock = clock
-        self._test: _Test | None = None
+        self._trial: Trial | None = None
         for message, listener in {
             "swarm_hello": self._on_hello,
             "swarm_pong": self._on_pong,
@@ -119,6 +69,7 @@ class Coordinator:
 
     def _on_test_start(self, **_: Any) -> None:
         options = self._environment.parsed_options
+        assert options is not None
         plan = self._plan()
         options.load_plan = plan.to_message()  # reaches the workers with Locust's own options
         folder = None
@@ -130,57 +81,57 @@ class Coordinator:
                 folder = TrialFolder(path, self._environment)
             except OSError as error:
                 self._fail(f"cannot record in {path}: {error}", 3)
-        self._test = _Test(plan, folder, self._clock)
+        self._trial = Trial(plan, folder, self._clock)
 
     def _on_spawning_complete(self, **_: Any) -> None:
-        test = self._test
-        if test is None or test.finished:
+        trial = self._trial
+        if trial is None or trial.finished:
             return
         if self._environment.web_ui is not None:
-            # The run time counts from the first arrival and ends with the last answer, so we end the test.
+            # The run time counts from the first arrival and ends with the last answer, so we end the trial.
             self._environment.web_ui._cancel_run_time_timer()
-        if not test.launching:
-            test.launching = True
-            gevent.spawn(self._drive, test)
-        elif test.launched and (plan := self._plan()) != test.plan:
-            test.plan = plan
-            self._deal(test, edited=True)
+        if not trial.launching:
+            trial.launching = True
+            gevent.spawn(self._drive, trial)
+        elif trial.launched and (plan := self._plan()) != trial.plan:
+            trial.plan = plan
+            self._deal(trial, edited=True)
 
     def _on_test_stopping(self, **_: Any) -> None:
-        if self._test is not None and not self._test.finished:
-            self._test.stopping = True
+        if self._trial is not None and not self._trial.finished:
+            self._trial.stopping = True
 
     def _on_test_stop(self, **_: Any) -> None:
-        if self._test is not None and not self._test.finished:
-            gevent.spawn(self._finish_when_flushed, self._test)
+        if self._trial is not None and not self._trial.finished:
+            gevent.spawn(self._finish_when_flushed, self._trial)
 
     def _on_quitting(self, **_: Any) -> None:
-        if self._test is not None:
-            self._test.stopping |= not self._test.finished
-            self._finish(self._test)
-            if self._test.folder is not None:
-                self._test.folder.close()
+        if self._trial is not None:
+            self._trial.stopping |= not self._trial.finished
+            self._finish(self._trial)
+            if self._trial.folder is not None:
+                self._trial.folder.close()
 
     # Messages from workers.
 
     def _on_hello(self, msg: Any, **_: Any) -> None:
-        test, data = self._test, msg.data
-        if test is None or test.finished:
+        trial, data = self._trial, msg.data
+        if trial is None or trial.finished:
             return
         if "problem" in data:
             self._fail(data["problem"], data["exit"])
             return
         name = f"{data['host']}:{data['pid']}"
-        test.workers[data["worker"]] = Worker(name, data["worker"], self._clock())
+        trial.workers[data["worker"]] = Worker(name, data["worker"], self._clock())
         self._ping(data["worker"])
 
     def _ping(self, client_id: str) -> None:
         self._runner.send_message("swarm_ping", {"sent": self._clock(), "epoch_sent": time.time()}, client_id)
 
     def _on_pong(self, msg: Any, **_: Any) -> None:
-        test, data, now = self._test, msg.data, self._clock()
-        worker = test.workers.get(data["worker"]) if test else None
-        if test is None or worker is None:
+        trial, data, now = self._trial, msg.data, self._clock()
+        worker = trial.workers.get(data["worker"]) if trial else None
+        if trial is None or worker is None:
             return
         worker.pings += 1
         worker.seen = now
@@ -188,328 +139,122 @@ class Coordinator:
             worker.round_trip_s = now - data["sent"]
             worker.offset_s = data["monotonic"] - (data["sent"] + now) / 2
             worker.skew_ms = (data["epoch"] - (data["epoch_sent"] + time.time()) / 2) * 1000
-        if worker.pings < PINGS:
+        if not worker.synchronised:
             self._ping(worker.client_id)
-        elif test.launched:
-            self._deal(test)  # a worker that joined while the test runs
+        elif trial.launched:
+            self._deal(trial)  # a worker that joined while the trial runs
 
     def _on_tick(self, msg: Any, **_: Any) -> None:
-        test, tick = self._test, msg.data
-        worker = test.workers.get(tick["worker"]) if test else None
-        if test is None or worker is None:
+        trial, tick = self._trial, msg.data
+        worker = trial.workers.get(tick["worker"]) if trial else None
+        if trial is None or worker is None:
             return
         worker.seen = self._clock()
         if worker.lost:  # it was only away: what it did is counted as dropped, so it begins afresh
             worker.lost, worker.fresh = False, True
-            self._deal(test)
+            self._deal(trial)
         if worker.deal is None or tick["generation"] < worker.joined:
             return
         worker.note(tick)
         increment = Increment.from_message(tick["increment"])
-        test.add(worker, tick, increment)
+        trial.add(worker, tick, increment)
         now = time.time()
         locust_stats.fill(self._environment.stats, increment.outcomes, now)
         locust_stats.fill_dropped(self._environment.stats, increment.dropped, now)
 
-    # A test.
+    # One trial.
 
-    def _drive(self, test: _Test) -> None:
+    def _drive(self, trial: Trial) -> None:
         """From spawned users to the end of the plan."""
         deadline = self._clock() + HELLO_TIMEOUT_S
-        while self._clock() < deadline and not self._all_said_hello(test):
+        while self._clock() < deadline and not self._all_said_hello(trial):
             gevent.sleep(0.01)
-        if test.finished or test.stopping:
+        if trial.finished or trial.stopping:
             return
-        test.launch(self._clock() + LEAD_S + test.plan.warmup_s, time.time() + LEAD_S + test.plan.warmup_s)
-        self._deal(test)
+        trial.launch(self._clock() + LEAD_S + trial.plan.warmup_s, time.time() + LEAD_S + trial.plan.warmup_s)
+        self._deal(trial)
         next_write = self._clock()
-        while not (test.finished or test.stopping):
+        while not (trial.finished or trial.stopping):
             gevent.sleep(WATCH_INTERVAL_S)
-            self._look_for_lost(test)
+            self._look_for_lost(trial)
             if self._clock() >= next_write:
-                test.write_seconds()
-                if test.folder is not None:
-                    test.folder.write_locust()
+                trial.write_seconds()
+                if trial.folder is not None:
+                    trial.folder.write_locust()
                 next_write += 1.0
-            if test.all_done():
-                self._finish(test)
+            if trial.all_done():
+                self._finish(trial)
                 gevent.spawn(self._end)
 
-    def _all_said_hello(self, test: _Test) -> bool:
+    def _all_said_hello(self, trial: Trial) -> bool:
         expected = 1
         if isinstance(self._runner, MasterRunner):
             expected = len(self._runner.clients.running) + len(self._runner.clients.spawning)
-        return sum(worker.pings >= PINGS for worker in test.workers.values()) >= max(1, expected)
+        return sum(worker.synchronised for worker in trial.workers.values()) >= max(1, expected)
 
-    def _deal(self, test: _Test, edited: bool = False) -> None:
+    def _deal(self, trial: Trial, edited: bool = False) -> None:
         """Deal the arrivals from a moment from now on over the workers that are there."""
-        live = sorted(test.live(), key=lambda worker: worker.client_id)
-        since_s = -test.plan.warmup_s if test.generation == 0 else self._clock() + LEAD_S - test.start
-        test.generation += 1
+        live = sorted(trial.live(), key=lambda worker: worker.client_id)
+        since_s = -trial.plan.warmup_s if trial.generation == 0 else self._clock() + LEAD_S - trial.start
+        trial.generation += 1
         if edited:
-            test.origin_s = max(0.0, since_s)
+            trial.origin_s = max(0.0, since_s)
         for index, worker in enumerate(live):
-            worker.deal = Deal(test.generation, index, len(live), since_s, test.origin_s, test.plan)
+            worker.deal = Deal(trial.generation, index, len(live), since_s, trial.origin_s, trial.plan)
             afresh, worker.fresh, worker.done = worker.fresh, False, False
             if afresh:
-                worker.joined, worker.accounted_s = test.generation, since_s
+                worker.joined, worker.accounted_s = trial.generation, since_s
             message = {
                 **worker.deal.to_message(),
-                "start": test.start + worker.offset_s,
+                "start": trial.start + worker.offset_s,
                 "afresh": afresh,
             }
             self._runner.send_message("swarm_deal", message, worker.client_id)
-        test.latest_since_s = since_s
+        trial.latest_since_s = since_s
 
-    def _look_for_lost(self, test: _Test) -> None:
+    def _look_for_lost(self, trial: Trial) -> None:
         if not isinstance(self._runner, MasterRunner):
             return
-        lost = [w for w in test.live() if self._clock() - w.seen > SILENT_S]
+        lost = [w for w in trial.live() if self._clock() - w.seen > SILENT_S]
         for worker in lost:
             worker.lost = True
         if not lost:
             return
-        self._deal(test)
+        self._deal(trial)
         for worker in lost:
-            dropped = test.write_off(worker)
+            dropped = trial.write_off(worker)
             logger.warning("Worker %s is lost; %d arrivals dropped with it", worker.name, dropped)
             locust_stats.fill_dropped(self._environment.stats, dropped, time.time(), locust_stats.LOST)
 
-    def _finish_when_flushed(self, test: _Test) -> None:
-        """A test that was stopped by hand: wait for the last reports, but not for ever."""
+    def _finish_when_flushed(self, trial: Trial) -> None:
+        """A trial that was stopped by hand: wait for the last reports, but not for ever."""
         deadline = self._clock() + FLUSH_TIMEOUT_S
-        while self._clock() < deadline and not all(worker.done for worker in test.live()):
+        while self._clock() < deadline and not all(worker.done for worker in trial.live()):
             gevent.sleep(0.05)
-        self._finish(test)
+        self._finish(trial)
 
-    def _finish(self, test: _Test) -> None:
-        if test.finished:
+    def _finish(self, trial: Trial) -> None:
+        if trial.finished:
             return
-        test.finished = True
-        test.write_seconds(everything=True)
-        summary = test.summary(self._environment)
+        trial.finished = True
+        trial.write_seconds(everything=True)
+        summary = trial.summary(self._environment)
         log_summary(summary)
-        if test.folder is not None:
-            test.folder.write_locust()
-            test.folder.finish(summary)
+        if trial.folder is not None:
+            trial.folder.write_locust()
+            trial.folder.finish(summary)
 
     def _end(self) -> None:
-        """The plan is over: end the process, or with a web UI only the test."""
-        if self._environment.parsed_options.headless:
+        """The plan is over: end the process, or with a web UI only the trial."""
+        options = self._environment.parsed_options
+        if options is not None and options.headless:
             self._runner.quit()
         else:
             self._runner.stop()
 
     def _fail(self, problem: str, exit_code: int) -> None:
         logger.error(problem)
-        if self._test is not None:
-            self._test.problem = problem
+        if self._trial is not None:
+            self._trial.problem = problem
         self._environment.process_exit_code = exit_code
         gevent.spawn(self._end)
-
-
-class _Test:
-    """One test: its workers and what they reported."""
-
-    def __init__(self, plan: LoadPlan, folder: TrialFolder | None, clock: Callable[[], float]) -> None:
-        self.plan = plan
-        self.folder = folder
-        self._clock = clock
-        self.workers: dict[str, Worker] = {}
-        self.launching = self.launched = self.stopping = self.finished = False
-        self.problem: str | None = None
-        self.start = self.start_epoch = 0.0
-        self.origin_s = self.latest_since_s = 0.0
-        self.generation = 0
-        self.counts: Counter[str] = Counter(planned=0, sent=0, completed=0, failed=0, dropped=0)
-        self.failures: Counter[str] = Counter()
-        self.total = Second()
-        self.lost: list[dict[str, Any]] = []
-        self.in_flight_by_second: dict[int, int] = {}
-        self.median_by_second: dict[int, float] = {}
-        self._open: dict[int, Second] = {}
-        self._written = -1
-
-    def launch(self, start: float, start_epoch: float) -> None:
-        """Set plan time 0."""
-        self.start, self.start_epoch, self.launched = start, start_epoch, True
-        if self.folder is not None:
-            self.folder.start(start_epoch)
-
-    def live(self) -> list[Worker]:
-        """The workers that can send."""
-        return [w for w in self.workers.values() if not w.lost and w.pings >= PINGS]
-
-    def all_done(self) -> bool:
-        """Whether every live worker has sent and received everything."""
-        live = self.live()
-        return bool(live) and all(worker.done for worker in live)
-
-    def add(self, worker: Worker, tick: Mapping[str, Any], increment: Increment) -> None:
-        """Book a worker's report."""
-        completed, failed, dropped = increment.completed, increment.failed, increment.dropped
-        self.counts.update(
-            planned=tick["planned"],
-            sent=completed + failed,
-            completed=completed,
-            failed=failed,
-            dropped=dropped,
-        )
-        for outcome, entry in increment.outcomes.items():
-            if outcome.error is not None:
-                self.failures[outcome.error] += entry.requests
-        lag = Second()
-        for second, entry in increment.seconds.items():
-            lag.merge(entry)
-            self._open.setdefault(second, Second()).merge(entry)
-        if worker.plan_s >= 0:
-            second = math.floor(worker.plan_s)
-            self.in_flight_by_second[second] = self.in_flight_by_second.get(second, 0) + worker.in_flight
-        if self.folder is not None and worker.plan_s >= 0:
-            self.folder.write_generator(
-                {
-                    "time": round(tick["time"], 3),
-                    "worker": worker.name,
-                    "planned": tick["planned"],
-                    "sent": tick["planned"] - dropped,
-                    "dropped": dropped,
-                    "in_flight": worker.in_flight,
-                    "cpu_cores": round(tick["cpu_cores"], 4),
-                    "lag_p99_ms": lag.histograms["lag"].percentiles_ms()["p99"],
-                    "completed": completed,
-                    "failed": failed,
-                    "rss_bytes": tick["rss_bytes"],
-                }
-            )
-
-    def write_seconds(self, everything: bool = False) -> None:
-        """Write the seconds that no worker will add to any more."""
-        reported = math.inf if everything else min((w.plan_s for w in self.live()), default=-math.inf)
-        for second in sorted(s for s in self._open if s + 1 <= reported):
-            entry = self._open.pop(second)
-            self.total.merge(entry)
-            median = entry.histograms["latency"].percentiles_ms()["p50"]
-            if median is not None:
-                self.median_by_second[second] = median
-            if self.folder is not None:
-                self.folder.write_second(second, entry)
-
-    def write_off(self, worker: Worker) -> int:
-        """Count as dropped what a lost worker had been dealt or had in flight and did not report."""
-        assert worker.deal is not None
-        missed = worker.deal.dealt_between(worker.accounted_s, self.latest_since_s)
-        dropped = missed + worker.in_flight
-        self.counts.update(planned=missed, dropped=dropped)
-        self.lost.append({"worker": worker.name, "time": _utc(time.time()), "dropped": dropped})
-        worker.in_flight = 0
-        return dropped
-
-    def _planned_span_s(self) -> float:
-        """How long the plan lasts: its run time or, when a count ends it, the time that took."""
-        end_s = self.origin_s + self.plan.run_time_s
-        return end_s if math.isfinite(end_s) and not self.stopping else max(self._elapsed_s(), 1e-9)
-
-    def _elapsed_s(self) -> float:
-        return max((w.plan_s for w in self.workers.values()), default=0.0)
-
-    def _backlog_grew(self) -> bool:
-        """Whether requests in flight at the end are far more than rate x latency asks for (Little's law).
-
-        Half a second of arrivals at least: less is a moment's hiccup, not a server that falls behind.
-        """
-        seconds = sorted(self.median_by_second)
-        if len(seconds) < 4 or self.plan.closed or not self.in_flight_by_second:
-            return False
-        calm_s = statistics.median(self.median_by_second[s] for s in seconds[: len(seconds) // 4]) / 1000
-        end_s = self._planned_span_s()
-        last = max((s for s in self.in_flight_by_second if s < end_s), default=0)
-        rate = self.plan.arrivals().shape.rate(max(0.0, last - self.origin_s))
-        in_flight = self.in_flight_by_second.get(last, 0)
-        return in_flight > max(10, 0.5 * rate, 3 * rate * calm_s)
-
-    def summary(self, environment: Environment) -> dict[str, Any]:
-        """What summary.json holds."""
-        percentiles = {tag: self.total.histograms[tag].percentiles_ms() for tag in TAGS}
-        # An early stop leaves users that were cut off; what is in flight then is recorded as failed.
-        verdict = self._judge(percentiles)
-        span_s = self._planned_span_s()
-        elapsed_s = max(span_s, (max(self.median_by_second, default=-1) + 1) if self.stopping else span_s)
-        workers = list(self.workers.values())
-        return {
-            "schema": 1,
-            "backend_user": ", ".join(c.__name__ for c in environment.user_classes),
-            "host": environment.host or getattr(environment.user_classes[0], "host", None),
-            "model": "closed" if self.plan.closed else "open",
-            "shape": {"name": self.plan.shape, **self.plan.to_message(), "replay_times": len(self.plan.replay_times)},
-            "started": _utc(self.start_epoch) if self.launched else None,
-            "duration_s": round(span_s, 3),
-            "users": environment.runner.target_user_count if environment.runner else 0,
-            "counts": dict(self.counts),
-            **{f"{tag}_ms": percentiles[tag] for tag in TAGS},
-            "rate": {
-                "planned": round(self.counts["planned"] / span_s, 4),
-                "achieved": round(self.counts["completed"] / elapsed_s, 4),
-            },
-            "verdict": verdict.verdict,
-            "reasons": verdict.reasons,
-            "saturated": verdict.saturated,
-            "failures": dict(self.failures.most_common()),
-            "workers": [w.name for w in workers],
-            "lost_workers": self.lost,
-            "clock_skew_ms": {w.name: round(w.skew_ms, 3) for w in workers},
-            "generator": {
-                "cpu_cores_max": round(max((w.cpu_max for w in workers), default=0.0), 4),
-                "cpu_cores_mean": round(sum(w.cpu_s / w.wall_s for w in workers if w.wall_s), 4),
-                "rss_bytes_max": sum(w.rss_max for w in workers),
-                "pause_ms_max": round(max((w.pause_max_s for w in workers), default=0.0) * 1000, 3),
-            },
-            "clamped": self.total.histograms["latency"].clamped,
-        }
-
-    def _judge(self, percentiles: Mapping[str, Mapping[str, float | None]]) -> Verdict:
-        planned = self.counts["planned"]
-        workers = self.workers.values()
-        verdict = judge(
-            Evidence(
-                counts=self.counts,
-                latency_ms=percentiles["latency"],
-                lag_ms=percentiles["lag"],
-                closed=self.plan.closed,
-                mean_gap_ms=1000 * self._planned_span_s() / planned if planned else None,
-                cpu_cores_max=max((w.cpu_max for w in workers), default=0.0),
-                pause_ms_max=1000 * max((w.pause_max_s for w in workers), default=0.0),
-                lost_dropped=sum(entry["dropped"] for entry in self.lost),
-                lost=[
-                    f"worker {entry['worker']} was lost at {entry['time']}; {entry['dropped']} arrivals dropped"
-                    for entry in self.lost
-                ],
-                precise=all(w.precise for w in workers),
-                early_stop=self.stopping and math.isfinite(self.plan.run_time_s),
-                backlog_grew=self._backlog_grew(),
-            )
-        )
-        if self.problem:
-            verdict.verdict = "invalid"
-            verdict.reasons.insert(0, self.problem)
-        return verdict
-
-
-def _utc(epoch_s: float) -> str:
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def log_summary(summary: Mapping[str, Any]) -> None:
-    """The trial in a few lines on the console."""
-    counts, latency, lag = summary["counts"], summary["latency_ms"], summary["lag_ms"]
-    logger.info(
-        "planned %(planned)d = completed %(completed)d + failed %(failed)d + dropped %(dropped)d", counts
-    )
-    if latency["p50"] is not None:
-        logger.info(
-            "latency from the planned arrival: p50 %.2f  p95 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms;"
-            "  dispatch lag p99 %.2f ms",
-            *(latency[name] for name in ("p50", "p95", "p99", "p99.9", "max")),
-            lag["p99"],
-        )
-    saturated = ", saturated" if summary["saturated"] else ""
-    logger.info("verdict: %s%s%s", summary["verdict"], saturated, "".join(f"\n  - {r}" for r in summary["reasons"]))

@@ -14,7 +14,7 @@ from locustfiles.engine.pacing import Arrival
 
 @dataclass(frozen=True)
 class Deal:
-    """From plan time `since_s` on, worker `index` of `count` sends arrival k of the plan if k mod count = index.
+    """From plan time `since_s` on, worker `index` of `count` sends the arrivals k with k mod count = index.
 
     `origin_s` is the plan time at which the plan's own clock is 0: later than 0 when the load was edited
     while it ran.  Times are plan times in seconds; the warm-up is before 0.

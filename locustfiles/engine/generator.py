@@ -19,7 +19,7 @@ from typing import Any
 import gevent
 import psutil
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import LocalRunner, WorkerRunner
 
 from locustfiles.engine.client import Target, name_of
 from locustfiles.engine.deal import Deal, Share
@@ -65,11 +65,12 @@ class Generator:
     def __init__(self, environment: Environment, clock: Callable[[], float] = time.monotonic) -> None:
         self._environment = environment
         runner = environment.runner
-        assert runner is not None
+        assert isinstance(runner, LocalRunner | WorkerRunner)
         self._runner = runner
+        self._client_id = runner.client_id
         self._clock = clock
         self._usage = Usage(psutil.Process())
-        self._greenlets: list[gevent.Greenlet] = []
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._dispatcher: Dispatcher | None = None
         self._closing = False
         for message, listener in {"swarm_ping": self._on_ping, "swarm_deal": self._on_deal}.items():
@@ -111,19 +112,21 @@ class Generator:
                 user_class.host = self._environment.host
             try:
                 if not issubclass(user_class, ArrivalUser):
-                    raise ValueError(f"{user_class.__name__} does not derive from ArrivalUser: nothing would pace it")
+                    raise ValueError(
+                        f"{user_class.__name__} does not derive from ArrivalUser: nothing would pace it"
+                    )
                 user_class.prepare(pacing, self._environment)
                 if user_class.host:
                     Target.parse(user_class.host).connect(CONNECT_TIMEOUT_S).close()
             except ValueError as error:
                 return {"problem": str(error), "exit": BAD_INPUT}
             except OSError as error:
-                problem = f"{user_class.host} is not reachable ({name_of(error)}): start the server or correct --host"
-                return {"problem": problem, "exit": NOT_MEASURED}
+                why = f"is not reachable ({name_of(error)}): start the server or correct --host"
+                return {"problem": f"{user_class.host} {why}", "exit": NOT_MEASURED}
         return None
 
     def _send(self, kind: str, data: Mapping[str, Any]) -> None:
-        self._runner.send_message(kind, {"worker": self._runner.client_id, **data})
+        self._runner.send_message(kind, {"worker": self._client_id, **data})
 
     # Messages from the coordinator.
 

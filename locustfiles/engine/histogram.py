@@ -66,7 +66,7 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add the counts of another histogram."""
         if other.count:
-            self._counts[: len(other._counts)] += other._counts
+            self._counts += other._counts
             self.hdr.total_count += other.hdr.total_count
             self.hdr.min_value = min(self.hdr.min_value, other.hdr.min_value)
             self.hdr.max_value = max(self.hdr.max_value, other.hdr.max_value)
@@ -119,7 +119,8 @@ class Histogram:
             return dict.fromkeys(["mean", *PERCENTILES, "max"])
         values, counts = self.buckets()
         below = np.cumsum(counts)
-        ranks = [max(1, int(np.ceil(q / 100 * self.count - 1e-9))) for q in PERCENTILES.values()]
+        # In tenths of a percent and whole numbers: 0.999 is not exact in binary.
+        ranks = [-(-round(10 * q) * self.count // 1000) for q in PERCENTILES.values()]
         at = values[np.searchsorted(below, ranks, side="left")]
         capped = np.minimum(at, self.hdr.max_value) / 1000
         mean = float((values * counts).sum() / self.count) / 1000

@@ -24,8 +24,8 @@ def fill(stats: RequestStats, outcomes: Mapping[Outcome, NameIncrement], now: fl
             timed = StatsEntry(stats, outcome.name, outcome.method)
             timed.total_response_time = increment.total_us / 1000  # type: ignore[assignment]  # Locust stores floats
             timed.response_times = increment.times_ms()  # type: ignore[assignment]  # as it does here
-            timed.min_response_time = latency.min_value / 1000  # type: ignore[assignment]
-            timed.max_response_time = latency.max_value / 1000  # type: ignore[assignment]
+            timed.min_response_time = latency.min_value / 1000
+            timed.max_response_time = latency.max_value / 1000
             timed.total_content_length = int(increment.bytes)
             _book(stats, timed, outcome, increment.requests, now)
 
@@ -47,7 +47,9 @@ def _book(stats: RequestStats, new: StatsEntry, outcome: Outcome, requests: int,
         new.num_failures = requests
         new.num_fail_per_sec = {int(now): requests}
         key = StatsError.create_key(outcome.method, outcome.name, outcome.error)
-        error = stats.errors.setdefault(key, StatsError(outcome.method, outcome.name, outcome.error, 0, now, now))
+        error = stats.errors.setdefault(
+            key, StatsError(outcome.method, outcome.name, outcome.error, 0, now, now)
+        )
         error.occurrences += requests
         error.last_seen = now
     for entry in (stats.get(outcome.name, outcome.method), stats.total):

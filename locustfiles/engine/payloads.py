@@ -57,7 +57,9 @@ def load_images(payload: str, folder: Path) -> list[Image]:
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `make setup` to make the test images") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'images.json'} cannot be read ({error!r}): run `make setup` again") from error
+        raise ValueError(
+            f"{folder / 'images.json'} cannot be read ({error!r}): run `make setup` again"
+        ) from error
     if not images:
         raise ValueError(f"there is no {payload} image in {folder}: choose another --payload")
     return images

@@ -31,13 +31,18 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
 
 def _plan(environment: Environment) -> LoadPlan:
     options = environment.parsed_options
+    assert options is not None
     return LoadPlan.from_options(vars(options), options.load_run_time)
 
 
 def set_up(environment: Environment, **_: Any) -> None:
     """Called once when Locust is ready to start: check the plan, then make the engine's parts."""
     runner, options = environment.runner, environment.parsed_options
-    if runner is None or options is None or not any(issubclass(c, ArrivalUser) for c in environment.user_classes):
+    if (
+        runner is None
+        or options is None
+        or not any(issubclass(c, ArrivalUser) for c in environment.user_classes)
+    ):
         return
     logging.getLogger("locust.runners").addFilter(_is_not_about_spawn_rate)
     environment.events.request.add_listener(note_request_failure)
@@ -53,9 +58,12 @@ def set_up(environment: Environment, **_: Any) -> None:
 def _check_options(environment: Environment) -> None:
     """Refuse a bad plan before anything starts, and fill in what Locust asks for and the plan knows."""
     options = environment.parsed_options
+    assert options is not None
     options.load_run_time = options.run_time
     if options.headless:
-        options.run_time = None  # Locust's timer starts before the first arrival and cuts off the last answers
+        options.run_time = (
+            None  # Locust's timer starts before the first arrival and cuts off the last answers
+        )
     try:
         plan = _plan(environment)
     except ValueError as error:
@@ -72,8 +80,10 @@ def _check_options(environment: Environment) -> None:
 def _check_form(environment: Environment) -> None:
     """Let the web form's start button say what is wrong with the plan."""
     web_ui = environment.web_ui
-    assert web_ui is not None and web_ui.app is not None
+    assert web_ui is not None
+    assert web_ui.app is not None
     options = environment.parsed_options
+    assert options is not None
 
     @web_ui.app.before_request
     def check() -> Response | None:

@@ -1,8 +1,8 @@
 """What happened to each arrival, in one list that numpy folds into histograms.
 
 A request costs one `list.extend` of five floats and its share of a fold.  `take()` gives an `Increment`:
-histograms per second and tag, and what Locust's statistics need per request name.  Increments add up, so workers send them and the
-master merges; nothing here grows with the number of requests.
+histograms per second and tag, and what Locust's statistics need per request name.  Increments add up, so
+workers send them and the master merges; nothing here grows with the number of requests.
 """
 
 from __future__ import annotations
@@ -206,7 +206,9 @@ class Recorder:
                 histogram.clamped += int(np.count_nonzero(spans_us[row][here] > HIGHEST_US))
         for key in _distinct(keys.astype(np.int64)):
             mine = keys == key
-            self._by_key.setdefault(key, NameIncrement()).add(buckets[0][mine], within[0][mine], lengths[mine])
+            self._by_key.setdefault(key, NameIncrement()).add(
+                buckets[0][mine], within[0][mine], lengths[mine]
+            )
 
 
 def _distinct(values: Ints) -> list[int]:

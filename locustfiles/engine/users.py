@@ -46,14 +46,15 @@ class Pacing:
 class ArrivalTaskSet(DefaultTaskSet):
     """Runs one task of the user for each arrival, in place of Locust's task, wait, task, wait."""
 
-    def run(self) -> None:  # type: ignore[override]  # Locust marks it final; its loop starts with a task
+    def run(self) -> None:  # type: ignore[misc]  # Locust marks it final; its loop starts with a task
         """Wait for an arrival, run a task, record how it ended, again."""
-        user: ArrivalUser = self.user
+        user = self.user
+        assert isinstance(user, ArrivalUser)
         pacing = user.pacing
         dispatcher, clock = pacing.dispatcher, pacing.clock
         task = user.tasks[0] if len(set(user.tasks)) == 1 else None
         me = greenlet.getcurrent()
-        me.arrival_user = user  # lets the request event find the arrival that it belongs to
+        me.arrival_user = user  # type: ignore[attr-defined]  # lets the request event find the arrival that it belongs to
         dispatcher.users += 1
         try:
             while True:
@@ -62,7 +63,7 @@ class ArrivalTaskSet(DefaultTaskSet):
                 user._state = LOCUST_STATE_RUNNING
                 user.sent_at, user.error = clock(), None
                 try:
-                    self.execute_task(task or self.get_next_task())
+                    self.execute_task(task or self.get_next_task())  # type: ignore[no-untyped-call]
                 except (RescheduleTask, RescheduleTaskImmediately, InterruptTaskSet):
                     pass
                 except (GreenletExit, StopUser, StopTest):
@@ -74,7 +75,9 @@ class ArrivalTaskSet(DefaultTaskSet):
                         user_instance=user, exception=error, tb=error.__traceback__
                     )
                 finally:
-                    pacing.recorder.record(planned, user.sent_at, clock(), user.outcome_key(), user.answer_bytes)
+                    pacing.recorder.record(
+                        planned, user.sent_at, clock(), user.outcome_key(), user.answer_bytes
+                    )
                 if user._state == LOCUST_STATE_STOPPING:
                     raise StopUser
         finally:
@@ -118,7 +121,7 @@ class ArrivalUser(User):
             key = self._keys[self.error] = self.pacing.recorder.key(outcome)
         return key
 
-    def run(self) -> None:  # type: ignore[override]  # Locust marks it final and builds its own task set
+    def run(self) -> None:  # type: ignore[misc]  # Locust marks it final and builds its own task set
         """As Locust's, with a task set that waits for arrivals."""
         self._state = LOCUST_STATE_RUNNING
         self._taskset_instance = ArrivalTaskSet(self)
@@ -132,7 +135,7 @@ class ArrivalUser(User):
                 raise
             self._taskset_instance.run()
         except (GreenletExit, StopUser, StopTest):
-            self.on_stop()
+            self.on_stop()  # type: ignore[no-untyped-call]
 
 
 def note_request_failure(exception: BaseException | str | None = None, **_: Any) -> None:
@@ -215,7 +218,9 @@ class ModelUser(ArrivalUser):
     def on_start(self) -> None:
         """A connection of its own, opened at the first arrival."""
         assert self.watchdog is not None
-        self.client = HttpClient(self.target, self.pacing.plan.request_timeout_s, self.watchdog, self.pacing.clock)
+        self.client = HttpClient(
+            self.target, self.pacing.plan.request_timeout_s, self.watchdog, self.pacing.clock
+        )
 
     def on_stop(self) -> None:
         """Close the connection."""

@@ -65,9 +65,13 @@ def judge(e: Evidence) -> Verdict:
         v._add("invalid", f"{unaccounted} arrivals are neither sent nor dropped: a fault in the recording")
     _judge_lag(e, v)
     if e.cpu_cores_max > BUSY_CORES:
-        v._add("suspect", f"a generator used {e.cpu_cores_max:.0%} of a core: it may have been the bottleneck")
+        v._add(
+            "suspect", f"a generator used {e.cpu_cores_max:.0%} of a core: it may have been the bottleneck"
+        )
     if e.pause_ms_max > PAUSE_MS:
-        v._add("suspect", f"a generator stood still for {e.pause_ms_max:.0f} ms (scheduler, garbage collection)")
+        v._add(
+            "suspect", f"a generator stood still for {e.pause_ms_max:.0f} ms (scheduler, garbage collection)"
+        )
     v.reasons.extend(e.lost)
     if e.lost:
         v._add("suspect", f"{e.lost_dropped} arrivals were dropped with the workers that were lost")
@@ -81,7 +85,9 @@ def judge(e: Evidence) -> Verdict:
         v.reasons.append(f"saturated: {busy} arrivals found every user busy; percentiles are lower bounds")
     elif not e.closed and e.backlog_grew:
         v.saturated = True
-        v.reasons.append("saturated: requests in flight kept growing, the server fell behind the planned rate")
+        v.reasons.append(
+            "saturated: requests in flight kept growing, the server fell behind the planned rate"
+        )
     for name, q in PERCENTILES.items():
         needed = round(10 / (1 - q / 100))
         if 0 < ended < needed:

@@ -115,7 +115,9 @@ class Locusts:
         return summary
 
     def log(self) -> str:
-        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("locust-*.log")))
+        return "\n".join(
+            path.read_text(errors="replace") for path in sorted(self.folder.glob("locust-*.log"))
+        )
 
     def end(self) -> None:
         for process in self.processes:

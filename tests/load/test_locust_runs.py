@@ -73,7 +73,14 @@ class TestAFrozenServerShows:
         server = steady_server()
         arguments = ("--shape", "constant", "--rate", "100", "--run-time", "20s", "--payload", "small")
         process = locusts.start(
-            "--headless", "--host", server.url, "--record", str(locusts.record), "--processes", "2", *arguments
+            "--headless",
+            "--host",
+            server.url,
+            "--record",
+            str(locusts.record),
+            "--processes",
+            "2",
+            *arguments,
         )
         when_recorded(locusts, 5)
         freeze(server, 2.0)
@@ -137,7 +144,13 @@ class TestEveryPlannedArrivalIsAccountedFor:
         summary = locusts.run(
             steady_server(), "--shape", "constant", "--rate", "200", "--run-time", "10s", "--payload", "small"
         )
-        assert summary["counts"] == {"planned": 2000, "sent": 2000, "completed": 2000, "failed": 0, "dropped": 0}
+        assert summary["counts"] == {
+            "planned": 2000,
+            "sent": 2000,
+            "completed": 2000,
+            "failed": 0,
+            "dropped": 0,
+        }
 
     def test_those_that_find_every_user_busy_are_dropped_and_fail(
         self, steady_server: Any, locusts: Locusts
@@ -164,7 +177,9 @@ class TestEveryPlannedArrivalIsAccountedFor:
         summary = locusts.run(steady_server(), "--rate", "100", "--arrivals", "150")
         assert summary["counts"]["completed"] == 150
 
-    def test_a_closed_run_makes_just_as_many_calls_as_asked(self, steady_server: Any, locusts: Locusts) -> None:
+    def test_a_closed_run_makes_just_as_many_calls_as_asked(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
         summary = locusts.run(steady_server(), "--shape", "closed", "--users", "3", "--arrivals", "100")
         assert summary["counts"]["completed"] == 100
         assert summary["model"] == "closed"
@@ -179,7 +194,9 @@ class TestEveryPlannedArrivalIsAccountedFor:
 
 
 class TestARecordCanBeReadByOthers:
-    def test_the_interval_log_holds_each_request_once_per_tag(self, steady_server: Any, locusts: Locusts) -> None:
+    def test_the_interval_log_holds_each_request_once_per_tag(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
         summary = locusts.run(steady_server(), "--rate", "100", "--run-time", "3s", "--processes", "2")
         for tag in ("latency", "service", "lag"):
             merged = HdrHistogram(1, 60_000_000, 3)
@@ -209,7 +226,9 @@ class TestAnybodysLocustfile:
 
 
 class TestFailures:
-    def test_of_the_server_are_named_and_end_the_run_with_1(self, steady_server: Any, locusts: Locusts) -> None:
+    def test_of_the_server_are_named_and_end_the_run_with_1(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
         server = steady_server()
         timer = threading.Timer(5.0, server.process.kill)
         timer.start()
@@ -236,10 +255,20 @@ class TestWorkersComeAndGo:
         master = locusts.start(
             *("--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
             *("--expect-workers", str(workers), "--host", url, "--record", str(locusts.record)),
-            *("--rate", str(self.RATE), "--run-time", f"{run_time_s}s", "--payload", "small", "--users", "400"),
+            *(
+                "--rate",
+                str(self.RATE),
+                "--run-time",
+                f"{run_time_s}s",
+                "--payload",
+                "small",
+                "--users",
+                "400",
+            ),
         )
         return [master] + [
-            locusts.start("--worker", "--master-host", "127.0.0.1", "--master-port", port) for _ in range(workers)
+            locusts.start("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+            for _ in range(workers)
         ]
 
     def test_the_others_carry_the_share_of_one_killed_and_one_stopped(

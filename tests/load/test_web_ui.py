@@ -30,7 +30,8 @@ FLAGS = (
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="no chromium and chromedriver: apt-get install chromium chromium-driver"
+        not (CHROMIUM and DRIVER),
+        reason="no chromium and chromedriver: apt-get install chromium chromium-driver",
     ),
 ]
 
@@ -72,7 +73,7 @@ class Page:
         field.send_keys(value)
 
     def shows(self, text: str) -> None:
-        self.find(f"//*[contains(normalize-space(text()), \"{text}\")]")
+        self.find(f'//*[contains(normalize-space(text()), "{text}")]')
 
     @property
     def text(self) -> str:
