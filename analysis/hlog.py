@@ -85,7 +85,7 @@ def read_hlog(path: Path, name: str, problems: list[str]) -> HistogramLog:
                 bad.append(f"line {number} {'is cut off' if cut else refusal}")
     _name_bad(name, bad, sum(map(len, read.values())), problems)
     if repeated:
-        problems.append(f"{name}: {repeated} lines stand there twice; each was counted once.")
+        problems.append(f"{name}: {_twice(repeated)}.")
     tags = {tag: _assemble(lines, f"{name} ({tag})", problems) for tag, lines in read.items()}
     log = HistogramLog(start, tags)
     missing = [tag for tag in TAGS if tag not in log.tags]
@@ -159,3 +159,9 @@ def _name_bad(name: str, bad: list[str], used: int, problems: list[str]) -> None
         problems.append(f"{name}: {bad[0]}{others}; the other {used} lines were used.")
     elif not used:
         problems.append(f"{name}: is empty: there are no percentiles of this trial.")
+
+
+def _twice(lines: int) -> str:
+    if lines == 1:
+        return "1 line stands there twice and was counted once"
+    return f"{lines} lines stand there twice and were counted once"

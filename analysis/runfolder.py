@@ -36,8 +36,8 @@ class Machine(_Part):
     """Where a run was made."""
 
     cpu: str = ""
-    cores: int | None = None
-    memory_bytes: int | None = None
+    cores: Count | None = None
+    memory_bytes: Count | None = None
     os: str = ""
     kernel: str = ""
 
@@ -54,10 +54,10 @@ class Model(_Part):
 class Fairness(_Part):
     """What was held equal between backends; ``not_held`` has a sentence for each thing that was not."""
 
-    server_cores: list[int] | None = None
-    generator_cores: list[int] | None = None
-    threads: int | None = None
-    workers: int | None = None
+    server_cores: list[Count] | None = None
+    generator_cores: list[Count] | None = None
+    threads: Count | None = None
+    workers: Count | None = None
     not_held: list[str] = Field(default_factory=list)
 
 
@@ -74,8 +74,8 @@ class Backend(_Part):
 class Parity(_Part):
     """Answers compared with the stored ones before a trial."""
 
-    checked: int = 0
-    wrong: int = 0
+    checked: Count = 0
+    wrong: Count = 0
 
 
 class TrialEntry(_Part):
@@ -83,9 +83,9 @@ class TrialEntry(_Part):
 
     backend: str
     scenario: str
-    trial: int = 1
+    trial: Count = 1
     path: str
-    order: int | None = None
+    order: Count | None = None
     status: Status = "ok"
     error: str | None = None
     started: AwareDatetime | None = None
@@ -96,14 +96,14 @@ class TrialEntry(_Part):
 class RunFacts(_Part):
     """The head of ``run.json``, without its trials."""
 
-    schema_version: int = Field(default=SCHEMA, alias="schema")
+    schema_version: Count = Field(default=SCHEMA, alias="schema")
     plan_name: str = ""
     target: str = ""
     command: str = ""
     status: str = "complete"
     started: AwareDatetime | None = None
     ended: AwareDatetime | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     objectives: list[str] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     machine: Machine = Field(default_factory=Machine)
@@ -140,7 +140,7 @@ class Shape(_Part):
 class Summary(_Part):
     """``summary.json`` of a trial. Its percentiles are not read: they are computed from the HDR log."""
 
-    schema_version: int = Field(default=SCHEMA, alias="schema")
+    schema_version: Count = Field(default=SCHEMA, alias="schema")
     backend_user: str = ""
     counts: Counts
     verdict: Verdict = "invalid"
@@ -149,12 +149,12 @@ class Summary(_Part):
     load: Literal["open", "closed"] = Field(default="open", alias="model")
     shape: Shape = Field(default_factory=Shape)
     started: AwareDatetime | None = None
-    users: int | None = None
+    users: Count | None = None
     duration_s: float = Field(ge=0.001, le=LONGEST_S)
     failures: dict[str, Count] = Field(default_factory=dict)
     lost_workers: list[dict[str, Any]] = Field(default_factory=list)
     generator: Generator = Field(default_factory=Generator)
-    clamped: int = 0
+    clamped: Count = 0
 
 
 @dataclass(frozen=True)

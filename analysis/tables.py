@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,18 +67,21 @@ def read_table(
         problems.append(f"{name}: {what}.")
         return None
     at = [header.index(column) for column in wanted]
-    return _columns([row for row in rows if row], at, numbers, texts, name, problems)
+    if rows and not text.endswith("\n"):
+        rows[-1] = [""]  # cut off, perhaps inside a number
+    whole = [row if len(row) >= len(header) else None for row in rows if row]
+    return _columns(whole, at, numbers, texts, name, problems)
 
 
 def _columns(
-    rows: list[list[str]],
+    rows: list[list[str] | None],
     at: list[int],
     numbers: Sequence[str],
     texts: Sequence[str],
     name: str,
     problems: list[str],
 ) -> Table | None:
-    whole = [row for row in rows if len(row) > max(at)]
+    whole = [row for row in rows if row is not None]
     values = np.array([[_number(row[i]) for i in at[: len(numbers)]] for row in whole], dtype=np.float64)
     values = values.reshape(len(whole), len(numbers))
     good = np.all(np.isfinite(values) & (values >= 0), axis=1)
@@ -101,6 +105,6 @@ def _columns(
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return math.nan if "_" in text else float(text)  # Python takes 1_0 for 10
     except ValueError:
-        return float("nan")
+        return math.nan

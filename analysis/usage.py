@@ -9,6 +9,9 @@ import numpy as np
 from analysis.histograms import Floats
 from analysis.runfolder import Trial
 
+HALF_A_SAMPLE_S = 0.5
+"""A sample tells of the second that ends with it, so its values belong half a second earlier."""
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -35,8 +38,8 @@ def usage(trial: Trial) -> Usage | None:
     start = start_epoch_s(trial)
     if trial.pods is None or trial.summary is None or start is None:
         return None
-    offset = trial.pods["time"] - start
-    inside = (offset >= 0) & (offset <= trial.summary.duration_s + 1)
+    offset = trial.pods["time"] - start - HALF_A_SAMPLE_S
+    inside = (offset >= 0) & (offset < trial.summary.duration_s)
     table, offset = trial.pods.where(inside), offset[inside]
     if not len(table):
         return None
@@ -46,7 +49,7 @@ def usage(trial: Trial) -> Usage | None:
     for container in np.unique(names):
         mine = names == container
         at = offset[mine]
-        alive = (second >= np.floor(at[0])) & (second <= np.ceil(at[-1]))
+        alive = (second > np.floor(at[0])) & (second < np.floor(at[-1]) + 1)
         cpu[alive] += np.interp(second[alive], at, table["cpu_cores"][mine])
         memory[alive] += np.interp(second[alive], at, table["memory_bytes"][mine])
     return Usage(second, cpu, memory)

@@ -89,7 +89,7 @@ def oddities(trial: Trial) -> list[str]:
     if summary is None:
         return [f"{trial.name}: {text}" for text in found]
     if summary.clamped:
-        found.append(f"{counted(summary.clamped, 'latency')} above 60 s were recorded as 60 s.")
+        found.append(f"{counted(summary.clamped, 'value')} above 60 s recorded as 60 s.")
     if summary.lost_workers:
         found.append(f"{counted(len(summary.lost_workers), 'load worker')} was lost on the way.")
     start = trial.log.start_epoch_s

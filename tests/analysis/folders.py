@@ -138,7 +138,7 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
         rows.writerow(["time", "pod", "container", "cpu_cores", "memory_bytes", "restarts", "ready"])
         for s in seconds:
             rows.writerow(
-                [epoch + s + 0.5, spec.backend, "server", spec.cpu_cores, spec.memory_bytes, spec.restarts, 1]
+                [epoch + s + 1, spec.backend, "server", spec.cpu_cores, spec.memory_bytes, spec.restarts, 1]
             )
     with (folder / "generator.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -152,7 +152,7 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
             )
 
 
-def write_run(run: Path, trials: Sequence[TrialSpec], **head: Any) -> Path:
+def write_run(run: Path, trials: Sequence[TrialSpec], /, **head: Any) -> Path:
     """Write a run folder of these trials; ``head`` replaces parts of ``run.json``."""
     run.mkdir(parents=True, exist_ok=True)
     for spec in trials:

@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.compare import Comparison, compare
+from analysis.runfolder import NotARunFolder
+from tests.analysis.folders import TrialSpec, exact, steady, write_run
+
+
+def run(path: Path, median_ms: float, count: int = 3, seed: int = 0, head: Any = None, **others: Any) -> Path:
+    specs = [
+        TrialSpec(steady(median_ms * (1 + 0.01 * i), 20, 60, seed=seed + i), trial=i + 1, **others)
+        for i in range(count)
+    ]
+    return write_run(path, specs, **(head or {}))
+
+
+def compared(tmp_path: Path, base: dict[str, Any], new: dict[str, Any]) -> Comparison:
+    return compare(run(tmp_path / "base", **base), run(tmp_path / "new", seed=50, **new))
+
+
+def verdicts(found: Comparison) -> dict[str, str]:
+    return {row.metric: row.verdict for row in found.rows}
+
+
+class TestTwoRuns:
+    def test_of_the_same_server_show_no_difference(self, tmp_path: Path) -> None:
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40})
+        assert verdicts(found) == dict.fromkeys(("p50", "p95", "p99", "error_rate"), "not shown")
+        assert (found.regressions, found.differs, found.problems) == ([], [], [])
+
+    def test_of_a_slower_server_show_a_regression_with_its_numbers(self, tmp_path: Path) -> None:
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 60})
+        assert verdicts(found)["p95"] == "slower"
+        row = next(row for row in found.rows if row.metric == "p50")
+        assert row.ratio == pytest.approx(1.5, rel=0.03)
+        assert row.low is not None
+        assert row.high is not None
+        assert 1.4 < row.low < row.ratio < row.high < 1.6  # type: ignore[operator]
+        assert found.regressions[0].startswith("fastapi in constant: p50 went from 39.9 ms to 60.8 ms")
+        assert "times as slow (95 % interval 1.4" in found.regressions[0]
+
+    def test_of_a_faster_server_show_no_regression(self, tmp_path: Path) -> None:
+        found = compared(tmp_path, {"median_ms": 60}, {"median_ms": 40})
+        assert verdicts(found)["p95"] == "faster"
+        assert found.regressions == []
+
+    def test_that_differ_by_less_than_the_tolerance_show_no_regression(self, tmp_path: Path) -> None:
+        calm = {"count": 8}
+        found = compared(tmp_path, {"median_ms": 40, **calm}, {"median_ms": 41.6, **calm})
+        row = next(row for row in found.rows if row.metric == "p50")
+        assert (row.verdict, row.regression) in {("slower", False), ("not shown", False)}
+
+    def test_one_of_which_saturated_is_a_regression(self, tmp_path: Path) -> None:
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 400, "saturated": True, "dropped": 300})
+        assert verdicts(found) == {"p95": "worse", "error_rate": "worse"}
+        assert "the server no longer keeps up" in found.regressions[0]
+        assert "error_rate went from 0 % to 20 %" in found.regressions[1]
+
+    @pytest.mark.parametrize(("failed", "worse"), [(5, False), (60, True)])
+    def test_with_more_errors_are_a_regression_from_a_percent_on(
+        self, tmp_path: Path, failed: int, worse: bool
+    ) -> None:
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "failed": failed})
+        assert (verdicts(found)["error_rate"] == "worse") is worse
+
+    def test_on_other_machines_or_models_say_so(self, tmp_path: Path) -> None:
+        head = {"machine": {"cpu": "Other CPU", "cores": 8}, "model": {"digest": "sha256:cd"}}
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "head": head})
+        assert "Machine: Example CPU, 2 cores, now Other CPU, 8 cores." in found.differs
+        assert any(sentence.startswith("Model: sha256:ab") for sentence in found.differs)
+
+
+class TestWhatIsNotComparable:
+    @pytest.mark.parametrize(
+        ("base", "new", "told"),
+        [
+            ({}, {"backend": "bentoml"}, "the base run does not have it"),
+            ({}, {"scenario": "poisson"}, "the base run does not have it"),
+            ({}, {"shape": {"name": "constant", "rate": 9.0}}, "the load was not the same"),
+            ({}, {"model": "closed"}, "the load was not the same"),
+            ({}, {"status": "failed", "error": "it died"}, "not valid in the new run: failed: it died"),
+            ({"verdict": "invalid", "reasons": ["late"]}, {}, "not valid in the base run: late"),
+            ({"saturated": True}, {}, "saturated in the base run"),
+        ],
+    )
+    def test_is_told_with_the_reason(
+        self, tmp_path: Path, base: dict[str, Any], new: dict[str, Any], told: str
+    ) -> None:
+        found = compared(tmp_path, {"median_ms": 40, **base}, {"median_ms": 90, **new})
+        assert set(verdicts(found).values()) == {"not comparable"}
+        assert any(told in row.note for row in found.rows)
+        assert found.regressions == []
+        assert not found.compared
+
+    def test_is_a_folder_without_a_run(self, tmp_path: Path) -> None:
+        with pytest.raises(NotARunFolder):
+            compare(run(tmp_path / "base", 40), tmp_path / "nothing")
+
+
+def test_json_has_rows_and_regressions(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 60})
+    content = json.loads(found.to_json())
+    assert content["schema"] == 1
+    assert content["regressions"] == found.regressions
+    assert content["rows"][1]["metric"] == "p95"
+    assert content["rows"][1]["ratio"] == found.rows[1].ratio
+
+
+def test_a_single_short_trial_each_is_never_called_different(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "base", [TrialSpec(exact([10.0] * 100, 3))])
+    new = write_run(tmp_path / "new", [TrialSpec(exact([30.0] * 100, 3))])
+    assert {row.verdict for row in compare(base, new).rows} == {"not shown"}

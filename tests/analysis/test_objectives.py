@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import pytest
+
+from analysis.objectives import ObjectiveResult, parse
+from analysis.report import build_report
+from tests.analysis.folders import TrialSpec, exact, steady, write_run
+
+
+class TestReading:
+    @pytest.mark.parametrize(
+        ("expression", "metric", "op", "threshold", "scope"),
+        [
+            ("p95 < 200ms", "p95", "<", 200.0, ""),
+            ("  p95<0.2s ", "p95", "<", 200.0, ""),
+            ("p99.9 < 1s", "p99.9", "<", 1000.0, ""),
+            ("p75 <= 500us", "p75", "<=", 0.5, ""),
+            ("mean < 20 ms", "mean", "<", 20.0, ""),
+            ("max < 2s", "max", "<", 2000.0, ""),
+            ("error_rate < 1%", "error_rate", "<", 0.01, ""),
+            ("drop_rate <= 0.5 %", "drop_rate", "<=", 0.005, ""),
+            ("error_rate < 0.01", "error_rate", "<", 0.01, ""),
+            ("throughput > 50/s", "throughput", ">", 50.0, ""),
+            ("throughput >= 50", "throughput", ">=", 50.0, ""),
+            ("constant: p95 < 200ms", "p95", "<", 200.0, "constant"),
+            ("fastapi/constant: p95 < 200ms", "p95", "<", 200.0, "fastapi/constant"),
+            ("fastapi/*:p95 < 200ms", "p95", "<", 200.0, "fastapi/*"),
+            ("5-callers: p95 < 200ms", "p95", "<", 200.0, "5-callers"),
+        ],
+    )
+    def test_takes(self, expression: str, metric: str, op: str, threshold: float, scope: str) -> None:
+        objective = parse(expression)
+        assert (objective.metric, objective.op, objective.scope) == (metric, op, scope)
+        assert objective.threshold == pytest.approx(threshold)
+        assert objective.expression == expression.strip()
+
+    @pytest.mark.parametrize(
+        ("expression", "told"),
+        [
+            ("", "write METRIC < VALUE, such as 'p95 < 200ms'"),
+            ("fast", "is not an objective: write METRIC < VALUE"),
+            ("p95 = 200ms", "is not an objective"),
+            ("p95 < ", "is not an objective"),
+            ("p95 < -5ms", "is not an objective"),
+            ("p95 < 200", "the value has no unit; write p95 with a value such as 200ms."),
+            ("p95 < 200%", "the unit '%' does not fit; write p95 with a value such as 200ms."),
+            ("p95 < 200 sec", "the unit 'sec' does not fit"),
+            ("error_rate < 10ms", "the unit 'ms' does not fit; write error_rate with a value such as 1%."),
+            ("error_rate < 1", "without % the value is a fraction of 1; write 1%."),
+            ("throughput > 5%", "write throughput with a value such as 50/s."),
+            ("p95 < 1.2.3ms", "'1.2.3' is not a number"),
+            ("p59x < 3ms", "did you mean p"),
+            ("p100 < 3ms", "did you mean p"),
+            ("P95 < 3ms", "did you mean p95?"),
+            ("error-rate < 1%", "did you mean error_rate?"),
+            ("eror_rate < 1%", "did you mean error_rate?"),
+            ("latency < 3ms", "there are mean, max, error_rate, drop_rate, throughput, p50"),
+        ],
+    )
+    def test_refuses_with_what_to_write_instead(self, expression: str, told: str) -> None:
+        with pytest.raises(ValueError, match=r"write|did you mean|there are") as refusal:
+            parse(expression)
+        assert told in str(refusal.value)
+        if expression:
+            assert repr(expression) in str(refusal.value)
+
+
+class TestScope:
+    @pytest.mark.parametrize(
+        ("scope", "covers"),
+        [("", True), ("*", True), ("constant", True), ("fastapi", True), ("fastapi/constant", True),
+         ("*/constant", True), ("fastapi/*", True), ("poisson", False), ("bentoml", False),
+         ("bentoml/constant", False), ("fastapi/poisson", False)],
+    )  # fmt: skip
+    def test_covers(self, scope: str, covers: bool) -> None:
+        assert parse(f"{scope}: p95 < 1ms" if scope else "p95 < 1ms").covers("fastapi", "constant") is covers
+
+
+class TestJudging:
+    def judge(self, tmp_path: Path, expression: str, spec: TrialSpec) -> ObjectiveResult:
+        (result,) = build_report(write_run(tmp_path / "run", [spec], objectives=[expression])).objectives
+        return result
+
+    @pytest.mark.parametrize(
+        ("expression", "passed", "value"),
+        [
+            ("p95 < 100ms", True, 95.0),
+            ("p95 < 95ms", False, 95.0),
+            ("p90 < 91ms", True, 90.0),
+            ("mean < 51ms", True, 50.5),
+            ("max <= 99ms", False, 100.0),
+            ("error_rate < 8%", True, 75 / 1025),
+            ("error_rate < 5%", False, 75 / 1025),
+            ("drop_rate < 2%", False, 25 / 1025),
+            ("throughput > 94/s", True, 95.0),
+            ("throughput > 96/s", False, 95.0),
+        ],
+    )
+    def test_compares_what_was_measured(
+        self, tmp_path: Path, expression: str, passed: bool, value: float
+    ) -> None:
+        hundred = [float(i) for i in range(1, 101)]
+        result = self.judge(tmp_path, expression, TrialSpec(exact(hundred, 10), failed=50, dropped=25))
+        assert result.passed is passed
+        assert result.value == pytest.approx(value, rel=0.001)
+        assert (result.backend, result.scenario, result.note) == ("fastapi", "constant", "")
+
+    def test_of_a_saturated_server_is_not_shown_to_hold(self, tmp_path: Path) -> None:
+        result = self.judge(tmp_path, "p95 < 900ms", TrialSpec(steady(50), saturated=True, dropped=9))
+        assert not result.passed
+        assert result.note == "not shown: the server was saturated, so the value is a lower bound"
+
+    def test_without_a_valid_measurement_is_not_shown_to_hold(self, tmp_path: Path) -> None:
+        result = self.judge(tmp_path, "p95 < 900ms", TrialSpec(steady(50), status="failed", error="it died"))
+        assert (result.passed, result.value) == (False, None)
+        assert result.note == "no valid measurement: failed: it died"
+
+    def test_of_few_requests_holds_only_if_they_bound_it(self, tmp_path: Path) -> None:
+        sixty = TrialSpec(exact([10.0] * 10, 6))
+        p95 = self.judge(tmp_path / "1", "p95 < 20ms", sixty)
+        assert (p95.passed, p95.note) == (True, "few requests, but at most 10.0 ms with 95% confidence")
+        p99 = self.judge(tmp_path / "2", "p99 < 20ms", sixty)
+        assert (p99.passed, p99.note) == (False, "not shown: p99 needs 1,000 requests, there are 60 requests")
+        missed = self.judge(tmp_path / "3", "p99 < 5ms", sixty)
+        assert (missed.passed, missed.note) == (False, "")
+
+    def test_of_a_scope_that_is_not_there_is_not_shown_to_hold(self, tmp_path: Path) -> None:
+        result = self.judge(tmp_path, "constnat: p95 < 200ms", TrialSpec(steady(50)))
+        assert not result.passed
+        assert result.note == "nothing here is called 'constnat'; there are constant, fastapi"
+
+    def test_of_a_bad_expression_in_run_json_is_a_problem(self, tmp_path: Path) -> None:
+        report = build_report(write_run(tmp_path / "run", [TrialSpec(steady(50))], objectives=["p95 < 200"]))
+        assert report.objectives == []
+        assert "run.json: 'p95 < 200': the value has no unit" in report.problems[0]

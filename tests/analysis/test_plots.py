@@ -1,0 +1,50 @@
+import math
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from analysis.plots import Scale, Track, latency_scale, over_time
+
+
+class TestAScale:
+    def test_maps_its_range_onto_pixels_and_nothing_beyond(self) -> None:
+        scale = Scale(0, 10, 100, 0)
+        assert [scale(v) for v in (-5, 0, 5, 10, 99)] == [100, 100, 50, 0, 0]
+
+    def test_spaces_factors_equally_when_logarithmic(self) -> None:
+        scale = Scale(1, 100, 0, 100, log=True)
+        assert [scale(v) for v in (0, 1, 10, 100)] == pytest.approx([0, 0, 50, 100])
+
+    @pytest.mark.parametrize(
+        ("low", "high", "about", "log", "ticks"),
+        [
+            (0, 10, 5, False, [0, 2, 4, 6, 8, 10]),
+            (0, 83, 5, False, [0, 20, 40, 60, 80]),
+            (0, 0.7, 5, False, [0, 0.2, 0.4, 0.6]),
+            (3, 120, 7, True, [5, 10, 20, 50, 100]),
+            (3, 9000, 7, True, [3, 10, 30, 100, 300, 1000, 3000]),
+            (6, 9, 5, True, [6, 9]),
+        ],
+    )
+    def test_has_round_ticks(
+        self, low: float, high: float, about: int, log: bool, ticks: list[float]
+    ) -> None:
+        assert Scale(low, high, 0, 1, log).ticks(about) == pytest.approx(ticks)
+
+    def test_of_latencies_turns_logarithmic_over_a_factor_of_thirty(self) -> None:
+        assert not latency_scale([10, 290], 0, 1).log
+        assert latency_scale([10, 310], 0, 1).log
+        assert latency_scale([math.nan], 0, 1).high > 0
+
+
+def test_a_second_without_answers_is_a_gap_and_not_a_number() -> None:
+    nan, one = math.nan, np.ones(4)
+    gap = np.array([10.0, nan, nan, 30.0])
+    track = Track("FastAPI", 1, np.arange(4.0), gap, gap * 2, one, one * nan, one * nan, one * nan)
+    drawing = str(over_time(track, [track], 1))
+    assert "nan" not in drawing
+    told = [title.text for title in ElementTree.fromstring(drawing).iter("title")]
+    assert told[0] == "FastAPI: latency, arrivals and CPU over time. Highest p95 of 1 s: 60.0 ms."
+    assert told[1] == "0 to 1 s: p50 10.0 ms, p95 20.0 ms, 1 answers/s"
+    assert told[2] == "1 to 2 s: no answer, 1 answers/s"
