@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,6 +119,9 @@ class Generator:
                 user_class.prepare(pacing, self._environment)
                 if user_class.host:
                     Target.parse(user_class.host).connect(CONNECT_TIMEOUT_S).close()
+            except ssl.SSLCertVerificationError as error:
+                why = f"{name_of(error)}; write the name that is in it, or set SSL_CERT_FILE to its authority"
+                return {"problem": f"{user_class.host}: {why}", "exit": BAD_INPUT}
             except ValueError as error:
                 return {"problem": str(error), "exit": BAD_INPUT}
             except OSError as error:

@@ -168,6 +168,7 @@ class ModelUser(ArrivalUser):
     target: ClassVar[Target]
     watchdog: ClassVar[Watchdog | None] = None
     _known_good: ClassVar[set[tuple[str, bytes]]]
+    _listeners: ClassVar[list[Callable[..., None]]]
     _check_every: ClassVar[float]
 
     @classmethod
@@ -207,6 +208,11 @@ class ModelUser(ArrivalUser):
             for image in images
         ]
         cls._known_good = set()
+        cls._listeners = [
+            listener
+            for listener in environment.events.request._handlers
+            if listener is not note_request_failure and listener.__module__ != "locust.runners"
+        ]
         peak = 0.0 if plan.closed else plan.arrivals().shape.peak_per_s
         automatic = min(1.0, _FULL_CHECK_UP_TO_PER_S / peak) if peak else 1.0
         share = plan.check_share if plan.check_share == plan.check_share else automatic
@@ -247,6 +253,31 @@ class ModelUser(ArrivalUser):
         elif index * 0.6180339887498949 % 1 < self._check_every:  # golden ratio: an even sample of any stride
             self.error = self._judge(request.image, body)
 
+    def outcome_key(self) -> int:
+        """Named after the payload class; tells whoever listens to Locust's request event."""
+        request = self.request
+        if self._listeners:
+            self._tell_listeners(request.image.payload)
+        if self.error is None:
+            return request.success
+        return self.pacing.recorder.key(Outcome(self.method, request.image.payload, self.error))
+
+    def _tell_listeners(self, name: str) -> None:
+        """Locust's request event for everybody but Locust itself, whose statistics come from the recorder."""
+        now, planned = self.pacing.clock(), self.arrival[0]
+        for listener in self._listeners:
+            listener(
+                request_type=self.method,
+                name=name,
+                response_time=(now - planned) * 1000,
+                response_length=self.answer_bytes,
+                exception=None if self.error is None else RequestFailed(self.error),
+                context=self.context(),
+                start_time=time.time() - (now - planned),
+                url=self.target.url,
+                response=None,
+            )
+
     def _judge(self, image: Image, body: bytes) -> str | None:
         """None for the stored top-5, otherwise the failure's name.
 
@@ -263,13 +294,6 @@ class ModelUser(ArrivalUser):
         if len(self._known_good) < 1000:
             self._known_good.add((image.name, body))
         return None
-
-    def outcome_key(self) -> int:
-        """Named after the payload class."""
-        request = self.request
-        if self.error is None:
-            return request.success
-        return self.pacing.recorder.key(Outcome(self.method, request.image.payload, self.error))
 
 
 class PredictUser(ModelUser):
