@@ -167,9 +167,13 @@ def install(
     say: Callable[[str], None],
     extra: tuple[str, ...] = (),
 ) -> None:
-    """Install the requirements (and `extra` arguments of `uv pip install`) and write the stamp."""
+    """Install the requirements (and `extra` arguments of `uv pip install`), then write the stamp.
+
+    Bytecode is compiled now: a server's first start must not be slower than its others.
+    """
     files = [part for file in environment.requirements if file.suffix == ".txt" for part in ("-r", str(file))]
-    command = [uv, "pip", "install", "--python", str(environment.interpreter), *files, *extra]
+    target = ["--compile-bytecode", "--python", str(environment.interpreter)]
+    command = [uv, "pip", "install", *target, *files, *extra]
     run_step(command, variables, say)
     environment.write_stamp()
 
@@ -191,7 +195,7 @@ def run_step(command: list[str], variables: Mapping[str, str], say: Callable[[st
                 lines.append(line.rstrip())
                 say(line.rstrip())
     except OSError as error:
-        raise CannotRun(advice(f"{command[0]}: {error}")) from error
+        raise CannotRun(f"{command[0]} cannot be run: {error.strerror}. {advice(str(error))}") from error
     if process.returncode:
         output = "\n".join(lines[-12:])
         shown = " ".join([Path(command[0]).name, *command[1:3]])
@@ -211,7 +215,8 @@ _ADVICE = [
     ),
     (
         r"(?i)dns error|error sending request|failed to fetch|connection (refused|reset|broken)"
-        r"|name resolution|Network is unreachable|tcp connect|operation timed out|NewConnectionError|ConnectTimeout",
+        r"|name resolution|Network is unreachable|tcp connect|operation timed out"
+        r"|NewConnectionError|ConnectTimeout",
         "No package index could be reached. Check the network and proxy (HTTPS_PROXY), or point pip's "
         "index-url or find-links at a mirror that this machine reaches: uv is given the same settings.",
     ),

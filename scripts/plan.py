@@ -1,4 +1,4 @@
-"""A plan: which backends, under which load, how often. Checked TOML; the shipped ones are in `scripts/plans/`.
+"""A plan: which backends, under which load, how often. The shipped ones are in `scripts/plans/`.
 
 A scenario's keys are the load engine's own options with underscores, checked by the engine itself, so that an
 option added there can be used in a plan at once.
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from analysis import objectives
-from locustfiles.engine.options import OPTIONS, LoadPlan, count, seconds
+from scripts.engine_options import OPTIONS, LoadPlan, count, seconds
 from scripts.errors import UserError, nearest
 
 PLANS = Path(__file__).parent / "plans"

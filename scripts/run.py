@@ -232,8 +232,8 @@ def _new_folder(out: Path, name: str) -> Path:
         free = shutil.disk_usage(out).free
         if free < NEEDED_BYTES:
             raise CannotRun(
-                f"Only {free / 1e6:.0f} MB are free in {out}; a run needs {NEEDED_BYTES / 1e6:.0f}. Free some "
-                "(`modelswarm clean --results` removes old runs) or name another folder with --out."
+                f"Only {free / 1e6:.0f} MB are free in {out}; a run needs {NEEDED_BYTES / 1e6:.0f}. "
+                "Free some (`modelswarm clean --results` removes old runs) or name another folder with --out."
             )
         for suffix in ["", *(f"-{number}" for number in range(2, 100))]:
             folder = out / (name + suffix)

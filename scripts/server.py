@@ -155,9 +155,10 @@ class LocalServer:
         return killed
 
     def last_words(self, lines: int = 5) -> str:
-        """Return the end of its log, for an error message."""
+        """Return how its log ends, as the end of an error sentence."""
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())[-800:]
+        words = " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+        return f"its log ends: {words[-800:]}" if words else "its log is empty"
 
     def _placeholders(self) -> dict[str, str]:
         environment = self.service.environment

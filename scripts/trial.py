@@ -131,13 +131,11 @@ def _await_answers(
     with _Probe(bench, service, server, f"{mark}:probe") as probe:
         while "ready" not in probe.heard:
             if ended := server.ended():
-                raise NeverReady(f"server {ended} before it was ready; its log ends: {server.last_words()}")
+                raise NeverReady(f"server {ended} before it was ready; {server.last_words()}")
             probe.complain()
             if time.monotonic() - began_s > patience_s:
                 reason = probe.heard.get("waiting", "nothing listens")
-                raise NeverReady(
-                    f"not ready within {patience_s:g} s ({reason}); its log ends: {server.last_words()}"
-                )
+                raise NeverReady(f"not ready within {patience_s:g} s ({reason}); {server.last_words()}")
             bench.stop.sleep(POLL_S)
         record.ready_after_s = round(time.monotonic() - began_s, 1)
         tell("checking its answers")

@@ -43,7 +43,7 @@ def serve_ui(project: Project, service: Service, port: int, workers: int, consol
             console.print("Ctrl-C ends both.")
             while True:
                 if ended := server.ended():
-                    raise CannotRun(f"{service.name} {ended}; its log ends: {server.last_words()}")
+                    raise CannotRun(f"{service.name} {ended}; {server.last_words()}")
                 if locust.poll() is not None:
                     raise CannotRun(f"Locust ended with status {locust.returncode}")
                 stop.sleep(0.2)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.errors import UserError
+from scripts.plan import read_plan, shipped_plans, steps
+
+GOOD = """
+trials = 2
+objectives = ["p95 < 500ms"]
+[[scenario]]
+name = "steady"
+rate = 20
+run_time = "30s"
+"""
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read_plan(written(folder, text))
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+class TestAPlanThatIsWrong:
+    @pytest.mark.parametrize(
+        ("line", "sentence"),
+        [
+            ("tirals = 3", "there is no key 'tirals'; did you mean 'trials'?"),
+            ("trials = 0", "trials = 0: input should be greater than or equal to 1"),
+            ('trials = "many"', "trials = 'many': input should be a valid integer"),
+            ("seed = -1", "seed = -1: input should be greater than or equal to 0"),
+            ("threads = 0", "threads = 0: input should be greater than or equal to 1"),
+            ('warmup = "soon"', "'soon' is not a time span: write 20, 1.5s, 2m or 1h20m"),
+            ('objectives = ["p95 is fine"]', "'p95 is fine' is not an objective: write METRIC < VALUE"),
+            ('objectives = ["p95 < 500"]', "the value has no unit; write p95 with a value such as 200ms"),
+            ('objectives = ["errors < 1%"]', "did you mean error_rate?"),
+            ("backends = 3", "backends = 3: input should be a valid tuple"),
+        ],
+    )
+    def test_is_refused_with_what_to_write_instead(self, tmp_path: Path, line: str, sentence: str) -> None:
+        good = "\n".join(each for each in GOOD.splitlines() if not each.startswith(line.split(" ")[0]))
+        assert sentence in refusal(tmp_path, f"{line}\n{good}")
+
+    @pytest.mark.parametrize(
+        ("keys", "sentence"),
+        [
+            (
+                'name = "a"\nrte = 5\nrun_time = "5s"',
+                "scenario a: there is no key 'rte'; did you mean 'rate'?",
+            ),
+            (
+                'name = "a"\nshape = "stepp"\nrun_time = "5s"',
+                "scenario a: shape: 'stepp' is not known: did you mean",
+            ),
+            ('name = "a"\nrate = "fast"\nrun_time = "5s"', "scenario a: rate: 'fast' is not an arrival rate"),
+            ('name = "a"\nrate = 0\nrun_time = "5s"', 'write a rate above 0, such as rate = "10"'),
+            ('name = "a"\nrun_time = "5 parsecs"', "'5 parsecs' is not a time span"),
+            ('name = "a"\nrun_time = "1.5s"', "run_time must be whole seconds"),
+            ('name = "a"\nrate = 5', 'scenario a: it would never end: write run_time = "30s"'),
+            ('name = "a"\nshape = "closed"\narrivals = 5', "it would never end"),
+            ('name = "a"\nusers = 0\nrun_time = "5s"', "users must be 1 or more"),
+            ('name = "a"\nrecord = "x"\nrun_time = "5s"', "there is no key 'record'"),
+            ('name = "a/b"\nrun_time = "5s"', "scenario a/b name = 'a/b': string should match pattern"),
+            (
+                'rate = 5\nrun_time = "5s"',
+                'scenario number 1: `name` is missing: write for example name = "constant"',
+            ),
+            ('name = "a"\nshape = "spike"\nspike_at = "9s"\nrun_time = "5s"', "write a smaller spike_at"),
+        ],
+    )
+    def test_scenario_is_refused_with_what_to_write_instead(
+        self, tmp_path: Path, keys: str, sentence: str
+    ) -> None:
+        assert sentence in refusal(tmp_path, f"[[scenario]]\n{keys}\n")
+
+    def test_without_scenarios_is_refused(self, tmp_path: Path) -> None:
+        assert "scenario is missing: write a [[scenario]] table" in refusal(tmp_path, "trials = 1")
+
+    def test_with_two_scenarios_of_one_name_is_refused(self, tmp_path: Path) -> None:
+        assert "two scenarios are called 'steady'" in refusal(tmp_path, GOOD + GOOD.partition('ms"]\n')[2])
+
+    def test_that_is_no_toml_is_refused_with_the_line(self, tmp_path: Path) -> None:
+        assert "cannot be read" in refusal(tmp_path, "trials = = 2")
+        assert "line 1" in refusal(tmp_path, "trials = = 2")
+
+    def test_that_is_not_there_is_answered_with_the_nearest_name(self) -> None:
+        with pytest.raises(UserError, match=r"There is no plan 'quik'; did you mean 'quick'\?"):
+            read_plan("quik")
+        with pytest.raises(UserError, match=r"There is no plan file nowhere/x.toml"):
+            read_plan("nowhere/x.toml")
+
+
+class TestTheCommandLine:
+    def test_wins_over_the_plan(self, tmp_path: Path) -> None:
+        plan = read_plan(written(tmp_path, GOOD), {"trials": 5, "seed": None, "objectives": ("p99 < 1s",)})
+        assert (plan.trials, plan.seed, plan.objectives) == (5, 1, ("p99 < 1s",))
+
+    def test_is_checked_like_the_plan(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="is not an objective"):
+            read_plan(written(tmp_path, GOOD), {"objectives": ["fast"]})
+
+    def test_chooses_scenarios_by_name(self) -> None:
+        plan = read_plan("shapes").with_scenarios(["spike"])
+        assert [scenario.name for scenario in plan.scenario] == ["spike"]
+        with pytest.raises(UserError, match=r"has no scenario 'spkie'; did you mean 'spike'\?"):
+            read_plan("shapes").with_scenarios(["spkie"])
+
+
+class TestTheOrderOfTrials:
+    def order(self, seed: int) -> list[tuple[str, str, int]]:
+        plan = read_plan("shapes", {"trials": 3, "seed": seed})
+        return [(step.backend, step.scenario.name, step.trial) for step in steps(plan, ["a", "b", "c"])]
+
+    def test_is_the_same_for_the_same_seed_and_another_for_another(self) -> None:
+        assert self.order(7) == self.order(7)
+        assert self.order(7) != self.order(8)
+
+    def test_has_everything_once_in_each_block(self) -> None:
+        order = self.order(7)
+        for trial in (1, 2, 3):
+            block = order[(trial - 1) * 12 : trial * 12]
+            assert {each[2] for each in block} == {trial}
+            assert len(set(block)) == 12
+
+    def test_differs_from_block_to_block(self) -> None:
+        order = self.order(7)
+        assert [each[:2] for each in order[:12]] != [each[:2] for each in order[12:24]]
+
+    def test_gives_all_backends_of_a_block_the_same_arrivals(self) -> None:
+        plan = read_plan("quick", {"trials": 2})
+        seeds = {(step.trial, step.seed) for step in steps(plan, ["a", "b"])}
+        assert len(seeds) == 2
+
+
+class TestTheShippedPlans:
+    @pytest.mark.parametrize("name", shipped_plans())
+    def test_are_valid_and_say_what_they_do(self, name: str) -> None:
+        plan = read_plan(name)
+        assert plan.name == name
+        assert plan.description
+
+    def test_quick_takes_less_than_five_minutes_for_three_backends(self) -> None:
+        from scripts.run import estimate_s
+
+        plan = read_plan("quick")
+        assert sum(estimate_s(plan, step) for step in steps(plan, ["a", "b", "c"])) < 290
+
+    def test_ci_has_objectives_on_p95_and_errors(self) -> None:
+        assert [text.split()[0] for text in read_plan("ci").objectives] == ["p95", "error_rate"]
+
+    def test_are_what_locust_is_given(self) -> None:
+        spike = next(each for each in read_plan("shapes").scenario if each.name == "spike")
+        assert " ".join(spike.arguments(seed=7, warmup="5s")) == (
+            "--shape spike --rate 10 --peak-rate 50 --spike-at 10s --spike-for 5s --run-time 30s --seed 7 --warmup 5s"
+        )
+
+    def test_last_as_long_as_their_arrivals(self) -> None:
+        lengths = {each.name: each.length_s() for each in read_plan("sequential-sustained-burst").scenario}
+        assert lengths == {
+            "sequential": 120.0,
+            "sustained": pytest.approx(50, abs=0.2),
+            "burst": pytest.approx(4, abs=0.1),
+        }

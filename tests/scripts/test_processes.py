@@ -1,0 +1,237 @@
+"""Cores, families of processes and their CPU, with real processes."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.cores import pinned, split_cores, usable_cores
+from scripts.errors import CannotRun
+from scripts.family import MARK, Family, living
+from scripts.guard import guarded
+from scripts.sampler import CpuClock, Sampler, _Seen, read_memory
+from scripts.server import port_is_free, refuse_busy_ports
+
+Until = Callable[[Callable[[], object], str], None]
+
+BURN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
+WAIT = "import signal; signal.pause()"
+
+
+@pytest.fixture
+def family() -> Iterator[Family]:
+    marked = Family(uuid.uuid4().hex)
+    yield marked
+    marked.kill()
+
+
+def start(family: Family, script: str, mark: str = "") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=os.environ | {MARK: family.mark + mark},
+        text=True,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+class TestTheSplitOfCores:
+    @pytest.mark.parametrize(
+        ("usable", "wanted", "server", "generator"),
+        [
+            ((0, 1), 1, (1,), (0,)),
+            ((0, 1, 2, 3), 1, (3,), (0, 1, 2)),
+            ((0, 1, 2, 3), 2, (2, 3), (0, 1)),
+            ((4, 7), 1, (7,), (4,)),
+        ],
+    )
+    def test_gives_each_its_own(
+        self, usable: tuple[int, ...], wanted: int, server: tuple[int, ...], generator: tuple[int, ...]
+    ) -> None:
+        cores = split_cores(usable, wanted)
+        assert (cores.server, cores.generator, cores.not_held) == (server, generator, ())
+
+    def test_says_what_it_cannot_hold(self) -> None:
+        assert "There is one core" in split_cores((3,), 1).not_held[0]
+        assert "cannot pin" in split_cores(None, 1).not_held[0]
+        assert split_cores((0, 1), 4).server == (1,)
+        assert "should have 4 cores (threads) and got 1" in split_cores((0, 1), 4).not_held[0]
+
+    @pytest.mark.skipif(
+        len(usable_cores() or ()) < 2, reason="there is one core, or no pinning on this system"
+    )
+    def test_is_inherited_by_what_is_started_and_given_back(self, family: Family) -> None:
+        before = usable_cores()
+        assert before is not None
+        with pinned(before[-1:]):
+            child = start(family, "import os; print(os.sched_getaffinity(0))")
+        assert child.communicate()[0].strip() == f"{{{before[-1]}}}"
+        assert usable_cores() == before
+
+
+class TestAFamily:
+    def test_holds_a_daemon_that_left_the_tree(self, family: Family, until: Until) -> None:
+        script = f"""
+            import subprocess, sys
+            command, silent = [sys.executable, "-c", {WAIT!r}], subprocess.DEVNULL
+            print(subprocess.Popen(command, start_new_session=True, stdout=silent).pid)
+        """
+        child = start(family, script)
+        daemon = int(child.communicate()[0])
+        until(lambda: daemon in [process.pid for process in living(family.members())], "the daemon is found")
+        family.kill()
+        assert not psutil.pid_exists(daemon) or psutil.Process(daemon).status() == psutil.STATUS_ZOMBIE
+
+    def test_holds_a_child_that_dropped_its_environment(self, family: Family, until: Until) -> None:
+        script = f"""
+            import subprocess, sys
+            child = subprocess.Popen([sys.executable, "-c", {WAIT!r}], env={{}}, start_new_session=True)
+            print(child.pid, flush=True)
+            child.wait()
+        """
+        child = start(family, script)
+        assert child.stdout is not None
+        orphan = int(child.stdout.readline())
+        until(lambda: orphan in [process.pid for process in family.members()], "the child is found")
+        child.kill()
+        child.wait()
+        assert orphan in [process.pid for process in living(family.members())], (
+            "it is remembered as an orphan"
+        )
+        family.kill()
+        assert not living(family.members())
+
+    def test_leaves_strangers_alone(self, family: Family) -> None:
+        other = Family(uuid.uuid4().hex)
+        stranger = start(other, WAIT)
+        assert family.members() == []
+        assert family.kill() == []
+        assert stranger.poll() is None
+        other.kill()
+        stranger.wait()
+
+    def test_of_a_run_holds_those_of_its_trials(self, family: Family, until: Until) -> None:
+        start(family, WAIT, mark=":12:server")
+        until(family.members, "the trial's process is found")
+        assert Family(f"{family.mark}:1:").members() == []
+
+
+class TestTheGuard:
+    def test_kills_what_its_owner_left_behind(self, family: Family, tmp_path: Path, until: Until) -> None:
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        script = f"""
+            import os, signal
+            from pathlib import Path
+            from scripts.guard import guarded
+            with guarded({family.mark!r}, Path({str(scratch)!r})):
+                print("guarded", flush=True)
+                signal.pause()
+        """
+        left = start(family, WAIT)
+        owner = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+        )
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        owner.kill()
+        owner.wait()
+        assert left.wait(timeout=20) == -signal.SIGKILL
+        until(lambda: not scratch.exists(), "the scratch folder is gone")
+
+    def test_ends_with_its_block(self, family: Family, tmp_path: Path) -> None:
+        before = {process.pid for process in psutil.Process().children()}
+        with guarded(family.mark, tmp_path / "none"):
+            assert {process.pid for process in psutil.Process().children()} - before
+        assert {process.pid for process in psutil.Process().children()} == before
+
+
+class TestCpuSeconds:
+    def test_of_a_child_that_lived_between_two_looks_count(self) -> None:
+        clock = CpuClock()
+        clock.advance({1: _Seen(1.0, 0.0, 0)})
+        assert clock.advance({1: _Seen(1.1, 0.4, 0)}) == pytest.approx(0.5)
+
+    def test_of_a_child_that_was_seen_and_ended_count_once(self) -> None:
+        clock = CpuClock()
+        clock.advance({1: _Seen(1.0, 0.0, 0), 2: _Seen(0.7, 0.0, 1)})
+        assert clock.advance({1: _Seen(1.0, 0.9, 0)}) == pytest.approx(0.2)
+
+    def test_of_an_orphan_that_ended_are_not_taken_off(self) -> None:
+        clock = CpuClock()
+        clock.advance({1: _Seen(1.0, 0.0, 0), 2: _Seen(5.0, 0.0, 99)})
+        assert clock.advance({1: _Seen(1.3, 0.0, 0)}) == pytest.approx(0.3)
+
+    def test_never_run_backwards_when_a_parent_ignores_its_children(self) -> None:
+        clock = CpuClock()
+        clock.advance({1: _Seen(1.0, 0.0, 0), 2: _Seen(0.7, 0.0, 1)})
+        assert clock.advance({1: _Seen(1.1, 0.0, 0)}) == pytest.approx(0.1)
+
+    def test_of_real_processes_that_come_and_go_add_up(self, family: Family, tmp_path: Path) -> None:
+        script = f"""
+            import subprocess, sys
+            burn = {BURN!r}
+            for _ in range(3):
+                subprocess.run([sys.executable, "-S", "-c", burn.format(0.2)])
+            exec(burn.format(0.3))
+            print("done", flush=True)
+            input()
+        """
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            env=os.environ | {MARK: family.mark},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        sampler = Sampler(family, tmp_path / "pods.csv", "some", lambda: True)
+        with sampler.running():
+            assert child.stdout is not None
+            child.stdout.readline()
+        last = sampler.row()
+        rows = list(csv.DictReader((tmp_path / "pods.csv").open()))
+        assert last is not None
+        child.communicate(b"\n")
+        times = [float(row["time"]) for row in rows] + [float(str(last[0]))]
+        cores = [float(row["cpu_cores"]) for row in rows] + [float(str(last[3]))]
+        spans = [after - before for before, after in itertools.pairwise(times)]
+        used = sum(core * span for core, span in zip(cores[1:], spans, strict=True)) + cores[0]
+        assert used == pytest.approx(0.9 + 4 * 0.03, abs=0.35)
+        assert {(row["pod"], row["container"], row["ready"]) for row in rows} == {("some", "server", "1")}
+
+
+class TestMemory:
+    def test_counts_what_is_shared_once(self) -> None:
+        class Process:
+            def __init__(self, rss: int, shared: int) -> None:
+                self.memory = type("memory", (), {"rss": rss, "shared": shared})
+
+            def memory_info(self) -> object:
+                return self.memory
+
+        processes = [Process(100, 30), Process(80, 25)]
+        assert read_memory(processes) == 70 + 55 + 30  # type: ignore[arg-type]
+
+
+class TestPorts:
+    def test_in_use_are_named_with_who_needs_them(self) -> None:
+        import socket
+
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            assert not port_is_free(port)
+            with pytest.raises(CannotRun, match=rf"port {port} \(needed by some\)"):
+                refuse_busy_ports({port: "some"})
+        assert port_is_free(port)
