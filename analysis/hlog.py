@@ -130,7 +130,8 @@ def _decode(payload: bytes) -> tuple[Ints, Ints]:
         raise _Refused(f"holds a damaged histogram ({str(error) or type(error).__name__})") from None
     if (histogram.lowest_trackable_value, histogram.significant_figures) != (LOWEST_US, DIGITS):
         raise _Refused("holds a histogram of another layout than 1 µs and 3 significant digits")
-    counts = np.frombuffer(histogram.counts, dtype=np.int64)
+    top = histogram.get_counts_array_index(histogram.max_value)
+    counts = np.frombuffer(histogram.counts, dtype=np.int64)[: top + 1]
     bucket = np.flatnonzero(counts)
     count = counts[bucket]
     if len(bucket) and (bucket[-1] >= len(bucket_low_us()) - 1 or count.min() < 0):

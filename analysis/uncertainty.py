@@ -44,11 +44,12 @@ from itertools import combinations
 
 import numpy as np
 
-from analysis.histograms import Floats, Intervals, bucket_middle_ms, together
+from analysis.histograms import Floats, Intervals, Ints, bucket_middle_ms, together
 
 SINGLE_TRIAL_MARGIN = 1.2
 WELCH_FROM = 5
 DRAWS = 500
+FEWEST_DRAWS = 100
 SHORTEST_MS = 0.0005  # half a microsecond: what was recorded as 0 µs has a logarithm too
 MIN_SECONDS = 5
 """A trial shorter than this has too few seconds to resample."""
@@ -93,28 +94,34 @@ def block_seconds(seconds: int) -> int:
     return max(1, round(2 * float(np.cbrt(seconds))))
 
 
-def resampled_ms(trial: Intervals, quantiles: Sequence[float], rng: np.random.Generator) -> Floats:
-    """Quantiles in ms of ``DRAWS`` resampled trials, shape (quantiles, draws).
+def resampled_ms(
+    trial: Intervals, quantiles: Sequence[float], rng: np.random.Generator, draws: int = DRAWS
+) -> Floats:
+    """Quantiles in ms of so many resampled trials, shape (quantiles, draws).
 
     Each draw joins blocks of successive seconds, chosen with replacement, to a trial of the same length.
     """
     by_second = trial.binned()
     seconds = len(by_second.start_s)
-    block = block_seconds(seconds)
-    first = rng.integers(seconds, size=(DRAWS, math.ceil(seconds / block)))
-    picked = ((first[:, :, None] + np.arange(block)) % seconds).reshape(DRAWS, -1)[:, :seconds]
-    weights = np.zeros((DRAWS, seconds))
-    np.add.at(weights, (np.arange(DRAWS)[:, None], picked), 1)
     used, column = np.unique(by_second.bucket, return_inverse=True)
-    counts = np.zeros((seconds, len(used)))
+    counts = np.zeros((seconds, len(used)), dtype=np.int64)
     counts[by_second.row, column] = by_second.count
-    cumulative = np.cumsum(weights @ counts, axis=1)
-    total = cumulative[:, -1]
-    draws = [
-        used[np.minimum((cumulative < np.ceil(q * total - 1e-9)[:, None]).sum(axis=1), len(used) - 1)]
-        for q in quantiles
-    ]
-    return np.maximum(bucket_middle_ms(np.array(draws)), SHORTEST_MS)
+    below = np.cumsum(counts, axis=1)  # a draw is a sum of rows of it, so its quantile is found by counting
+    block = block_seconds(seconds)
+    drawn = np.zeros((draws, len(used)), dtype=np.int64)
+    for length, times in ((block, seconds // block), (seconds % block, 1)):
+        sums = _block_sums(below, length)
+        for _ in range(times):
+            drawn += sums[rng.integers(seconds, size=draws)]
+    rank = [np.ceil(q * drawn[:, -1:] - 1e-9) for q in quantiles]
+    found = [used[np.minimum((drawn < one).sum(axis=1), len(used) - 1)] for one in rank]
+    return np.maximum(bucket_middle_ms(np.array(found)), SHORTEST_MS)
+
+
+def _block_sums(rows: Ints, length: int) -> Ints:
+    """Sums of ``length`` successive rows from each row on, the first rows following the last."""
+    circle = np.concatenate([np.zeros_like(rows[:1]), rows, rows[: max(0, length - 1)]]).cumsum(axis=0)
+    return np.asarray(circle[length : length + len(rows)] - circle[: len(rows)])
 
 
 def estimates(
@@ -126,11 +133,12 @@ def estimates(
     histograms = [trial.merged() for trial in trials]
     within = np.full((len(trials), len(quantiles)), np.nan)
     blocks = []
+    draws = max(FEWEST_DRAWS, DRAWS // len(trials))  # their standard errors are averaged over the trials
     for i, trial in enumerate(trials):
         seconds = int(trial.start_s.max()) + 1
         blocks.append(math.ceil(seconds / block_seconds(seconds)))
         if seconds >= MIN_SECONDS:
-            within[i] = np.log(resampled_ms(trial, quantiles, rng)).std(axis=1, ddof=1)
+            within[i] = np.log(resampled_ms(trial, quantiles, rng, draws)).std(axis=1, ddof=1)
     return [
         Estimate(
             max(merged.quantile_ms(q) or 0.0, SHORTEST_MS),
