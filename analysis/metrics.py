@@ -242,7 +242,7 @@ def _cell(run: Run, scenario: str, backend: str, rng: np.random.Generator) -> Ce
     row = Row(
         **measure(shown).model_dump(),
         backend=backend,
-        title=(facts.title if facts else "") or backend,
+        title=(facts.title if facts else "") or _user(mine) or backend,
         scenario=scenario,
         load="closed" if loads == {"closed"} else "open",
         stand_in=bool(facts and facts.stand_in),
@@ -265,6 +265,11 @@ def _estimates(trials: Sequence[Trial], total: int, rng: np.random.Generator) ->
     if not (names and parts):
         return {}
     return dict(zip(names, estimates(parts, [QUANTILES[name] for name in names], rng), strict=True))
+
+
+def _user(trials: Sequence[Trial]) -> str:
+    """The Locust user class: all that tells what was measured where run.json does not."""
+    return next((trial.summary.backend_user for trial in trials if trial.summary), "")
 
 
 def _worst(verdicts: Sequence[Verdict]) -> Verdict:

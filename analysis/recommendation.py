@@ -136,13 +136,12 @@ def _left_out(rankings: Sequence[Ranking], titles: dict[str, str]) -> list[str]:
         for backend, why in ranking.excluded.items():
             out.setdefault(backend, {}).setdefault(why.reason, []).append(ranking.scenario)
     if len(out) > TELL_WHY:
-        return [f"{listed([titles[b] for b in out])} are not ranked everywhere, for the reasons given below"]
-    return [
-        f"{titles[backend]} is not ranked ("
-        + "; ".join(f"{listed(where)}: {reason}" for reason, where in reasons.items())
-        + ")"
+        return [f"not ranked everywhere, for the reasons given below: {listed([titles[b] for b in out])}"]
+    told = [
+        f"{titles[backend]} ({'; '.join(f'{listed(where)}: {why}' for why, where in reasons.items())})"
         for backend, reasons in out.items()
     ]
+    return [f"not ranked: {listed(told)}"] if told else []
 
 
 def _objectives(objectives: Sequence[ObjectiveResult]) -> list[str]:

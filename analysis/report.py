@@ -134,7 +134,9 @@ def _notes(run: Run, measured: list[Cell]) -> list[str]:
             "The weights are synthetic: the work per request is that of the real model, the classes it names "
             "mean nothing."
         )
-    if run.facts.status not in ("complete", "unknown"):
+    if run.facts.status == "recorded":
+        notes.append("A single recorded trial: plan, machine and model are not written down in it.")
+    elif run.facts.status not in ("complete", "unknown"):
         notes.append(f"The run did not end by itself (its status is {run.facts.status}).")
     if any(cell.row.stand_in for cell in measured):
         notes.append("Stand-ins play a server that is not installed; they are shown and never ranked.")

@@ -21,6 +21,13 @@ from analysis.tables import Table, read_table
 SCHEMA = 1
 """The version of ``run.json`` and ``summary.json`` that this module reads."""
 
+RECORDED = "."
+"""Path of the one trial where the run folder is that of a single `locust --record`."""
+
+POD_COLUMNS = ("time", "cpu_cores", "memory_bytes", "restarts"), ("pod", "container")
+GENERATOR_COLUMNS = ("time", "planned", "sent", "dropped", "in_flight", "cpu_cores"), ("worker",)
+"""Numbers and texts that are read of each table."""
+
 Verdict = Literal["valid", "suspect", "invalid"]
 Status = Literal["ok", "failed", "interrupted", "pending", "running"]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -203,11 +210,13 @@ def read_run(path: Path) -> Run:
             raise NotARunFolder(
                 f"{path} holds no run: no readable run.json and no BACKEND/SCENARIO/TRIAL/summary.json."
             )
-        problems.append(
-            f"run.json is missing or damaged: plan, machine, model and objectives are not known, "
-            f"and the {len(entries)} trials below are those found on disk."
-        )
-        facts = RunFacts(status="unknown")
+        recorded = entries[0].path == RECORDED
+        facts = RunFacts(status="recorded" if recorded else "unknown")
+        if not recorded:
+            problems.append(
+                "run.json is missing or damaged: plan, machine, model and objectives are not known, and the "
+                f"trials below are the {len(entries)} found on disk."
+            )
     else:
         facts = _facts(raw, problems)
         entries = _entries(raw.get("trials"), problems)
@@ -284,7 +293,7 @@ def _first(error: ValidationError) -> str:
 
 def _found_on_disk(path: Path) -> list[TrialEntry]:
     if (path / "summary.json").exists() or (path / "latency.hlog").exists():
-        return [TrialEntry(backend=path.resolve().name, scenario="recorded", path=".")]
+        return [TrialEntry(backend=path.resolve().name, scenario="recorded", path=RECORDED)]
     files = [*path.glob("*/*/*/summary.json"), *path.glob("*/*/*/latency.hlog")]
     folders = sorted({file.parent for file in files})
     entries = []
@@ -312,25 +321,16 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         return Trial(entry, name)
     raw = _read_json(folder / "summary.json", f"{name}/summary.json", problems)
     summary = _validated(Summary, raw, f"{name}/summary.json", problems) if raw is not None else None
+    pods, generator = folder / "pods.csv", folder / "generator.csv"
+    # A single `locust --record` started no server, so there is none whose use it could have sampled.
+    sampled = entry.path != RECORDED or pods.exists()
     return Trial(
         entry,
         name,
         summary,
-        read_hlog(folder / "latency.hlog", f"{name}/latency.hlog", problems),
-        read_table(
-            folder / "pods.csv",
-            f"{name}/pods.csv",
-            ("time", "cpu_cores", "memory_bytes", "restarts"),
-            ("pod", "container"),
-            problems,
-        ),
-        read_table(
-            folder / "generator.csv",
-            f"{name}/generator.csv",
-            ("time", "planned", "sent", "dropped", "in_flight", "cpu_cores"),
-            ("worker",),
-            problems,
-        ),
+        log=read_hlog(folder / "latency.hlog", f"{name}/latency.hlog", problems),
+        pods=read_table(pods, f"{name}/pods.csv", *POD_COLUMNS, problems) if sampled else None,
+        generator=read_table(generator, f"{name}/generator.csv", *GENERATOR_COLUMNS, problems),
     )
 
 

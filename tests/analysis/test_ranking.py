@@ -90,7 +90,7 @@ class TestWhatIsNotRanked:
         assert list(ranks(report)) == ["bentoml", "ray_serve"]
         assert report.rankings[0].excluded["fastapi"].reason.startswith(told)
         assert report.recommendation.backend == "bentoml"
-        assert f"FastAPI is not ranked (constant: {told}" in report.recommendation.sentences[1]
+        assert f"; not ranked: FastAPI (constant: {told}" in report.recommendation.sentences[1]
 
     def test_is_a_stand_in(self, tmp_path: Path) -> None:
         specs = [*trials("fastapi", 1), *trials("bentoml", 60), *trials("ray_serve", 90)]
@@ -99,7 +99,7 @@ class TestWhatIsNotRanked:
         report = report_of(tmp_path, specs, backends=backends)
         assert list(ranks(report)) == ["bentoml", "ray_serve"]
         assert (
-            "FastAPI is not ranked (constant: a stand-in, never ranked)" in report.recommendation.sentences[1]
+            "; not ranked: FastAPI (constant: a stand-in, never ranked)" in report.recommendation.sentences[1]
         )
         assert (
             "Stand-ins play a server that is not installed; they are shown and never ranked." in report.notes
@@ -124,7 +124,7 @@ class TestWhatIsNotRanked:
         bad = [one for b in ("a", "b", "c") for one in trials(b, 5, 1, status="failed", error="it died")]
         report = report_of(tmp_path, bad, trials("fastapi", 40), trials("bentoml", 60))
         assert (
-            "a, b and c are not ranked everywhere, for the reasons given below"
+            "; not ranked everywhere, for the reasons given below: a, b and c."
             in report.recommendation.sentences[1]
         )
 
@@ -193,6 +193,6 @@ class TestTheRecommendation:
         report = report_of(tmp_path, [TrialSpec([], status="pending")])
         assert report.recommendation.sentences == (
             "No server can be recommended from this run.",
-            "FastAPI is not ranked (constant: was not made).",
+            "Not ranked: FastAPI (constant: was not made).",
         )
         assert not report.valid

@@ -137,7 +137,14 @@ class TestASingleRecordedTrial:
         folder = write_trial(tmp_path, SPECS[0])
         report = build_report(folder)
         assert [(row.scenario, row.trials, row.verdict) for row in report.rows] == [("recorded", 1, "valid")]
-        assert any("run.json is missing" in problem for problem in report.problems)
+        assert report.rows[0].title == "FastapiUser"
+        assert report.problems == []
+        assert report.notes[0].startswith("A single recorded trial: ")
+
+    def test_is_not_asked_for_the_samples_of_a_server_it_did_not_start(self, tmp_path: Path) -> None:
+        folder = write_trial(tmp_path, SPECS[0])
+        (folder / "pods.csv").unlink()
+        assert build_report(folder).problems == []
 
 
 def test_a_trial_not_yet_made_is_not_looked_for(tmp_path: Path) -> None:
