@@ -7,23 +7,27 @@ response object costs more than sending one.  Each way in which an exchange can 
 
 from __future__ import annotations
 
+import select
 import socket as stdlib_socket
 import ssl as stdlib_ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import gevent
 import httptools
-from gevent import socket, ssl
+from gevent import monkey, socket, ssl
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_HEAD_BYTES = 64 * 1024
+MAX_NAME_LENGTH = 120
 WATCHDOG_INTERVAL_S = 0.1
 _CHUNK = 64 * 1024
 _buffer = bytearray(_CHUNK)  # read into and parsed before any other greenlet runs, so one is enough
 _view = memoryview(_buffer)
+_poll = monkey.get_original("select", "poll")  # gevent's own asks its loop, which costs more than a request
 
 
 class RequestFailed(Exception):
@@ -32,57 +36,76 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go: a base URL, taken apart and resolved once."""
+    """Where requests go: a base URL, taken apart and resolved once.
+
+    `addresses` are (family, address) as getaddrinfo gives them; `authority` is the Host header.
+    TLS certificates are checked against the system's authorities, or those in `SSL_CERT_FILE`.
+    """
 
     url: str
     host: str
-    port: int
+    authority: str
     base_path: str
     context: stdlib_ssl.SSLContext | None
-    family: int
-    address: tuple[str | int, int | bytes]
+    addresses: tuple[tuple[int, Any], ...]
 
     @classmethod
-    def parse(cls, url: str, ca_file: str | None = None) -> Target:
+    def parse(cls, url: str) -> Target:
         """The target of `url`, such as http://127.0.0.1:8000 or https://[::1]/base.
 
         Raises ValueError for what is no such URL, OSError when the name does not resolve.
         """
-        parts = urlsplit(url)
+        example = "write for example http://127.0.0.1:8000"
         try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").encode("idna").decode("ascii")
             port = parts.port
         except ValueError as error:
-            raise ValueError(f"--host {url!r}: {error}") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"--host {url!r} is not a URL: write for example http://127.0.0.1:8000")
+            raise ValueError(f"--host {url!r} is not a URL ({error}): {example}") from error
+        if parts.scheme not in ("http", "https") or not host or port == 0:
+            raise ValueError(f"--host {url!r} is not a URL: {example}")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError(f"--host {url!r} holds more than scheme, host, port and path: {example}")
         secure = parts.scheme == "https"
-        port = port or (443 if secure else 80)
-        context = ssl.create_default_context(cafile=ca_file) if secure else None
-        found = socket.getaddrinfo(parts.hostname, port, type=stdlib_socket.SOCK_STREAM)
-        family, address = found[0][0], found[0][4]
-        return cls(url, parts.hostname, port, parts.path.rstrip("/"), context, family, address[:2])
-
-    @property
-    def authority(self) -> str:
-        """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.context else 80) else f"{host}:{self.port}"
+        default = 443 if secure else 80
+        name = f"[{host}]" if ":" in host else host
+        found = socket.getaddrinfo(host, port or default, type=stdlib_socket.SOCK_STREAM)
+        return cls(
+            url=url,
+            host=host,
+            authority=name if port in (None, default) else f"{name}:{port}",
+            base_path=quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~"),
+            context=ssl.create_default_context() if secure else None,
+            addresses=tuple((family, address) for family, _, _, _, address in found),
+        )
 
     def connect(self, timeout_s: float) -> stdlib_socket.socket:
-        """A connected socket without Nagle's delay; raises OSError."""
-        sock = socket.socket(self.family, stdlib_socket.SOCK_STREAM)
+        """A connected socket without Nagle's delay, to the first address that takes one; raises OSError."""
+        refused: OSError = TimeoutError()
+        with gevent.Timeout(timeout_s, TimeoutError):  # one for all, or a handshake could drip for ever
+            for family, address in self.addresses:
+                try:
+                    return self._connect(family, address)
+                except TimeoutError:
+                    raise
+                except OSError as error:
+                    refused = error
+        raise refused
+
+    def _connect(self, family: int, address: Any) -> stdlib_socket.socket:
+        sock: stdlib_socket.socket = socket.socket(family, stdlib_socket.SOCK_STREAM)
         try:
-            sock.settimeout(timeout_s)
-            sock.connect(self.address)
+            sock.connect(address)
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
             if self.context is not None:
-                sock = self.context.wrap_socket(sock, server_hostname=self.host)
-            sock.settimeout(None)  # from here on the watchdog keeps the time, which costs nothing a request
+                sock = self.context.wrap_socket(
+                    sock, server_hostname=self.host, do_handshake_on_connect=False
+                )
+                sock.do_handshake()
         except BaseException:
             sock.close()
             raise
-        connected: stdlib_socket.socket = sock
-        return connected
+        return sock
 
     def encode(
         self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
@@ -138,7 +161,8 @@ class HttpClient:
         self._watchdog = watchdog
         self._clock = clock
         self._sock: stdlib_socket.socket | None = None
-        self._expired = False
+        self._expired = self._complete = self._head_done = self._keep = False
+        self._status = 0
         self._pieces: list[bytes] = []
         self.sent_at = 0.0
 
@@ -149,8 +173,8 @@ class HttpClient:
 
     # What httptools calls back.
     def on_message_begin(self) -> None:
-        """A status line begins: the final answer, an interim one, or one nobody asked for."""
-        self._messages += 1
+        """A status line begins: of an interim answer, the answer, or one that nobody asked for."""
+        self._keep = False
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
@@ -158,16 +182,20 @@ class HttpClient:
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        self._pieces.append(data)
+        if not self._complete:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        """An answer is whole; an interim one (1xx) is not the answer."""
-        if self._parser.get_status_code() >= 200:
+        """An answer is whole; an interim one (1xx) is not the answer, nor is what follows the answer."""
+        status = self._parser.get_status_code()
+        if self._complete:
+            self._keep = False
+        elif status < 200:
+            self._head_done = False
+        else:
+            self._status = status
             self._complete = True
             self._keep = self._parser.should_keep_alive()  # the parser knows only until it looks further
-        else:
-            self._head_done = False
-            self._messages -= 1
 
     def request(self, data: bytes) -> int:
         """Send a whole request and read the answer; returns its HTTP status.
@@ -177,36 +205,44 @@ class HttpClient:
         """
         self._expired = False
         self.sent_at = now = self._clock()
-        self._watchdog.busy[self] = now + self._timeout_s
+        deadline = self._watchdog.busy[self] = now + self._timeout_s
         try:
             if self._sock is not None:
                 try:
-                    return self._exchange(data)
+                    if not self._unread.poll(0):
+                        return self._exchange(data)
                 except _HungUp:
                     if self._expired:
                         raise
-                    self.close()
-            self._open()
+                self.close()  # hung up, or it has bytes to read that answer nothing
+            self._open(deadline - self._clock())
             return self._exchange(data)
-        except BaseException as error:
+        except RequestFailed:
             self.close()
-            if isinstance(error, RequestFailed | gevent.GreenletExit):
-                raise
+            raise
+        except Exception as error:
+            self.close()
             raise RequestFailed(self._name(error)) from error
+        except BaseException:  # this user is being stopped
+            self.close()
+            raise
         finally:
             del self._watchdog.busy[self]
 
-    def _open(self) -> None:
-        self._sock = self._target.connect(self._timeout_s)
+    def _open(self, timeout_s: float) -> None:
+        self._sock = sock = self._target.connect(timeout_s)
         self._parser = httptools.HttpResponseParser(self)
+        self._unread = _poll()
+        self._unread.register(sock.fileno(), select.POLLIN)
 
     def _exchange(self, data: bytes) -> int:
-        sock, parser = self._sock, self._parser
+        sock = self._sock
         assert sock is not None
         self._pieces = []
         self._complete = self._head_done = self._keep = False
-        self._messages = received = 0
-        head = b""
+        received = 0
+        head: list[bytes] = []
+        head_done = False
         try:
             if (n := sock.send(data)) < len(data):
                 sock.sendall(memoryview(data)[n:])
@@ -217,33 +253,41 @@ class HttpClient:
                         raise _HungUp
                     return self._end_of_stream(head)
                 received += n
-                parser.feed_data(_view[:n])
+                self._feed(n)
                 if not self._complete:
-                    head = self._keep_head(head, n, received)
+                    if not head_done:
+                        head.append(bytes(_view[:n]))
+                        head_done = self._head_done
+                    self._check_size(received)
         except (ConnectionResetError, BrokenPipeError) as error:
             if received or self._expired:
                 raise
             raise _HungUp from error
-        status: int = parser.get_status_code()
-        if self._messages > 1 or not self._keep:
+        if not self._keep:
             self.close()
-        return status
+        return self._status
 
-    def _keep_head(self, head: bytes, n: int, received: int) -> bytes:
-        """The first bytes of an answer in pieces, kept to tell at its end how its length was given."""
+    def _feed(self, n: int) -> None:
+        try:
+            self._parser.feed_data(_view[:n])
+        except httptools.HttpParserError:
+            if not self._complete:
+                raise
+            self._keep = False  # the answer is whole; what follows it is nobody's
+
+    def _check_size(self, received: int) -> None:
         if received > MAX_ANSWER_BYTES:
             raise RequestFailed(f"answer larger than {MAX_ANSWER_BYTES >> 20} MiB")
         if not self._head_done and received > MAX_HEAD_BYTES:
             raise RequestFailed(f"headers larger than {MAX_HEAD_BYTES >> 10} KiB")
-        return head + bytes(_view[:n]) if len(head) < MAX_HEAD_BYTES else head
 
-    def _end_of_stream(self, head: bytes) -> int:
+    def _end_of_stream(self, head: Sequence[bytes]) -> int:
         """The server closed: the end of an answer without a length, or a cut in one that has one."""
-        fields = head.partition(b"\r\n\r\n")[0].lower()
-        if self._expired or not self._head_done or b"content-length:" in fields or b"chunked" in fields:
+        if self._expired or not self._head_done or _Framing.marks_end(head):
             raise ConnectionAbortedError
         self.close()
-        return int(self._parser.get_status_code())
+        status: int = self._parser.get_status_code()
+        return status
 
     def expire(self) -> None:
         """Called by the watchdog: end the exchange under way as timed out."""
@@ -266,6 +310,31 @@ class HttpClient:
         return name_of(error)
 
 
+class _Framing:
+    """Reads an answer's head once more, to tell whether it says where the answer ends.
+
+    The first parser is not asked for headers, since that would cost every request.
+    """
+
+    def __init__(self) -> None:
+        self._marked = False
+
+    def on_message_begin(self) -> None:
+        self._marked = False  # an interim answer came before
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        chunked = name.lower() == b"transfer-encoding" and b"chunked" in value.lower()
+        self._marked |= chunked or name.lower() == b"content-length"
+
+    @classmethod
+    def marks_end(cls, head: Sequence[bytes]) -> bool:
+        framing = cls()
+        parser = httptools.HttpResponseParser(framing)
+        for piece in head:
+            parser.feed_data(piece)
+        return framing._marked
+
+
 class _HungUp(Exception):
     """The server closed a connection before it answered anything."""
 
@@ -282,9 +351,10 @@ def name_of(error: BaseException) -> str:
         case ConnectionResetError() | BrokenPipeError():
             return "connection reset"
         case stdlib_ssl.SSLCertVerificationError():
-            return f"TLS certificate refused: {error.verify_message}"
+            reason, _, _ = error.verify_message.partition(", certificate is not valid for")
+            return f"TLS certificate refused: {reason}"
         case stdlib_ssl.SSLError():
-            return f"TLS failed: {error.reason or error}"
+            return f"TLS failed: {error.reason or type(error).__name__}"
         case TimeoutError():
             return "timeout"
         case httptools.HttpParserUpgrade():
@@ -292,6 +362,7 @@ def name_of(error: BaseException) -> str:
         case httptools.HttpParserError():
             return f"not an HTTP answer: {error}"
         case OSError():
-            return f"network: {error.strerror or error}"
+            return f"network: {error.strerror or type(error).__name__}"
         case _:
-            return f"{type(error).__name__}: {error}"
+            text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+            return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
