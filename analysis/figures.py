@@ -114,7 +114,7 @@ def _generated(cell: Cell, column: str, width_s: int, bins: int) -> Floats:
 def _cpu(cell: Cell, width_s: int, bins: int) -> Floats:
     """The server's CPU in cores, averaged over a bin and over the trials, NaN where there is no sample."""
     total, samples = np.zeros(bins), np.zeros(bins)
-    for used in filter(None, map(usage, cell.trials)):
+    for used in filter(None, [usage(trial, until_s=bins * width_s) for trial in cell.trials]):
         at = np.floor(used.second / width_s).astype(np.int64)
         inside = at < bins
         total += np.bincount(at[inside], used.cpu_cores[inside], bins)

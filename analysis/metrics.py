@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from analysis.histograms import Histogram, Intervals, carries, together
 from analysis.runfolder import Run, Status, Trial, Verdict
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
-from analysis.usage import usage
+from analysis.usage import last_answer_s, usage
 from analysis.validity import trial_verdict
 from analysis.words import counted
 
@@ -140,7 +140,7 @@ def measure(trials: Sequence[Trial]) -> Measures:
     return Measures.model_validate(
         {
             **numbers,
-            **_resources(trials, numbers.get("completed"), numbers.get("duration_s")),
+            **_resources(trials, numbers.get("completed")),
             "requests": latency.total,
             "latency_ms": summary_ms(latency),
             "service_ms": summary_ms(merged(trials, "service")),
@@ -151,31 +151,38 @@ def measure(trials: Sequence[Trial]) -> Measures:
     )
 
 
-def _resources(
-    trials: Sequence[Trial], completed: float | None, duration_s: float | None
-) -> dict[str, float | None]:
-    """CPU and memory over the trials; the mean is over all their seconds."""
+def _resources(trials: Sequence[Trial], completed: float | None) -> dict[str, float | None]:
+    """CPU and memory over the trials' planned seconds.
+
+    Predictions are set against the CPU-seconds up to the last answer: a server that fell behind works on
+    after the plan's end.
+    """
     generators = [
         trial.summary.generator.cpu_cores_max
         for trial in trials
         if trial.summary and trial.summary.generator.cpu_cores_max is not None
     ]
     numbers: dict[str, float | None] = {"generator_cores_peak": max(generators, default=None)}
-    used = [usage(trial) for trial in trials]
-    whole = [one for one in used if one is not None]
-    if not whole or len(whole) < len(used):
+    used = [one for trial in trials if (one := usage(trial)) is not None]
+    if not used or len(used) < len(trials):
         return numbers
-    cpu = np.concatenate([one.cpu_cores for one in whole])
-    memory = np.concatenate([one.memory_bytes for one in whole])
-    numbers |= {
+    cpu = np.concatenate([one.cpu_cores for one in used])
+    memory = np.concatenate([one.memory_bytes for one in used])
+    cpu_s = sum(_cpu_seconds(trial) for trial in trials)
+    return numbers | {
         "cpu_cores_mean": float(cpu.mean()),
         "cpu_cores_peak": float(cpu.max()),
         "memory_bytes_mean": float(memory.mean()),
         "memory_bytes_peak": float(memory.max()),
+        "predictions_per_cpu_s": completed / cpu_s if completed and cpu_s else None,
     }
-    if completed and duration_s and cpu.mean() > 0:
-        numbers["predictions_per_cpu_s"] = float(completed / (cpu.mean() * duration_s))
-    return numbers
+
+
+def _cpu_seconds(trial: Trial) -> float:
+    """CPU-seconds of the server from plan time 0 to the later of plan's end and last answer."""
+    until_s = max(trial.summary.duration_s if trial.summary else 0.0, last_answer_s(trial))
+    used = usage(trial, until_s)
+    return float(used.cpu_cores.mean()) * until_s if used else 0.0
 
 
 def trial_row(trial: Trial) -> TrialRow:

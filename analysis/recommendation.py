@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from analysis.metrics import Cell
 from analysis.objectives import ObjectiveResult
 from analysis.ranking import Pair, Part, Ranking
-from analysis.uncertainty import SINGLE_TRIAL_MARGIN
+from analysis.uncertainty import SINGLE_TRIAL, SINGLE_TRIAL_MARGIN
 from analysis.words import counted, listed, ms
 
 TELL_WHY = 2
@@ -124,7 +124,7 @@ def _rests_on(usable: Sequence[Ranking], cells: Sequence[Cell], titles: dict[str
     fewest, most = min(row.trials for row in rows), max(row.trials for row in rows)
     trials = counted(most, "trial") if fewest == most else f"{fewest} to {counted(most, 'trial')}"
     parts = [f"this rests on {trials} of each backend per scenario"]
-    if fewest == 1:
+    if any(SINGLE_TRIAL in pair.rests_on for ranking in usable for pair in ranking.pairs):
         parts.append(f"on a single trial less than {SINGLE_TRIAL_MARGIN - 1:.0%} is not called a difference")
     suspect = sorted({titles[row.backend] for row in rows if row.verdict == "suspect"})
     return [*parts, f"measurements of {listed(suspect)} are suspect"] if suspect else parts

@@ -119,35 +119,33 @@ def _objectives(facts: RunFacts) -> tuple[list[Objective], list[str]]:
 
 
 def _problems(run: Run, rows: list[TrialRow]) -> list[str]:
-    """First what happened to whole trials, then what is wrong with files."""
+    """First what happened to the run and to whole trials, then what is wrong with files."""
+    ended = run.facts.status in ("complete", "recorded", "unknown")
+    unended = [] if ended else [f"The run did not end by itself: its status is {run.facts.status}."]
     unmade = [
         f"{row.backend}/{row.scenario}/{row.trial} {row.reasons[0]}." for row in rows if row.status != "ok"
     ]
     odd = [sentence for trial in run.trials for sentence in oddities(trial)]
-    return unmade + run.problems + odd
+    return unended + unmade + run.problems + odd
 
 
 def _notes(run: Run, measured: list[Cell]) -> list[str]:
-    notes = []
-    if run.facts.model.weights == "synthetic":
-        notes.append(
-            "The weights are synthetic: the work per request is that of the real model, the classes it names "
-            "mean nothing."
-        )
-    if run.facts.status == "recorded":
-        notes.append("A single recorded trial: plan, machine and model are not written down in it.")
-    elif run.facts.status not in ("complete", "unknown"):
-        notes.append(f"The run did not end by itself (its status is {run.facts.status}).")
-    if any(cell.row.stand_in for cell in measured):
-        notes.append("Stand-ins play a server that is not installed; they are shown and never ranked.")
-    if len({cell.row.load for cell in measured}) > 1:
-        notes.append(
-            "Closed load (callers in a loop) slows down with the server, open load does not: "
-            "the two are not compared."
-        )
-    if any(cell.row.trials_planned == 1 for cell in measured):
-        notes.append("One trial does not show how far trials lie apart; --trials 5 does.")
-    return notes
+    loads = {cell.row.load for cell in measured}
+    said = {
+        "A single recorded trial: plan, machine and model are not written down in it.": run.facts.status
+        == "recorded",
+        "The weights are synthetic: the work per request is that of the real model, the classes it names "
+        "mean nothing.": run.facts.model.weights == "synthetic",
+        "Stand-ins play a server that is not installed; they are shown and never ranked.": any(
+            cell.row.stand_in for cell in measured
+        ),
+        "Closed load (callers in a loop) slows down with the server, open load does not: the two are not "
+        "compared.": len(loads) > 1,
+        "One trial does not show how far trials lie apart; --trials 5 does.": any(
+            cell.row.trials_planned == 1 for cell in measured
+        ),
+    }
+    return [note for note, holds in said.items() if holds]
 
 
 def render_markdown(report: Report) -> str:

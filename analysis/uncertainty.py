@@ -47,6 +47,9 @@ import numpy as np
 from analysis.histograms import Floats, Intervals, Ints, bucket_middle_ms, together
 
 SINGLE_TRIAL_MARGIN = 1.2
+SINGLE_TRIAL = "a single trial"
+SAYS_NOTHING = math.log(30)
+"""An interval from a thirtieth to thirty times the value is as good as none."""
 WELCH_FROM = 5
 DRAWS = 500
 FEWEST_DRAWS = 100
@@ -177,10 +180,10 @@ def interval_ms(estimate: Estimate, pooled: Pool | None, level: float = 0.95) ->
         halves.append(t.ppf((1 + level) / 2, n - 1) * np.log(estimate.trials_ms).std(ddof=1) / math.sqrt(n))
     elif pooled:
         halves.append(t.ppf((1 + level) / 2, pooled.free) * pooled.deviation / math.sqrt(n))
-    known = [float(half) for half in halves if math.isfinite(half)]
-    if not known:
-        return None
-    return estimate.merged_ms * math.exp(-max(known)), estimate.merged_ms * math.exp(max(known))
+    half = _widest([float(one) for one in halves])
+    return (
+        None if half is None else (estimate.merged_ms * math.exp(-half), estimate.merged_ms * math.exp(half))
+    )
 
 
 def differences(family: Sequence[Estimate], comparisons: int | None = None) -> dict[Pair, Difference]:
@@ -201,19 +204,29 @@ def _difference(first: Estimate, second: Estimate, level: float, pooled: Pool | 
     free = max(1, first.blocks + second.blocks - first.trials - second.trials)
     within = float(t.ppf((1 + level) / 2, free)) * math.hypot(_within(first), _within(second))
     between = _between(first, second, level, pooled)
-    known = [half for half in (within, between) if math.isfinite(half)]
+    half = _widest([within, between])
     ratio = second.merged_ms / first.merged_ms
-    if not known:
-        return Difference(ratio, 0.0, math.inf, False, "nothing: the trials are too short to resample")
-    low, high = ratio * math.exp(-max(known)), ratio * math.exp(max(known))
+    if half is None:
+        return Difference(ratio, 0.0, math.inf, False, "nothing: too few seconds or trials to tell")
+    low, high = ratio * math.exp(-half), ratio * math.exp(half)
     if pooled:
-        equal = first.trials == second.trials
-        margin = 1.0
-        rests_on = f"{first.trials} trials of each" if equal else f"{first.trials} and {second.trials} trials"
+        margin, rests_on = 1.0, _trials(first.trials, second.trials)
     else:
         margin = SINGLE_TRIAL_MARGIN
-        rests_on = f"a single trial of each, so that less than {margin - 1:.0%} is not called a difference"
+        rests_on = f"{SINGLE_TRIAL} of each, so that less than {margin - 1:.0%} is not called a difference"
     return Difference(ratio, low, high, low > margin or high < 1 / margin, rests_on)
+
+
+def _trials(first: int, second: int) -> str:
+    if first != second:
+        return f"{first} and {second} trials"
+    return f"{first} trials of each" if first > 1 else "1 trial of each and how far others' trials lie apart"
+
+
+def _widest(halves: Sequence[float]) -> float | None:
+    """The widest half interval that is known; None if none is, or if it says nothing."""
+    widest = max((half for half in halves if math.isfinite(half)), default=math.inf)
+    return widest if widest < SAYS_NOTHING else None
 
 
 def _between(first: Estimate, second: Estimate, level: float, pooled: Pool | None) -> float:

@@ -29,8 +29,13 @@ def start_epoch_s(trial: Trial) -> float | None:
     return trial.summary.started.timestamp() if trial.summary and trial.summary.started else None
 
 
-def usage(trial: Trial) -> Usage | None:
-    """What the server's containers used in the seconds of the trial; None if no sample falls into them.
+def last_answer_s(trial: Trial) -> float:
+    """When the last answer had come, in seconds after plan time 0, at second's grain."""
+    return float(trial.log.tag("latency").start_s.max(initial=-1.0)) + 1
+
+
+def usage(trial: Trial, until_s: float | None = None) -> Usage | None:
+    """What the server's containers used from plan time 0 to its end, or ``until_s``; None without samples.
 
     Containers sampled at different instants are put on whole seconds by linear interpolation, each within its
     own first and last sample, and then added up.
@@ -39,7 +44,7 @@ def usage(trial: Trial) -> Usage | None:
     if trial.pods is None or trial.summary is None or start is None:
         return None
     offset = trial.pods["time"] - start - HALF_A_SAMPLE_S
-    inside = (offset >= 0) & (offset < trial.summary.duration_s)
+    inside = (offset >= 0) & (offset < (until_s or trial.summary.duration_s))
     table, offset = trial.pods.where(inside), offset[inside]
     if not len(table):
         return None

@@ -7,10 +7,14 @@ add up, a log that lacks requests, answers that were wrong before the load began
 
 from __future__ import annotations
 
+import re
+
 from analysis.runfolder import Trial, Verdict
 from analysis.usage import usage
 from analysis.words import counted, percent
 
+# A trial's own sample size says nothing of the merged one, whose percentiles are marked where they stand.
+_OF_THE_SAMPLE = re.compile(r"p\d+(\.\d+)? rests on \d+ requests")
 CLOCKS_MAY_DIFFER_S = 2.0
 LOG_MAY_LACK = 0.01
 """Share of the sent requests that the log may lack."""
@@ -23,7 +27,8 @@ def trial_verdict(trial: Trial) -> tuple[Verdict, list[str]]:
         return "invalid", [_not_ended(trial)]
     if summary is None:
         return "invalid", ["there is no readable summary.json, so nothing says whether the generator kept up"]
-    verdict, reasons = summary.verdict, list(summary.reasons)
+    verdict = summary.verdict
+    reasons = [reason for reason in summary.reasons if not _OF_THE_SAMPLE.match(reason)]
     if verdict == "invalid" and not reasons:
         reasons.append("its summary gives no reason")
     found = [*_books(trial), *_log(trial), *_parity(trial)]

@@ -68,7 +68,7 @@ def quantile(measures: Measures, name: str, kind: str = "latency_ms") -> Entry:
 
 def verdict(row: Row | TrialRow) -> Entry:
     """The verdict with its reasons as a hint."""
-    saturated = isinstance(row, Row) and row.saturated and row.verdict != "invalid"
+    saturated = row.lower_bound and row.verdict != "invalid"
     look = {"valid": "good", "suspect": "warn", "invalid": "bad"}[row.verdict]
     words = row.verdict if not saturated else "saturated" if row.verdict == "valid" else "suspect, saturated"
     return Entry(words, "warn" if saturated and look == "good" else look, "; ".join(row.reasons))
@@ -153,7 +153,7 @@ def uncertainty(rows: Sequence[Row]) -> Grid:
 
     columns = ["p50", "p95", "p99"]
     return Grid(
-        ["Backend", "Trials", *(f"{c} ±" for c in columns), *(f"{c} trials" for c in columns)],
+        ["Backend", "Trials", *(f"{c} interval" for c in columns), *(f"{c} of trials" for c in columns)],
         _by_scenario(rows, line),
     )
 
@@ -366,7 +366,9 @@ def _held(name: str, value: object, how: str = "") -> list[Entry]:
 
 
 def _cores(cores: Sequence[int] | None) -> str | None:
-    return None if cores is None else listed([str(core) for core in cores]) or "none of its own"
+    if not cores:
+        return None if cores is None else "none of its own"
+    return f"{'core' if len(cores) == 1 else 'cores'} {listed([str(core) for core in cores])}"
 
 
 def _by_scenario(
@@ -384,10 +386,6 @@ def _by_scenario(
 
 
 def heading(rows: Sequence[Row]) -> str:
-    """``poisson: open load, 20/s, 2 trials of each``."""
-    first = next((row for row in rows if row.planned_per_s is not None), rows[0])
-    rate = (
-        f", {per_s(first.planned_per_s)}" if first.load == "open" and first.planned_per_s is not None else ""
-    )
+    """``poisson: open load, 2 trials of each``."""
     most = max(row.trials_planned for row in rows)
-    return f"{first.scenario}: {first.load} load{rate}, {counted(most, 'trial')} of each"
+    return f"{rows[0].scenario}: {rows[0].load} load, {counted(most, 'trial')} of each"

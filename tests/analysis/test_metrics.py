@@ -124,6 +124,16 @@ class TestCpuAndMemory:
         row = self.write(tmp_path, rows)
         assert (row.cpu_cores_mean, row.cpu_cores_peak) == (1.5, 2)
 
+    def test_of_a_server_that_works_on_after_the_plan_count_against_its_predictions(
+        self, tmp_path: Path
+    ) -> None:
+        run = write_run(tmp_path / "run", [TrialSpec(exact([10.0] * 30, 10), cpu_cores=1.0)])
+        path = run / "fastapi/constant/1/summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"duration_s": 5.0}))
+        row = build_report(run).rows[0]
+        assert row.predictions_per_cpu_s == pytest.approx(300 / 10)
+        assert row.achieved_per_s == 60
+
     def test_without_a_sample_in_the_trial_are_not_known_and_named(self, tmp_path: Path) -> None:
         row = self.write(tmp_path, [[1000, "a", "server", 1, 100]])
         assert (row.cpu_cores_mean, row.predictions_per_cpu_s) == (None, None)
@@ -154,6 +164,11 @@ class TestATrial:
         log = "fastapi/constant/1/latency.hlog"
         (run / log).write_bytes((other / log).read_bytes())
         assert build_report(run).trials[0].verdict == verdict
+
+    def test_keeps_the_generators_reasons_but_not_those_on_its_own_sample(self, tmp_path: Path) -> None:
+        reasons = ["p99 rests on 200 requests; it takes 1000 to quote it", "a generator used 90% of a core"]
+        (trial,) = trials_of(tmp_path, TrialSpec(exact([10.0] * 30, 10), verdict="suspect", reasons=reasons))
+        assert trial.reasons == reasons[1:]
 
     def test_with_wrong_answers_is_invalid(self, tmp_path: Path) -> None:
         run = write_run(tmp_path / "run", [TrialSpec(exact([10.0] * 30, 10))])

@@ -230,7 +230,7 @@ class TestACrashedRun:
         for name in ("latency.hlog: line", "pods.csv: 1 of 10 rows", "generator.csv: 1 of 10 rows"):
             assert f"fastapi/constant/1/{name}" in told
         assert "generator.csv accounts for 270 of 300 planned arrivals." in told
-        assert report.notes[1] == "The run did not end by itself (its status is running)."
+        assert report.problems[0] == "The run did not end by itself: its status is running."
 
     def test_without_any_latency_still_has_a_report(self, tmp_path: Path) -> None:
         run = write_run(tmp_path / "run", [TrialSpec(exact([], 5))])

@@ -69,7 +69,7 @@ class TestTheIntervalWithinATrial:
         assert interval_ms(one, None) is None
         difference = differences([one, one])[0, 1]
         assert not difference.shown
-        assert difference.rests_on == "nothing: the trials are too short to resample"
+        assert difference.rests_on == "nothing: too few seconds or trials to tell"
 
     def test_has_blocks_that_grow_with_the_trial(self) -> None:
         assert [block_seconds(s) for s in (1, 10, 60, 600)] == [2, 4, 8, 17]
@@ -118,6 +118,14 @@ class TestASingleTrial:
         assert found[0, 2].shown
         assert found[0, 2].rests_on == "2 and 1 trials"
         assert not found[0, 1].shown
+
+
+class TestAnIntervalThatSaysNothing:
+    def test_is_not_given(self) -> None:
+        wild = told(100.0, 10.0, 1000.0)
+        assert interval_ms(wild, pool([wild])) is None
+        found = differences([wild, told(500.0, 500.0)])[0, 1]
+        assert (found.low, found.high, found.shown) == (0.0, math.inf, False)
 
 
 class TestTheSpreadBetweenTrials:
