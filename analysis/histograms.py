@@ -70,10 +70,6 @@ class Histogram:
         """A histogram of no values."""
         return cls(np.zeros(len(bucket_low_us()) - 1, dtype=np.int64))
 
-    def __add__(self, other: Histogram) -> Histogram:
-        """Both histograms' values in one."""
-        return Histogram(self.counts + other.counts, max(self.largest_ms, other.largest_ms))
-
     @cached_property
     def cumulative(self) -> Ints:
         """Values in this bucket or a lower one, per bucket."""

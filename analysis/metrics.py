@@ -157,11 +157,7 @@ def _resources(trials: Sequence[Trial], completed: float | None) -> dict[str, fl
     Predictions are set against the CPU-seconds up to the last answer: a server that fell behind works on
     after the plan's end.
     """
-    generators = [
-        trial.summary.generator.cpu_cores_max
-        for trial in trials
-        if trial.summary and trial.summary.generator.cpu_cores_max is not None
-    ]
+    generators = [float(trial.generator["cpu_cores"].max()) for trial in trials if trial.generator]
     numbers: dict[str, float | None] = {"generator_cores_peak": max(generators, default=None)}
     used = [one for trial in trials if (one := usage(trial)) is not None]
     if not used or len(used) < len(trials):

@@ -8,7 +8,6 @@ whose ``run.json`` is lost (trials are then found on disk), and the folder of a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.tables import Table, read_table
+from analysis.words import listed
 
 SCHEMA = 1
 """The version of ``run.json`` and ``summary.json`` that this module reads."""
@@ -25,7 +25,7 @@ RECORDED = "."
 """Path of the one trial where the run folder is that of a single `locust --record`."""
 
 POD_COLUMNS = ("time", "cpu_cores", "memory_bytes", "restarts"), ("pod", "container")
-GENERATOR_COLUMNS = ("time", "planned", "sent", "dropped", "in_flight", "cpu_cores"), ("worker",)
+GENERATOR_COLUMNS = ("time", "planned", "dropped", "cpu_cores"), ("worker",)
 """Numbers and texts that are read of each table."""
 
 Verdict = Literal["valid", "suspect", "invalid"]
@@ -129,14 +129,6 @@ class Counts(_Part):
     dropped: Count
 
 
-class Generator(_Part):
-    """What the load generator used."""
-
-    cpu_cores_max: float | None = None
-    cpu_cores_mean: float | None = None
-    rss_bytes_max: float | None = None
-
-
 class Shape(_Part):
     """The engine's options, of which only the name is needed here; all are kept for comparing two runs."""
 
@@ -160,7 +152,6 @@ class Summary(_Part):
     duration_s: float = Field(ge=0.001, le=LONGEST_S)
     failures: dict[str, Count] = Field(default_factory=dict)
     lost_workers: list[dict[str, Any]] = Field(default_factory=list)
-    generator: Generator = Field(default_factory=Generator)
     clamped: Count = 0
 
 
@@ -252,7 +243,7 @@ def _facts(raw: dict[str, Any], problems: list[str]) -> RunFacts:
             break
         except ValidationError as error:
             bad = {str(one["loc"][0]) for one in error.errors()}
-            problems.append(f"run.json: {_first(error)}; {_and(sorted(bad))} of it was left out.")
+            problems.append(f"run.json: {_first(error)}; {listed(sorted(bad))} of it was left out.")
             head = {key: value for key, value in head.items() if key not in bad}
     if facts.schema_version > SCHEMA:
         problems.append(
@@ -332,7 +323,3 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         pods=read_table(pods, f"{name}/pods.csv", *POD_COLUMNS, problems) if sampled else None,
         generator=read_table(generator, f"{name}/generator.csv", *GENERATOR_COLUMNS, problems),
     )
-
-
-def _and(names: Iterable[str]) -> str:
-    return " and ".join(names)

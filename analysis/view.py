@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from analysis.metrics import Measures, Row, TrialRow
@@ -44,7 +44,6 @@ class Grid:
     columns: list[str]
     groups: list[Group]
     words: int = 1
-    hints: list[str] = field(default_factory=list)
 
 
 def text(value: str, look: str = "", hint: str = "") -> Entry:

@@ -88,7 +88,7 @@ class TestMerging:
     def test_loses_nothing(self) -> None:
         rng = np.random.default_rng(3)
         one, two = rng.lognormal(3, 1, 500).tolist(), rng.lognormal(4, 1, 700).tolist()
-        both = of(one) + of(two)
+        both = together([intervals((0, one)), intervals((7, two))]).merged()
         assert np.array_equal(both.counts, of(one + two).counts)
         assert (both.total, both.max_ms()) == (1200, max(one + two))
 
