@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from scripts.cores import pinned, split_cores, usable_cores
 
 BODY_BYTES = 12_000
@@ -54,8 +56,7 @@ class NginxUser(PredictUser):
     def facts(cls):
         return {"port": 1, "predict_path": "/predict"}
 """
-STOCK = (
-    """
+STOCK = """
 from locust import FastHttpUser, HttpUser, task
 
 BODY = b"x" * {bytes}
@@ -65,8 +66,6 @@ class StockUser({base}):
     def predict(self):
         self.client.post("/predict", data=BODY)
 """
-    % BODY_BYTES
-)
 K6 = """
 import http from 'k6/http';
 const body = 'x'.repeat({bytes});
@@ -195,8 +194,8 @@ def missing() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, cores: tuple[int, ...]) -> Iterator[str]:
-    """A real nginx that answers POST /predict from memory; yields its URL."""
+def nginx(folder: Path, cores: tuple[int, ...]) -> Iterator[tuple[str, psutil.Process]]:
+    """A real nginx that answers POST /predict from memory; yields its URL and its master process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -213,7 +212,7 @@ def nginx(folder: Path, cores: tuple[int, ...]) -> Iterator[str]:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(10)
@@ -277,7 +276,7 @@ def main() -> None:
         print("Generators were not compared: nginx is not installed (apt-get install nginx-light)")
         return
     cores = split_cores(usable_cores(), 1)
-    with tempfile.TemporaryDirectory() as name, nginx(Path(name), cores.server) as url:
+    with tempfile.TemporaryDirectory() as name, nginx(Path(name), cores.server) as (url, _):
         make_payload(Path(name))
         bench = Bench(Path(name), url, cores.generator[:1], options.seconds)
         print(f"12 KB POST to nginx, {CONNECTIONS} connections, generator and nginx on a core each,")
