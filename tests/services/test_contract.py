@@ -1,0 +1,52 @@
+"""What the servers share and what needs no ML library: requests, answers, settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.model.contract import BadInput, Prediction, Settings, answer, decode_request
+
+
+class TestDecodeRequest:
+    def test_returns_the_bytes_inside(self) -> None:
+        assert decode_request(b'{"image_base64": "aGVsbG8=", "more": 1}') == b"hello"
+
+    def test_says_which_status_fits(self) -> None:
+        with pytest.raises(BadInput) as small:
+            decode_request(b"{}")
+        with pytest.raises(BadInput) as large:
+            decode_request(b" " * (16 * 2**20 + 1))
+        assert (small.value.status, large.value.status) == (400, 413)
+
+    def test_keeps_the_parsers_own_message_short(self) -> None:
+        with pytest.raises(BadInput) as caught:
+            decode_request(b"\xff" * 100_000)
+        assert len(str(caught.value)) < 250
+
+
+class TestAnswer:
+    def test_has_the_top_prediction_twice(self) -> None:
+        assert answer([Prediction(281, "tabby", 0.85), Prediction(282, "tiger cat", 0.1)]) == {
+            "predictions": [
+                {"class_id": 281, "class_name": "tabby", "confidence": 0.85},
+                {"class_id": 282, "class_name": "tiger cat", "confidence": 0.1},
+            ],
+            "top_prediction": "tabby",
+            "confidence": 0.85,
+        }
+
+
+class TestSettings:
+    def test_come_from_the_environment(self) -> None:
+        env = {"MODELSWARM_MODEL_DIR": "/m", "MODELSWARM_THREADS": "4", "MODELSWARM_WORKERS": "2"}
+        assert Settings.from_env(env) == Settings(Path("/m"), threads=4, workers=2)
+
+    def test_default_to_one_core(self) -> None:
+        assert Settings.from_env({}) == Settings(Path("artifacts/model"), threads=1, workers=1)
+
+    @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "", "²"])
+    def test_a_bad_count_is_named_with_what_to_write(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"MODELSWARM_THREADS=.*whole number from 1"):
+            Settings.from_env({"MODELSWARM_THREADS": text})
