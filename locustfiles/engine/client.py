@@ -212,10 +212,9 @@ class HttpClient:
                     if not self._unread.poll(0):
                         return self._exchange(data)
                 except _HungUp:
-                    if self._expired:
-                        raise
-                self.close()  # hung up, or it has bytes to read that answer nothing
-            self._open(deadline - self._clock())
+                    pass
+                self.close()  # the server closed it, or sent bytes that answer nothing
+            self._open(max(0.0, deadline - self._clock()))
             return self._exchange(data)
         except RequestFailed:
             self.close()
@@ -271,9 +270,8 @@ class HttpClient:
         try:
             self._parser.feed_data(_view[:n])
         except httptools.HttpParserError:
-            if not self._complete:
+            if not self._complete:  # what follows a whole answer only ends the connection
                 raise
-            self._keep = False  # the answer is whole; what follows it is nobody's
 
     def _check_size(self, received: int) -> None:
         if received > MAX_ANSWER_BYTES:

@@ -5,6 +5,7 @@ Servers and client share this process and gevent's loop; each server has a free 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import shutil
@@ -54,10 +55,11 @@ class Peer:
             self._received += data
 
     def send(self, *pieces: bytes) -> None:
-        """Send each piece in a packet of its own."""
+        """Send each piece in a packet of its own, which the client has read before the next."""
+        self.sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         for piece in pieces:
             self.sock.sendall(piece)
-            gevent.sleep(0)
+            gevent.idle()
 
     def reset(self) -> None:
         """End the connection with RST, not FIN."""
@@ -82,7 +84,8 @@ class Server:
         self.requests: list[bytes] = []
         self._server = StreamServer(address, self._handle, **tls)
         self._server.start()
-        self.port: int = self._server.server_port
+        assert self._server.server_port is not None
+        self.port = self._server.server_port
 
     @property
     def url(self) -> str:
@@ -228,7 +231,7 @@ class TestTarget:
             asked.append((host, port))
             return [(stdlib_socket.AF_INET, 1, 6, "", ("127.0.0.1", port))]
 
-        monkeypatch.setattr(client_module.socket, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         target = Target.parse("http://bücher.example:8000")
         assert asked == [("xn--bcher-kva.example", 8000)]
         assert target.authority == "xn--bcher-kva.example:8000"
@@ -452,6 +455,7 @@ class TestAKeptConnection:
         calls = caller(server.url, timeout_s=0.2)
         calls.call()
         assert calls.failure() == "timeout after 0.2 s"
+        gevent.sleep(0.01)
         assert server.connections == 1
 
     SECOND = b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\nbad"
@@ -507,6 +511,10 @@ BAD: dict[str, tuple[Talk, str]] = {
     "cut in the body": (lambda p: cut(p, FINE[:-1]), CUT),
     "content-length larger than the body": (
         lambda p: cut(p, HEAD + b"content-LENGTH: 9\r\n\r\nfine"),
+        CUT,
+    ),
+    "cut in the body, with the length in a later packet": (
+        lambda p: cut(p, HEAD, b"Content-Length: 4\r\n", b"X: y\r\n\r\n", b"fin"),
         CUT,
     ),
     "cut in a chunk": (lambda p: cut(p, HEAD + b"transfer-encoding: Chunked\r\n\r\n9\r\nfine"), CUT),
@@ -641,14 +649,27 @@ SLOW: dict[str, tuple[Talk]] = {
 }
 
 
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port whose listener accepts nothing: its backlog is full, so the kernel drops further SYNs."""
+    with contextlib.ExitStack() as sockets:
+        full = sockets.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
+
+
 class TestTimeOuts:
     TIMEOUT_S = 0.3
 
-    def assert_on_time(self, calls: Caller) -> None:
+    def assert_on_time(self, calls: Caller, timeout_s: float = TIMEOUT_S) -> None:
         began = time.monotonic()
-        assert calls.failure() == "timeout after 0.3 s"
-        took_s = time.monotonic() - began
-        assert self.TIMEOUT_S <= took_s < self.TIMEOUT_S + 0.3
+        assert calls.failure() == f"timeout after {timeout_s} s"
+        assert timeout_s <= time.monotonic() - began < timeout_s + 0.3
 
     @table(SLOW, "talk")
     def test_come_soon_after_the_deadline_when_the_server(
@@ -657,34 +678,40 @@ class TestTimeOuts:
         calls = caller(serve(talk).url, self.TIMEOUT_S, body=b"x" * 8_000_000)
         self.assert_on_time(calls)
 
-    def test_come_when_nobody_accepts_the_connection(self, caller: Call) -> None:
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            waiting = []
-            for _ in range(4):  # fill the backlog: the kernel then drops further SYNs
-                waiting.append(socket.socket())
-                waiting[-1].setblocking(False)
-                waiting[-1].connect_ex(full.getsockname())
-            self.assert_on_time(caller(f"http://127.0.0.1:{full.getsockname()[1]}", self.TIMEOUT_S))
-            for each in waiting:
-                each.close()
+    def test_come_when_nobody_accepts_the_connection(self, caller: Call, full_port: int) -> None:
+        self.assert_on_time(caller(f"http://127.0.0.1:{full_port}", self.TIMEOUT_S))
+
+    def test_are_not_spent_once_for_each_address(self, serve: Serve, caller: Call, full_port: int) -> None:
+        target = Target.parse(serve(answering(FINE)).url)
+        addresses = ((stdlib_socket.AF_INET, ("127.0.0.1", full_port)), *target.addresses)
+        self.assert_on_time(caller(dataclasses.replace(target, addresses=addresses), self.TIMEOUT_S))
 
     def test_count_from_the_request_also_when_it_has_to_connect_again(
-        self, serve: Serve, caller: Call
+        self, serve: Serve, caller: Call, full_port: int
     ) -> None:
         def talk(peer: Peer) -> None:
             peer.request()
-            if peer.server.connections == 1:
-                peer.send(FINE)
-                peer.request()
-                gevent.sleep(0.2)  # then hangs up
-            else:
-                peer.linger()
+            peer.send(FINE)
+            peer.request()
+            gevent.sleep(0.4)  # then hangs up
 
-        calls = caller(serve(talk).url, self.TIMEOUT_S)
+        calls = caller(serve(talk).url, timeout_s=0.5)
         calls.call()
-        self.assert_on_time(calls)
+        calls.client._target = Target.parse(f"http://127.0.0.1:{full_port}")
+        self.assert_on_time(calls, 0.5)
+
+    def test_are_not_taken_for_the_end_of_an_answer_without_length(
+        self, serve: Serve, caller: Call, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = caller(serve(silent(HEAD + b"\r\nfi")).url)
+        feed = calls.client._feed
+
+        def feed_as_the_deadline_passes(n: int) -> None:
+            feed(n)
+            calls.client.expire()
+
+        monkeypatch.setattr(calls.client, "_feed", feed_as_the_deadline_passes)
+        assert calls.failure() == "timeout after 10 s"
 
     def test_leave_other_users_alone(self, serve: Serve, caller: Call) -> None:
         def talk(peer: Peer) -> None:
