@@ -64,7 +64,8 @@ def console() -> Console:
     """Return the terminal, or whatever stands in its place."""
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty())
+    # A log has no edge to wrap at, and a table needs one.
+    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "140")))
 
 
 def names_in(values: list[str] | None) -> list[str]:
@@ -186,10 +187,29 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report of a run again, from its folder alone; exit status as `run` gave it."""
-    from scripts.session import find_run, report_run
+    from scripts.reporting import find_run, report_run
 
     folder = find_run(project_of(context), run)
     raise typer.Exit(report_run(folder, console(), as_json=as_json))
+
+
+@app.command(
+    epilog=examples(
+        "modelswarm compare results/20261121T143100Z-quick latest", "modelswarm compare BASE NEW --json"
+    )
+)
+def compare(
+    context: typer.Context,
+    base: Annotated[str, typer.Argument(help="The run to compare with: a folder.")],
+    new: Annotated[str, typer.Argument(help="The run in question: a folder, or `latest`.")],
+    as_json: Json = False,
+) -> None:
+    """Tell whether a run is slower than another: exit status 1 for a regression, 3 if nothing compares."""
+    from scripts.reporting import compare_runs, find_run
+
+    project = project_of(context)
+    folders = find_run(project, base), find_run(project, new)
+    raise typer.Exit(compare_runs(*folders, console(), as_json=as_json))
 
 
 @app.command(epilog=examples("modelswarm ui", "modelswarm ui --backend fastapi --port 8090"))

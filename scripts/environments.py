@@ -24,6 +24,8 @@ from pathlib import Path
 from scripts.errors import CannotRun
 
 STAMP = "modelswarm.json"
+BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
+"""This Python outside any virtual environment: one must not be made from another that may be removed."""
 _PIP_LINE = re.compile(r"^(?P<section>[^.]+)\.(?P<key>[\w-]+)='?(?P<value>.*?)'?$")
 # pip's name, uv's name, and what separates several values in uv's variable.
 _UV_NAMES = [
@@ -92,9 +94,9 @@ def uv_environment(environ: Mapping[str, str], pip: Mapping[str, str]) -> dict[s
 
 
 def find_uv(root: Path) -> str | None:
-    """Return the path of the project's own uv, else of the one on PATH, else None."""
-    own = root / ".venv" / "bin" / "uv"
-    return str(own) if own.exists() else shutil.which("uv")
+    """Return the path of the project's own uv, else of this Python's, else of the one on PATH, else None."""
+    own = [root / ".venv" / "bin" / "uv", Path(sys.executable).with_name("uv")]
+    return next((str(path) for path in own if path.exists()), None) or shutil.which("uv")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ class Environment:
             return "half made"
         same = stamp.get("digest") == self._digest() and stamp.get("python") == self._python_inside()
         return "fresh" if same and self.interpreter.exists() else "outdated"
+
+    def remove(self) -> None:
+        """Remove it; of a link, the link."""
+        if self.path.is_symlink():
+            self.path.unlink()
+        elif self.path.exists():
+            shutil.rmtree(self.path)
 
     def write_stamp(self) -> None:
         """Declare the environment complete; the last step of making it."""
@@ -152,11 +161,9 @@ def make(environment: Environment, uv: str, variables: Mapping[str, str], say: C
     with _locked(environment.path):
         if environment.state() == "fresh":  # another process made it while this one waited
             return
-        (environment.path / STAMP).unlink(missing_ok=True)
-        python = environment.python or sys.executable
-        run_step(
-            [uv, "venv", "--quiet", "--clear", "--python", python, str(environment.path)], variables, say
-        )
+        environment.remove()
+        python = environment.python or BASE_PYTHON
+        run_step([uv, "venv", "--quiet", "--python", python, str(environment.path)], variables, say)
         install(environment, uv, variables, say)
 
 

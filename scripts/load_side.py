@@ -8,7 +8,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.environments import Environment, find_uv, install, pip_settings, run_step, uv_environment
+from scripts.environments import (
+    BASE_PYTHON,
+    Environment,
+    find_uv,
+    install,
+    pip_settings,
+    run_step,
+    uv_environment,
+)
 from scripts.errors import CannotRun
 
 
@@ -44,11 +52,12 @@ def make_load_side(folder: str) -> int:
 def _make_empty(environment: Environment, variables: Mapping[str, str]) -> str:
     """Make the environment anew, with uv from PATH if it is there and with pip's uv inside it if not."""
     outside = shutil.which("uv", path=_path_without(environment.path / "bin"))
+    environment.remove()
     if outside:
-        command = [outside, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment.path)]
+        command = [outside, "venv", "--quiet", "--python", BASE_PYTHON, str(environment.path)]
         run_step(command, variables, _say)
         return outside
-    run_step([sys.executable, "-m", "venv", "--clear", str(environment.path)], variables, _say)
+    run_step([BASE_PYTHON, "-m", "venv", str(environment.path)], variables, _say)
     run_step([str(environment.interpreter), "-m", "pip", "install", "--quiet", "uv"], os.environ, _say)
     return str(environment.path / "bin" / "uv")
 

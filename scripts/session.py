@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from scripts.errors import UNMEASURED, UserError
+from scripts.errors import UNMEASURED
 from scripts.plan import Plan, steps
 from scripts.progress import Progress, spoken
 from scripts.project import Project, Service
+from scripts.reporting import report_run
 from scripts.run import RunSettings, estimate_s, run_plan
 from scripts.stop import Stop
 
@@ -53,27 +54,10 @@ def measure(
     stop = Stop()
     with stop.on_signals():
         record = run_plan(project, plan, services, settings, stop, Progress(console))
-    status = 0
+    status = report_run(record.folder, console)
     if stop.asked:
-        console.print(f"Stopped. What was measured until then is in {record.folder}.", highlight=False)
+        console.print(
+            f"Stopped. What was measured until then is in {escape(str(record.folder))}.", soft_wrap=True
+        )
         return UNMEASURED
     return status
-
-
-def find_run(project: Project, name: str) -> Path:
-    """Return the folder of a run: a path, a name in results/, or `latest`.
-
-    Raises:
-        UserError: there is no such run.
-
-    """
-    runs = sorted(file.parent for file in project.results.glob("*/run.json"))
-    if name == "latest":
-        if not runs:
-            raise UserError(f"There is no run in {project.results} yet: `modelswarm run` makes one.")
-        return runs[-1]
-    for folder in (Path(name), project.results / name):
-        if folder.is_dir():
-            return folder
-    known = f"the latest is {runs[-1]}" if runs else f"there is none in {project.results} yet"
-    raise UserError(f"There is no run folder {name}; {known}.")

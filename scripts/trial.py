@@ -219,7 +219,8 @@ def _load(
         load.start(server.url, step.scenario.arguments(step.seed, bench.plan.warmup))
         while load.exit_status() is None:
             if ended := server.ended():
-                raise CannotRun(f"server {ended} after {time.monotonic() - began_s:.0f} s of load")
+                after_s = time.monotonic() - began_s
+                raise CannotRun(f"server {ended} {after_s:.0f} s after the load was started")
             if time.monotonic() - began_s > patience_s:
                 raise CannotRun(f"Locust did not end within {patience_s:.0f} s: {load.complaint()}")
             bench.stop.sleep(POLL_S)

@@ -18,6 +18,7 @@ import pytest
 from scripts.family import MARK
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 COMMAND = Path(sys.executable).with_name("modelswarm")
 
 
@@ -77,6 +78,13 @@ class EchoProject:
         """Return what the newest run tells of itself."""
         return json.loads((self.run_folder() / "run.json").read_text())
 
+    def end(self) -> None:
+        """End what a failed test left running; the guard of each command ends the rest."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
     def left_behind(self) -> list[str]:
         """Return the processes of this project's runs that are still there."""
         found = []
@@ -100,24 +108,27 @@ run_time = "3s"
 """
 
 
-@pytest.fixture
-def echo(tmp_path: Path, root: Path) -> Iterator[EchoProject]:
-    """A project with the backend `echo_x`."""
+def make_project(folder: Path) -> EchoProject:
+    """A project with the engine, a made-up export, and the backend `echo_x`."""
     shutil.copytree(
-        root / "locustfiles" / "engine",
-        tmp_path / "locustfiles" / "engine",
+        ROOT / "locustfiles" / "engine",
+        folder / "locustfiles" / "engine",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    shutil.copy(root / "locustfiles" / "__init__.py", tmp_path / "locustfiles")
-    (tmp_path / "services").mkdir()
-    write_export(tmp_path / "artifacts" / "model")
-    project = EchoProject(tmp_path)
+    shutil.copy(ROOT / "locustfiles" / "__init__.py", folder / "locustfiles")
+    (folder / "services").mkdir()
+    write_export(folder / "artifacts" / "model")
+    project = EchoProject(folder)
     project.add("echo_x")
+    return project
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Iterator[EchoProject]:
+    """A project of its own for a test."""
+    project = make_project(tmp_path)
     yield project
-    for process in project.processes:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    project.end()
 
 
 def write_export(folder: Path) -> None:

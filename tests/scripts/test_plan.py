@@ -160,7 +160,8 @@ class TestTheShippedPlans:
     def test_are_what_locust_is_given(self) -> None:
         spike = next(each for each in read_plan("shapes").scenario if each.name == "spike")
         assert " ".join(spike.arguments(seed=7, warmup="5s")) == (
-            "--shape spike --rate 10 --peak-rate 50 --spike-at 10s --spike-for 5s --run-time 30s --seed 7 --warmup 5s"
+            "--shape spike --rate 10 --peak-rate 50 --spike-at 10s --spike-for 5s --run-time 30s "
+            "--seed 7 --warmup 5s"
         )
 
     def test_last_as_long_as_their_arrivals(self) -> None:

@@ -1,7 +1,7 @@
 """A model server for tests: it knows the stored answer of every test image and waits a millisecond.
 
-`ECHO_FAULT` makes it misbehave: `never_ready`, `dies_at_once`, `wrong_answers`, `stubborn` (ignores SIGTERM and
-has a child in a session of its own), `dies_after:N` (SIGKILLs itself at the N-th prediction).
+`ECHO_FAULT` makes it misbehave: `never_ready`, `dies_at_once`, `wrong_answers`, `stubborn` (ignores SIGTERM
+and has a child in a session of its own), `dies_after:N` (SIGKILLs itself at the N-th prediction).
 """
 
 import base64

@@ -1,0 +1,166 @@
+"""Reports and comparisons on the terminal, and the exit status that they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from analysis.runfolder import NotARunFolder
+from analysis.words import NONE, brief, ms, number, per_s, percent
+from scripts.errors import MISSED, OK, UNMEASURED, UserError
+from scripts.project import Project
+
+if TYPE_CHECKING:
+    from analysis.compare import Comparison
+    from analysis.metrics import Row
+    from analysis.report import Report
+
+_LOOKS = {
+    "valid": "[green]valid[/]",
+    "suspect": "[yellow]suspect[/]",
+    "invalid": "[red]invalid[/]",
+    "slower": "[red]slower[/]",
+    "worse": "[red]worse[/]",
+    "faster": "[green]faster[/]",
+}
+
+
+def find_run(project: Project, name: str) -> Path:
+    """Return the folder of a run: a path, a name in results/, or `latest`.
+
+    Raises:
+        UserError: there is no such run.
+
+    """
+    runs = sorted(file.parent for file in project.results.glob("*/run.json"))
+    if name == "latest":
+        if not runs:
+            raise UserError(f"There is no run in {project.results} yet: `modelswarm run` makes one.")
+        return runs[-1]
+    for folder in (Path(name), project.results / name):
+        if folder.is_dir():
+            return folder
+    known = f"the latest is {runs[-1]}" if runs else f"there is none in {project.results} yet"
+    raise UserError(f"There is no run folder {name}; {known}.")
+
+
+def report_run(folder: Path, console: Console, as_json: bool = False) -> int:
+    """Write a run's report and print its essence; return the exit status that it means.
+
+    Raises:
+        UserError: the folder holds no run.
+
+    """
+    from analysis.report import write_report
+
+    try:
+        report = write_report(folder)
+    except NotARunFolder as error:
+        raise UserError(str(error)) from error
+    if as_json:
+        print(report.model_dump_json(by_alias=True, indent=1))
+    else:
+        _print_report(report, folder, console)
+    return status_of(report)
+
+
+def status_of(report: Report) -> int:
+    """Return 3 when something could not be measured, else 1 when an objective was missed, else 0.
+
+    In this order: of a run that is not whole, nobody knows what its objectives would have shown.
+    """
+    if not report.valid:
+        return UNMEASURED
+    return OK if all(result.passed for result in report.objectives) else MISSED
+
+
+def compare_runs(base: Path, new: Path, console: Console, as_json: bool = False) -> int:
+    """Compare two runs; return 1 for a regression, 3 when nothing could be compared, else 0.
+
+    Raises:
+        UserError: one of them is no run.
+
+    """
+    from analysis.compare import compare
+
+    try:
+        comparison = compare(base, new)
+    except NotARunFolder as error:
+        raise UserError(str(error)) from error
+    if as_json:
+        print(comparison.to_json())
+    else:
+        _print_comparison(comparison, console)
+    if comparison.regressions:
+        return MISSED
+    return OK if comparison.compared else UNMEASURED
+
+
+def _print_report(report: Report, folder: Path, console: Console) -> None:
+    table = _table("scenario", "backend", "p50", "p95", "p99", "rate", "errors", "CPU", "verdict")
+    for row in sorted(report.rows, key=lambda row: (row.scenario, row.backend)):
+        table.add_row(*_cells(row))
+    console.print(table)
+    for result in report.objectives:
+        mark = "[green]held[/]" if result.passed else "[red]missed[/]"
+        where = f"{result.backend} {result.scenario}: {result.expression}: {result.shown}"
+        console.print(f"{mark} {escape(where)}{escape(f' ({result.note})' if result.note else '')}")
+    for problem in report.problems:
+        console.print(f"[yellow]![/] {escape(problem)}")
+    console.print(escape(" ".join(report.recommendation.sentences)))
+    console.print(escape(str(folder / "report.html")), soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    bound = "at least " if row.lower_bound else ""
+    times = [row.latency_ms.get(name) for name in ("p50", "p95", "p99")]
+    shown = [NONE if value is None else f"{bound}{ms(value)}" for value in times]
+    look = _LOOKS[row.verdict] + (", saturated" if row.saturated else "")
+    cores = NONE if row.cpu_cores_mean is None else f"{number(row.cpu_cores_mean)} cores"
+    rate = (
+        NONE if row.achieved_per_s is None else f"{brief(row.achieved_per_s)} of {per_s(row.planned_per_s)}"
+    )
+    return [escape(row.scenario), escape(row.backend), *shown, rate, percent(row.error_rate), cores, look]
+
+
+def _print_comparison(comparison: Comparison, console: Console) -> None:
+    for sentence in [*comparison.differs, *comparison.problems]:
+        console.print(f"[yellow]![/] {escape(sentence)}")
+    table = _table("scenario", "backend", "metric", "base", "new", "change", "95 % interval", "verdict")
+    for row in comparison.rows:
+        show = percent if row.metric == "error_rate" else ms
+        interval = (
+            NONE if row.low is None or row.high is None else f"{_change(row.low)} to {_change(row.high)}"
+        )
+        table.add_row(
+            escape(row.scenario),
+            escape(row.backend),
+            row.metric,
+            show(row.base),
+            show(row.new),
+            _change(row.ratio),
+            interval,
+            _LOOKS.get(row.verdict, row.verdict),
+        )
+    console.print(table)
+    notes = {f"{row.backend} {row.scenario}: {row.note}" for row in comparison.rows if row.note}
+    for note in sorted(notes):
+        console.print(escape(note))
+    for sentence in comparison.regressions or ["No regression was shown."]:
+        console.print(escape(sentence))
+
+
+def _change(ratio: float | None) -> str:
+    return NONE if ratio is None else f"{100 * (ratio - 1):+.1f} %"

@@ -1,0 +1,239 @@
+"""The command as a person meets it: help, mistakes, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, SHORT_PLAN, EchoProject
+
+from scripts.environments import find_uv
+
+COMMANDS = ["list", "setup", "run", "report", "compare", "ui", "doctor", "clean"]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_of_each_command_has_an_example(self, echo: EchoProject, name: str) -> None:
+        done = echo.call(name, "--help")
+        assert done.returncode == 0
+        assert "Examples:" in done.stdout
+        assert f"modelswarm {name}" in done.stdout.partition("Examples:")[2]
+
+    def test_tells_the_exit_statuses(self, echo: EchoProject) -> None:
+        assert "3 the measurement is not valid" in " ".join(echo.call("--help").stdout.split())
+
+
+class TestAMistake:
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["run", "quik"], "There is no plan 'quik'; did you mean 'quick'?"),
+            (["run", "nowhere.toml"], "There is no plan file nowhere.toml."),
+            (
+                ["run", "quick", "--backends", "echo_y"],
+                "There is no backend 'echo_y'; did you mean 'echo_x'?",
+            ),
+            (["run", "quick", "--scenarios", "poison"], "has no scenario 'poison'; did you mean 'poisson'?"),
+            (["run", "quick", "--target", "lcal"], "There is no target 'lcal'; did you mean 'local'?"),
+            (["run", "quick", "--target", "kind"], "The target kind is not built yet: write --target local."),
+            (["run", "quick", "--objective", "p95"], "'p95' is not an objective: write METRIC < VALUE"),
+            (["run", "quick", "--trials", "0"], "trials = 0: input should be greater than or equal to 1"),
+            (["report", "20990101T000000Z-x"], "There is no run folder 20990101T000000Z-x; there is none in"),
+            (["report"], "`modelswarm run` makes one."),
+            (["compare", "a", "b"], "There is no run folder a"),
+            (["setup", "echo"], "There is no backend 'echo'; did you mean 'echo_x'?"),
+            (["ui", "--backend", "echo_y"], "There is no backend 'echo_y'"),
+            (["--root", "/", "list"], "it must hold the folders services and locustfiles"),
+        ],
+    )
+    def test_ends_with_2_and_says_what_to_write(
+        self, echo: EchoProject, arguments: list[str], sentence: str
+    ) -> None:
+        done = echo.call(*arguments)
+        assert done.returncode == 2
+        assert sentence in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize("arguments", [["rnu"], ["run", "--sed", "1"], ["run", "--trials", "many"]])
+    def test_in_the_command_line_ends_with_2(self, echo: EchoProject, arguments: list[str]) -> None:
+        assert echo.call(*arguments).returncode == 2
+
+    def test_of_not_being_set_up_names_the_command(self, echo: EchoProject) -> None:
+        (echo.root / "services" / "echo_x" / "requirements.txt").write_text("")
+        done = echo.call("run", "quick", "--backends", "echo_x")
+        assert done.returncode == 2
+        assert "run `modelswarm setup echo_x`" in done.stderr
+        assert "No backend is installed" in echo.call("run", "quick").stderr
+
+    def test_of_having_no_export_names_the_command(self, echo: EchoProject) -> None:
+        shutil.rmtree(echo.root / "artifacts")
+        done = echo.call("run", echo.plan(SHORT_PLAN))
+        assert done.returncode == 2
+        assert "run `modelswarm setup`" in done.stderr
+
+    def test_in_a_placeholder_is_named(self, echo: EchoProject) -> None:
+        echo.add("odd", command='["{pyton}", "x"]')
+        done = echo.call("run", echo.plan(SHORT_PLAN), "--backends", "odd")
+        assert done.returncode == 2
+        assert "there is no placeholder {pyton}; did you mean 'python'?" in done.stderr
+
+
+class TestADryRun:
+    def test_prints_the_order_and_the_time_and_starts_nothing(self, echo: EchoProject) -> None:
+        done = echo.call("run", "quick", "--trials", "2", "--dry-run")
+        assert done.returncode == 0
+        assert done.stdout.count("echo_x") == 4
+        assert "4 trials, about" in done.stdout
+        assert not (echo.root / "results").exists()
+
+
+class TestResultsThatCannotBeWritten:
+    def test_end_with_3_and_name_the_option(self, echo: EchoProject) -> None:
+        (echo.root / "file").write_text("")
+        done = echo.call("run", echo.plan(SHORT_PLAN), "--out", str(echo.root / "file"))
+        assert done.returncode == 3
+        assert "Name another folder with --out" in done.stderr
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    def test_for_a_full_disk_are_a_sentence(self, root: Path) -> None:
+        script = (
+            "import sys; sys.argv = ['modelswarm', 'list']; from scripts import cli\n"
+            "def full(context):\n    with open('/dev/full', 'w') as file: file.write('x')\n"
+            "cli.project_of = full; cli.main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 3
+        assert "The disk is full" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+class TestDoctor:
+    def test_says_what_is_wrong_and_what_to_do(self, echo: EchoProject) -> None:
+        shutil.rmtree(echo.root / "artifacts")
+        (echo.root / "services" / "echo_x" / "requirements.txt").write_text("")
+        done = echo.call("doctor")
+        assert done.returncode == 3
+        assert "model: there is no export -> run `modelswarm setup`" in done.stdout
+        assert "echo_x: cannot be measured -> its environment is missing" in done.stdout
+
+    def test_looks_at_cores_disk_and_files(self, echo: EchoProject) -> None:
+        done = echo.call("doctor", PATH=f"{COMMAND.parent}:{os.environ['PATH']}")
+        for what in (
+            "Python",
+            "uv",
+            "cores",
+            "open files",
+            "disk",
+            "web UI port",
+            "model",
+            "echo_x",
+            "docker",
+        ):
+            assert f" {what}: " in done.stdout
+
+
+class TestClean:
+    def test_removes_what_can_be_made_again_and_keeps_runs(self, echo: EchoProject) -> None:
+        (echo.root / "results" / "old").mkdir(parents=True)
+        (echo.root / ".venvs" / "echo_x").mkdir(parents=True)
+        done = echo.call("clean", "--yes")
+        assert done.returncode == 0
+        assert sorted(path.name for path in echo.root.iterdir()) == ["locustfiles", "results", "services"]
+        assert echo.call("clean", "--results", "--yes").returncode == 0
+        assert not (echo.root / "results").exists()
+
+    def test_lists_and_removes_nothing_without_a_yes(self, echo: EchoProject) -> None:
+        done = echo.call("clean")
+        assert "artifacts" in done.stdout
+        assert done.returncode == 2
+        assert (echo.root / "artifacts").exists()
+
+    def test_removes_a_link_and_not_what_it_leads_to(
+        self, echo: EchoProject, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        outside = tmp_path_factory.mktemp("outside")
+        (outside / "precious").write_text("")
+        (echo.root / ".venvs").symlink_to(outside)
+        assert echo.call("clean", "--yes").returncode == 0
+        assert (outside / "precious").exists()
+        assert not (echo.root / ".venvs").exists()
+
+
+@pytest.mark.skipif(
+    find_uv(Path(__file__).parents[2]) is None, reason="uv is not installed: `make setup` brings it"
+)
+class TestSetup:
+    @pytest.fixture
+    def needing(self, echo: EchoProject) -> EchoProject:
+        (echo.root / "services" / "echo_x" / "requirements.txt").write_text("# nothing\n")
+        return echo
+
+    def test_makes_an_environment_once(self, needing: EchoProject) -> None:
+        assert needing.call("setup").returncode == 0
+        stamp = needing.root / ".venvs" / "echo_x" / "modelswarm.json"
+        made = stamp.stat().st_mtime_ns
+        began = time.monotonic()
+        again = needing.call("setup")
+        assert (again.returncode, again.stdout) == (0, "")
+        assert time.monotonic() - began < 2
+        assert stamp.stat().st_mtime_ns == made
+        assert json.loads(needing.call("list", "--json").stdout)[0]["installed"]
+
+    def test_makes_a_half_made_environment_again(self, needing: EchoProject) -> None:
+        half = needing.root / ".venvs" / "echo_x"
+        (half / "lib").mkdir(parents=True)
+        (half / "lib" / "rubbish").write_text("")
+        assert needing.call("setup", "echo_x").returncode == 0
+        assert not (half / "lib" / "rubbish").exists()
+        assert (half / "bin" / "python").exists()
+
+    def test_names_a_python_that_is_not_there(self, needing: EchoProject) -> None:
+        file = needing.root / "services" / "echo_x" / "service.toml"
+        file.write_text('python = "/no/such/python"\n' + file.read_text())
+        done = needing.call("setup")
+        assert done.returncode == 3
+        assert "The Python that service.toml names is not here" in done.stderr
+
+    def test_says_what_to_do_without_a_network(self, needing: EchoProject) -> None:
+        (needing.root / "services" / "echo_x" / "requirements.txt").write_text("no-such-package==1\n")
+        unreachable = {
+            "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple",
+            "UV_HTTP_RETRIES": "0",
+            "UV_NO_CACHE": "1",
+        }
+        done = needing.call("setup", UV_INDEX="", UV_FIND_LINKS="", **unreachable)
+        assert done.returncode == 3
+        assert "No package index could be reached" in done.stderr
+        assert json.loads(needing.call("list", "--json").stdout)[0]["missing"].startswith(
+            "its environment is half made"
+        )
+
+
+class TestTheStart:
+    def test_imports_neither_locust_nor_pydantic_nor_numpy(self, root: Path) -> None:
+        script = (
+            "import sys; sys.argv = ['modelswarm', 'list', '--json']; from scripts import cli\n"
+            "try: cli.main()\n"
+            "except SystemExit: pass\n"
+            "print({'locust', 'gevent', 'pydantic', 'numpy'} & set(sys.modules), file=sys.stderr)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert done.stderr.strip() == "set()"
+
+    def test_of_a_run_leaves_the_process_unpatched(self, root: Path) -> None:
+        script = "import sys, scripts.session, scripts.reporting; print('gevent' in sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == "False"
