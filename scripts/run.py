@@ -171,6 +171,7 @@ def _make_trials(
         with progress.trial(step, trial) as tell:
             try:
                 bench.stop.sleep(0)
+                trial.started, trial.status = utc_now(), "running"
                 record.save()
                 make_trial(bench, step, by_name[step.backend], trial, tell)
                 never_ready[step.backend] = 0

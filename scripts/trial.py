@@ -93,7 +93,6 @@ def make_trial(
     server = LocalServer(
         service, bench.server, bench.scratch / str(step.order), folder / "server.log", f"{mark}:server"
     )
-    record.started, record.status = utc_now(), "running"
     try:
         tell("starting")
         server.start()
