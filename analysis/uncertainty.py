@@ -53,6 +53,7 @@ SAYS_NOTHING = math.log(30)
 WELCH_FROM = 5
 DRAWS = 500
 FEWEST_DRAWS = 100
+MOST_BINS = 600
 SHORTEST_MS = 0.0005  # half a microsecond: what was recorded as 0 µs has a logarithm too
 MIN_SECONDS = 5
 """A trial shorter than this has too few seconds to resample."""
@@ -102,13 +103,13 @@ def resampled_ms(
 ) -> Floats:
     """Quantiles in ms of so many resampled trials, shape (quantiles, draws).
 
-    Each draw joins blocks of successive seconds, chosen with replacement, to a trial of the same length.
+    ``trial`` has an interval per second. Each draw joins blocks of successive seconds, chosen with
+    replacement, to a trial of the same length.
     """
-    by_second = trial.binned()
-    seconds = len(by_second.start_s)
-    used, column = np.unique(by_second.bucket, return_inverse=True)
+    seconds = len(trial.start_s)
+    used, column = np.unique(trial.bucket, return_inverse=True)
     counts = np.zeros((seconds, len(used)), dtype=np.int64)
-    counts[by_second.row, column] = by_second.count
+    counts[trial.row, column] = trial.count
     below = np.cumsum(counts, axis=1)  # a draw is a sum of rows of it, so its quantile is found by counting
     block = block_seconds(seconds)
     drawn = np.zeros((draws, len(used)), dtype=np.int64)
@@ -130,18 +131,21 @@ def _block_sums(rows: Ints, length: int) -> Ints:
 def estimates(
     trials: Sequence[Intervals], quantiles: Sequence[float], rng: np.random.Generator
 ) -> list[Estimate]:
-    """One estimate per quantile from the latency intervals of one or more trials that have values."""
+    """One estimate per quantile from the latency intervals of one or more trials that have values.
 
+    A trial of more than ``MOST_BINS`` seconds is resampled by longer pieces than seconds.
+    """
     merged = together(list(trials)).merged()
     histograms = [trial.merged() for trial in trials]
     within = np.full((len(trials), len(quantiles)), np.nan)
     blocks = []
     draws = max(FEWEST_DRAWS, DRAWS // len(trials))  # their standard errors are averaged over the trials
     for i, trial in enumerate(trials):
-        seconds = int(trial.start_s.max()) + 1
+        binned = trial.binned(math.ceil((trial.start_s.max() + 1) / MOST_BINS))
+        seconds = len(binned.start_s)
         blocks.append(math.ceil(seconds / block_seconds(seconds)))
         if seconds >= MIN_SECONDS:
-            within[i] = np.log(resampled_ms(trial, quantiles, rng, draws)).std(axis=1, ddof=1)
+            within[i] = np.log(resampled_ms(binned, quantiles, rng, draws)).std(axis=1, ddof=1)
     return [
         Estimate(
             max(merged.quantile_ms(q) or 0.0, SHORTEST_MS),
@@ -172,14 +176,12 @@ def pool(family: Sequence[Estimate]) -> Pool | None:
 
 def interval_ms(estimate: Estimate, pooled: Pool | None, level: float = 0.95) -> tuple[float, float] | None:
     """Interval of a quantile in ms around its merged value, or None where nothing is known of its spread."""
-    from scipy.stats import t  # imported late: the command must start fast
-
     n = estimate.trials
-    halves = [t.ppf((1 + level) / 2, max(1, estimate.blocks - n)) * _within(estimate)]
+    halves = [_t(level, max(1, estimate.blocks - n)) * _within(estimate)]
     if n >= WELCH_FROM:
-        halves.append(t.ppf((1 + level) / 2, n - 1) * np.log(estimate.trials_ms).std(ddof=1) / math.sqrt(n))
+        halves.append(_t(level, n - 1) * np.log(estimate.trials_ms).std(ddof=1) / math.sqrt(n))
     elif pooled:
-        halves.append(t.ppf((1 + level) / 2, pooled.free) * pooled.deviation / math.sqrt(n))
+        halves.append(_t(level, pooled.free) * pooled.deviation / math.sqrt(n))
     half = _widest([float(one) for one in halves])
     return (
         None if half is None else (estimate.merged_ms * math.exp(-half), estimate.merged_ms * math.exp(half))
@@ -199,10 +201,8 @@ def differences(family: Sequence[Estimate], comparisons: int | None = None) -> d
 
 
 def _difference(first: Estimate, second: Estimate, level: float, pooled: Pool | None) -> Difference:
-    from scipy.stats import t  # imported late: the command must start fast
-
     free = max(1, first.blocks + second.blocks - first.trials - second.trials)
-    within = float(t.ppf((1 + level) / 2, free)) * math.hypot(_within(first), _within(second))
+    within = _t(level, free) * math.hypot(_within(first), _within(second))
     between = _between(first, second, level, pooled)
     half = _widest([within, between])
     ratio = second.merged_ms / first.merged_ms
@@ -231,16 +231,23 @@ def _widest(halves: Sequence[float]) -> float | None:
 
 def _between(first: Estimate, second: Estimate, level: float, pooled: Pool | None) -> float:
     """Half the interval of the logarithm of the ratio, from the spread between trials; NaN if not known."""
-    from scipy.stats import t, ttest_ind
-
     if pooled is None:
         return math.nan
     if min(first.trials, second.trials) >= WELCH_FROM:
+        from scipy.stats import ttest_ind  # imported late: it takes longer than a small report
+
         logs = np.log(second.trials_ms), np.log(first.trials_ms)
         interval = ttest_ind(*logs, equal_var=False).confidence_interval(level)
         return float(interval.high - interval.low) / 2
     error = pooled.deviation * math.sqrt(1 / first.trials + 1 / second.trials)
-    return float(t.ppf((1 + level) / 2, pooled.free)) * error
+    return _t(level, pooled.free) * error
+
+
+def _t(level: float, free: int) -> float:
+    """The two-sided quantile of Student's t distribution."""
+    from scipy.special import stdtrit  # imported late: the command must start fast
+
+    return float(stdtrit(free, (1 + level) / 2))
 
 
 def _within(estimate: Estimate) -> float:

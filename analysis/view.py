@@ -16,7 +16,8 @@ from analysis.ranking import Ranking
 from analysis.runfolder import RunFacts
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s, percent
 
-HEADLINE = ["Backend", "Rank", "Arrivals", "p50 ms", "p95 ms", "p99 ms", "Errors", "CPU cores"]
+HEADLINE = ["Backend", "Rank", "Arrivals", "p50 ms", "p95 ms", "p99 ms", "Errors", "CPU cores", "Per CPU-s",
+            "Verdict"]  # fmt: skip
 PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 
 
@@ -119,7 +120,7 @@ def headline(rows: Sequence[Row], rankings: Sequence[Ranking]) -> Grid:
     def by_rank(row: Row) -> tuple[int, float]:
         return ranks.get((row.scenario, row.backend), len(rows)), row.latency_ms.get("p95") or math.inf
 
-    return Grid([*HEADLINE, "Per CPU-s", "Verdict"], _by_scenario(rows, line, by_rank))
+    return Grid(HEADLINE, _by_scenario(rows, line, by_rank))
 
 
 def percentiles(rows: Sequence[Row], kind: str) -> Grid:

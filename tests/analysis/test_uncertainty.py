@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,13 @@ class TestTheIntervalWithinATrial:
         difference = differences([one, one])[0, 1]
         assert not difference.shown
         assert difference.rests_on == "nothing: too few seconds or trials to tell"
+
+    def test_of_a_day_takes_no_more_pieces_than_of_ten_minutes(self) -> None:
+        rng = np.random.default_rng(7)
+        short = correlated(rng, 50.0, seconds=20)
+        day = replace(short, start_s=short.start_s * 4320)
+        (one,) = estimates([day], [0.5], rng)
+        assert one.blocks <= 600 / block_seconds(600) + 1
 
     def test_has_blocks_that_grow_with_the_trial(self) -> None:
         assert [block_seconds(s) for s in (1, 10, 60, 600)] == [2, 4, 8, 17]
