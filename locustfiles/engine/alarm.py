@@ -43,7 +43,7 @@ class TimerfdAlarm:
         self._watcher.start(callback)
 
     def set(self, at: float) -> None:
-        """Ring once at monotonic time `at` in seconds (at once when that is past), not at an earlier time set."""
+        """Ring once at monotonic time `at` in seconds, or at once when that is past; the last call counts."""
         # A timer set to zero never rings, so the past is one nanosecond after the epoch of the clock.
         nanoseconds = max(1, round(at * 1e9))
         self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)

@@ -2,8 +2,7 @@
 
 Values are microseconds from 1 to `HIGHEST_US`, kept to 3 significant digits: the bucket of a value is at
 most 0.1 % wide (Tene's HdrHistogram, https://hdrhistogram.org).  The package records one value at a time
-in Python; a batch of thousands is folded here by computing its bucket indices at once and adding them
-into the counts array that the package encodes from.
+in Python; a batch of thousands is folded here by computing its bucket indices at once.  The package encodes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9
 
 Ints = npt.NDArray[np.int64]
 
-
 _HALF_BITS = 10  # a bucket is 2^-10 of its value or finer: what 3 significant digits ask for
 _SUB_BUCKETS = 1 << (_HALF_BITS + 1)
 
@@ -38,19 +36,24 @@ def bucket_of(values_us: Ints) -> Ints:
     return np.asarray((exponent << _HALF_BITS) + (values_us >> exponent))
 
 
+_BUCKETS = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS).counts_len
+
+
 class Histogram:
     """Counts of durations in microseconds; merging loses nothing."""
 
     def __init__(self) -> None:
-        self.hdr = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+        self._counts: Ints = np.zeros(_BUCKETS, dtype=np.int64)
+        self.count = 0
+        self.smallest_us = HIGHEST_US
+        self.largest_us = 0
         self.clamped = 0  # values above HIGHEST_US, counted in the last bucket
-        self._counts = np.frombuffer(self.hdr.counts, dtype=np.uint64)
 
     def add(self, values_us: Ints) -> None:
         """Record values (n,) in microseconds; negative ones count as 0, too large ones are clamped."""
         if len(values_us):
             clamped = np.clip(values_us, 0, HIGHEST_US)
-            self.add_buckets(bucket_of(clamped), int(clamped.min()), int(values_us.max()))
+            self.add_buckets(bucket_of(clamped), int(clamped.min()), int(clamped.max()))
             self.clamped += int(np.count_nonzero(values_us > HIGHEST_US))
 
     def add_buckets(self, buckets: Ints, smallest_us: int, largest_us: int) -> None:
@@ -58,28 +61,36 @@ class Histogram:
         # Most batches lie close together: counting only the span that they cover saves clearing the rest.
         first = int(buckets.min())
         counts = np.bincount(buckets - first)
-        self._counts[first : first + len(counts)] += counts.view(np.uint64)
-        self.hdr.total_count += len(buckets)
-        self.hdr.min_value = min(self.hdr.min_value, smallest_us)
-        self.hdr.max_value = max(self.hdr.max_value, min(largest_us, HIGHEST_US))
+        self._counts[first : first + len(counts)] += counts
+        self.count += len(buckets)
+        self.smallest_us = min(self.smallest_us, smallest_us)
+        self.largest_us = max(self.largest_us, largest_us)
 
     def merge(self, other: Histogram) -> None:
         """Add the counts of another histogram."""
         if other.count:
             self._counts += other._counts
-            self.hdr.total_count += other.hdr.total_count
-            self.hdr.min_value = min(self.hdr.min_value, other.hdr.min_value)
-            self.hdr.max_value = max(self.hdr.max_value, other.hdr.max_value)
+            self.count += other.count
+            self.smallest_us = min(self.smallest_us, other.smallest_us)
+            self.largest_us = max(self.largest_us, other.largest_us)
         self.clamped += other.clamped
 
     @property
-    def count(self) -> int:
-        """How many values were recorded."""
-        return int(self.hdr.total_count)
+    def hdr(self) -> HdrHistogram:
+        """A copy as the package's own type, to encode or to compare with."""
+        hdr = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+        np.frombuffer(hdr.counts, dtype=np.uint64)[:] = self._counts
+        if self.count:
+            hdr.total_count, hdr.min_value, hdr.max_value = self.count, self.smallest_us, self.largest_us
+        return hdr
 
     def encode(self) -> bytes:
         """HdrHistogram's V2 compressed encoding, base64."""
-        return bytes(self.hdr.encode())
+        hdr = self.hdr
+        encoded = bytes(hdr.encode())
+        # It and its encoder hold each other: left so, every second's counts would wait for the collector.
+        hdr.encoder.histogram = None
+        return encoded
 
     def to_message(self) -> tuple[bytes, bytes, int, int, int]:
         """Its non-empty buckets as plain values for msgpack.
@@ -88,22 +99,20 @@ class Histogram:
         """
         index = np.flatnonzero(self._counts)
         counts = self._counts[index]
-        return index.tobytes(), counts.tobytes(), self.hdr.min_value, self.hdr.max_value, self.clamped
+        return index.tobytes(), counts.tobytes(), self.smallest_us, self.largest_us, self.clamped
 
     @classmethod
     def from_message(cls, message: Sequence[Any]) -> Histogram:
         """The histogram that `to_message` wrote."""
         index, counts, smallest, largest, clamped = message
         histogram = cls()
-        if index:
-            added = np.frombuffer(counts, dtype=np.uint64)
-            histogram._counts[np.frombuffer(index, dtype=np.int64)] = added
-            histogram.hdr.total_count = int(added.sum())
-            histogram.hdr.min_value, histogram.hdr.max_value = smallest, largest
-        histogram.clamped = clamped
+        added = np.frombuffer(counts, dtype=np.int64)
+        histogram._counts[np.frombuffer(index, dtype=np.int64)] = added
+        histogram.count = int(added.sum())
+        histogram.smallest_us, histogram.largest_us, histogram.clamped = smallest, largest, clamped
         return histogram
 
-    def buckets(self) -> tuple[Ints, npt.NDArray[np.uint64]]:
+    def buckets(self) -> tuple[Ints, Ints]:
         """Middle value in µs of each bucket that is not empty, and its count."""
         index = np.flatnonzero(self._counts)
         exponent = np.maximum((index >> _HALF_BITS) - 1, 0)
@@ -122,12 +131,12 @@ class Histogram:
         # In tenths of a percent and whole numbers: 0.999 is not exact in binary.
         ranks = [-(-round(10 * q) * self.count // 1000) for q in PERCENTILES.values()]
         at = values[np.searchsorted(below, ranks, side="left")]
-        capped = np.minimum(at, self.hdr.max_value) / 1000
+        capped = np.minimum(at, self.largest_us) / 1000
         mean = float((values * counts).sum() / self.count) / 1000
         return {
             "mean": round(mean, 4),
             **{name: round(float(v), 4) for name, v in zip(PERCENTILES, capped, strict=True)},
-            "max": self.hdr.max_value / 1000,
+            "max": self.largest_us / 1000,
         }
 
 
@@ -152,7 +161,7 @@ class IntervalLog:
         """Append the histograms of one second, counted from the start of the log; maxima are in ms."""
         for tag, histogram in tagged.items():
             if histogram.count:
-                largest_ms = histogram.hdr.max_value / 1000
+                largest_ms = histogram.largest_us / 1000
                 self._file.write(
                     f"Tag={tag},{second:.3f},1.000,{largest_ms:.3f},{histogram.encode().decode()}\n"
                 )

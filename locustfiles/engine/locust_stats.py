@@ -20,12 +20,12 @@ def fill(stats: RequestStats, outcomes: Mapping[Outcome, NameIncrement], now: fl
     """Add what a worker recorded; `now` in seconds since the epoch is the time it is booked at."""
     for outcome, increment in outcomes.items():
         if outcome.in_locust:
-            latency = increment.latency.hdr
+            latency = increment.latency
             timed = StatsEntry(stats, outcome.name, outcome.method)
             timed.total_response_time = increment.total_us / 1000  # type: ignore[assignment]  # Locust stores floats
             timed.response_times = increment.times_ms()  # type: ignore[assignment]  # as it does here
-            timed.min_response_time = latency.min_value / 1000
-            timed.max_response_time = latency.max_value / 1000
+            timed.min_response_time = latency.smallest_us / 1000  # type: ignore[assignment]
+            timed.max_response_time = latency.largest_us / 1000  # type: ignore[assignment]
             timed.total_content_length = int(increment.bytes)
             _book(stats, timed, outcome, increment.requests, now)
 

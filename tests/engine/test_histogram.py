@@ -152,7 +152,7 @@ class TestValuesOutOfRange:
 
     def test_count_as_nothing_where_they_are_negative(self) -> None:
         histogram = histogram_of([-3, 7])
-        assert (histogram.count, histogram.clamped, histogram.hdr.min_value) == (2, 0, 0)
+        assert (histogram.count, histogram.clamped, histogram.smallest_us) == (2, 0, 0)
 
 
 class TestMerging:
