@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from locust.runners import MasterRunner
 
 from locustfiles.engine import locust_stats
 from locustfiles.engine.deal import Deal
-from locustfiles.engine.options import LoadPlan
+from locustfiles.engine.options import NOT_MEASURED, LoadPlan
 from locustfiles.engine.record import TrialFolder
 from locustfiles.engine.recorder import Increment
 from locustfiles.engine.trial import Trial, Worker, log_summary
@@ -80,7 +81,7 @@ class Coordinator:
             try:
                 folder = TrialFolder(path, self._environment)
             except OSError as error:
-                self._fail(f"cannot record in {path}: {error}", 3)
+                self._fail(f"cannot record in {path}: {error}", NOT_MEASURED)
         self._trial = Trial(plan, folder, self._clock)
 
     def _on_spawning_complete(self, **_: Any) -> None:
@@ -109,8 +110,9 @@ class Coordinator:
         if self._trial is not None:
             self._trial.stopping |= not self._trial.finished
             self._finish(self._trial)
-            if self._trial.folder is not None:
-                self._trial.folder.close()
+            with self._writing(self._trial):
+                if self._trial.folder is not None:
+                    self._trial.folder.close()
 
     # Messages from workers.
 
@@ -157,7 +159,8 @@ class Coordinator:
             return
         worker.note(tick)
         increment = Increment.from_message(tick["increment"])
-        trial.add(worker, tick, increment)
+        with self._writing(trial):
+            trial.add(worker, tick, increment)
         now = time.time()
         locust_stats.fill(self._environment.stats, increment.outcomes, now)
         locust_stats.fill_dropped(self._environment.stats, increment.dropped, now)
@@ -171,16 +174,19 @@ class Coordinator:
             gevent.sleep(0.01)
         if trial.finished or trial.stopping:
             return
-        trial.launch(self._clock() + LEAD_S + trial.plan.warmup_s, time.time() + LEAD_S + trial.plan.warmup_s)
+        with self._writing(trial):
+            lead_s = LEAD_S + trial.plan.warmup_s
+            trial.launch(self._clock() + lead_s, time.time() + lead_s)
         self._deal(trial)
         next_write = self._clock()
         while not (trial.finished or trial.stopping):
             gevent.sleep(WATCH_INTERVAL_S)
             self._look_for_lost(trial)
             if self._clock() >= next_write:
-                trial.write_seconds()
-                if trial.folder is not None:
-                    trial.folder.write_locust()
+                with self._writing(trial):
+                    trial.write_seconds()
+                    if trial.folder is not None:
+                        trial.folder.write_locust()
                 next_write += 1.0
             if trial.all_done():
                 self._finish(trial)
@@ -237,12 +243,24 @@ class Coordinator:
         if trial.finished:
             return
         trial.finished = True
-        trial.write_seconds(everything=True)
+        with self._writing(trial):
+            trial.write_seconds(everything=True)
         summary = trial.summary(self._environment)
         log_summary(summary)
-        if trial.folder is not None:
-            trial.folder.write_locust()
-            trial.folder.finish(summary)
+        with self._writing(trial):
+            if trial.folder is not None:
+                trial.folder.write_locust()
+                trial.folder.finish(summary)
+
+    @contextmanager
+    def _writing(self, trial: Trial) -> Iterator[None]:
+        """A record that cannot be written (full disk) ends the trial; what is written stays."""
+        try:
+            yield
+        except OSError as error:
+            folder, trial.folder = trial.folder, None
+            if folder is not None:
+                self._fail(f"cannot go on recording in {folder.path}: {error}", NOT_MEASURED)
 
     def _end(self) -> None:
         """The plan is over: end the process, or with a web UI only the trial."""

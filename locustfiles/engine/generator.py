@@ -24,7 +24,7 @@ from locust.runners import LocalRunner, WorkerRunner
 
 from locustfiles.engine.client import Target, name_of
 from locustfiles.engine.deal import Deal, Share
-from locustfiles.engine.options import LoadPlan
+from locustfiles.engine.options import BAD_INPUT, NOT_MEASURED, LoadPlan
 from locustfiles.engine.pacing import Dispatcher
 from locustfiles.engine.recorder import Recorder
 from locustfiles.engine.users import ArrivalUser, Pacing
@@ -39,8 +39,6 @@ HEARTBEAT_INTERVAL_S = 0.02
 MASTER_SILENT_S = 5.0
 RESUMED_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
-BAD_INPUT, NOT_MEASURED = 2, 3
-"""Exit statuses."""
 
 
 @dataclass

@@ -20,6 +20,8 @@ from locustfiles.engine import arrivals
 from locustfiles.engine.arrivals import Arrivals, Shape
 
 SHAPES = ("constant", "step", "spike", "poisson", "ramp", "replay", "closed")
+BAD_INPUT, NOT_MEASURED = 2, 3
+"""Exit statuses: wrong usage or input; a trial that could not be made."""
 MAX_DEFAULT_USERS = 10_000
 MAX_RATE_PER_S = 10_000_000
 """More than a hundred workers can send: beyond it there is a slip of the keyboard."""

@@ -14,8 +14,8 @@ from locust.runners import LocalRunner, WorkerRunner
 from locust.util.timespan import parse_timespan
 
 from locustfiles.engine.coordinator import Coordinator
-from locustfiles.engine.generator import BAD_INPUT, Generator
-from locustfiles.engine.options import OPTIONS, LoadPlan
+from locustfiles.engine.generator import Generator
+from locustfiles.engine.options import BAD_INPUT, OPTIONS, LoadPlan
 from locustfiles.engine.users import ArrivalUser, note_request_failure
 
 STOP_TIMEOUT_S = 10.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from conftest import Locusts, free_port
+from tests.load.processes import Locusts, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -240,6 +241,23 @@ class TestFailures:
         process = locusts.start("--headless", "--host", f"http://127.0.0.1:{free_port()}", "--rate", "10")
         assert process.wait(30) == 3, locusts.log()
         assert "is not reachable (connection refused): start the server or correct --host" in locusts.log()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system to fill up")
+    def test_of_a_full_disk_end_the_run_with_3_and_keep_what_is_written(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
+        locusts.record.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "none", str(locusts.record)]
+        if subprocess.run(mount, check=False).returncode:
+            pytest.skip("this sandbox mounts nothing")
+        try:
+            arguments = ("--headless", "--host", steady_server().url, "--record", str(locusts.record))
+            process = locusts.start(*arguments, "--rate", "200", "--run-time", "60s", "--payload", "small")
+            assert process.wait(60) == 3, locusts.log()
+            assert "No space left on device" in locusts.log()
+            assert "Tag=latency" in (locusts.record / "latency.hlog").read_text()
+        finally:
+            subprocess.run(["umount", str(locusts.record)], check=True)
 
     def test_bad_options_end_with_2_and_a_sentence(self, locusts: Locusts) -> None:
         process = locusts.start("--headless", "--rate", "-5")
