@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from scripts.project import Project
 
+WEIGHTS = ("auto", "imagenet", "synthetic")
 TARGETS = ("auto", "local", "kind", "cluster")
 
 
@@ -103,15 +104,30 @@ def list_backends(context: typer.Context, as_json: Json = False) -> None:
     console().print(table if rows else "There is no backend: add a folder services/NAME with a service.toml.")
 
 
-@app.command(epilog=examples("modelswarm setup", "modelswarm setup fastapi bentoml"))
+@app.command(
+    epilog=examples(
+        "modelswarm setup", "modelswarm setup fastapi bentoml", "modelswarm setup --images ~/pictures"
+    )
+)
 def setup(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(help="Backends; none means all.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Export again with auto, imagenet or synthetic weights.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Export again with your own test images.", exists=True, file_okay=False),
+    ] = None,
 ) -> None:
     """Make the backends' environments and the one export that they all serve; quick when they are there."""
     from scripts.setup import set_up
 
-    set_up(project_of(context), names_in(names), console())
+    if weights not in (None, *WEIGHTS):
+        raise UserError(f"There are no weights {weights!r}; {nearest(weights, WEIGHTS)}")
+    options = ["--weights", weights] if weights else []
+    options += ["--images", str(images.resolve())] if images else []
+    set_up(project_of(context), names_in(names), options, console())
 
 
 @app.command(

@@ -185,7 +185,9 @@ def install(
     environment.write_stamp()
 
 
-def run_step(command: list[str], variables: Mapping[str, str], say: Callable[[str], None]) -> None:
+def run_step(
+    command: list[str], variables: Mapping[str, str], say: Callable[[str], None], cwd: Path | None = None
+) -> None:
     """Run one step, handing each line it prints to `say`; on failure say what to do.
 
     Raises:
@@ -195,7 +197,12 @@ def run_step(command: list[str], variables: Mapping[str, str], say: Callable[[st
     lines: list[str] = []
     try:
         with subprocess.Popen(
-            command, env=dict(variables), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=dict(variables),
+            cwd=cwd,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,17 @@ class Reading:
         if self.rate_per_s is None:
             return ""
         p95 = "" if self.p95_ms is None else f", p95 {self.p95_ms:.0f} ms"
-        return f"{self.rate_per_s:.0f}/s{p95}, {self.errors} errors"
+        return f"{self.rate_per_s:.0f}/s{p95}, {self.errors} error{'' if self.errors == 1 else 's'}"
+
+
+def final_reading(folder: Path) -> Reading:
+    """Return what an ended trial came to, from its `summary.json`; nothing where there is none."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        errors = summary["counts"]["failed"] + summary["counts"]["dropped"]
+        return Reading(summary["rate"]["achieved"], summary["latency_ms"]["p95"], errors)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Reading()
 
 
 class _Tail:

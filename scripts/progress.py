@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from scripts.live import LiveReading
+from scripts.live import LiveReading, final_reading
 
 if TYPE_CHECKING:
     from scripts.plan import Plan, Step
@@ -34,7 +35,7 @@ class Progress:
         self._live: Live | None = None
         self._ahead_s: dict[int, float] = {}
         self._trials = 0
-        self._folder_of: Callable[[Step], LiveReading]
+        self._folder = Path()
         self._began_s = 0.0
 
     @contextmanager
@@ -44,7 +45,7 @@ class Progress:
 
         self._trials = len(order)
         self._ahead_s = {step.order: estimate_s(plan, step) for step in order}
-        self._folder_of = lambda step: LiveReading(record.folder / step.path)
+        self._folder = record.folder
         if not self._console.is_terminal:
             yield
             return
@@ -58,7 +59,7 @@ class Progress:
         self._began_s = self._clock()
         phase = ["starting"]
         done = threading.Event()
-        reading = self._folder_of(step)
+        reading = LiveReading(self._folder / step.path)
         title = f"[{step.order}/{self._trials}] {step.backend} {step.scenario.name} #{step.trial}"
 
         def tell(name: str) -> None:
@@ -79,7 +80,7 @@ class Progress:
             done.set()
             thread.join()
             self._ahead_s.pop(step.order, None)
-            last = record.error or str(reading.read())
+            last = record.error or str(final_reading(self._folder / step.path))
             mark = _MARKS.get(record.status, record.status)
             self._console.print(f"{escape(title)}: {mark} {escape(last)}", highlight=False)
 

@@ -102,7 +102,7 @@ def compare_runs(base: Path, new: Path, console: Console, as_json: bool = False)
 
 
 def _print_report(report: Report, folder: Path, console: Console) -> None:
-    table = _table("scenario", "backend", "p50", "p95", "p99", "rate", "errors", "CPU", "verdict")
+    table = _table("scenario", "backend", "p50", "p95", "p99", "rate", "errors", "CPU cores", "verdict")
     for row in sorted(report.rows, key=lambda row: (row.scenario, row.backend)):
         table.add_row(*_cells(row))
     console.print(table)
@@ -124,15 +124,22 @@ def _table(*columns: str) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    bound = "at least " if row.lower_bound else ""
+    bound = "≥ " if row.lower_bound else ""
     times = [row.latency_ms.get(name) for name in ("p50", "p95", "p99")]
     shown = [NONE if value is None else f"{bound}{ms(value)}" for value in times]
     look = _LOOKS[row.verdict] + (", saturated" if row.saturated else "")
-    cores = NONE if row.cpu_cores_mean is None else f"{number(row.cpu_cores_mean)} cores"
     rate = (
         NONE if row.achieved_per_s is None else f"{brief(row.achieved_per_s)} of {per_s(row.planned_per_s)}"
     )
-    return [escape(row.scenario), escape(row.backend), *shown, rate, percent(row.error_rate), cores, look]
+    return [
+        escape(row.scenario),
+        escape(row.backend),
+        *shown,
+        rate,
+        percent(row.error_rate),
+        number(row.cpu_cores_mean),
+        look,
+    ]
 
 
 def _print_comparison(comparison: Comparison, console: Console) -> None:

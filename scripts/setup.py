@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from rich.markup import escape
 
 from scripts.environments import Environment, find_uv, make, pip_settings, run_step, uv_environment
 from scripts.errors import CannotRun
+from scripts.progress import spoken
 from scripts.project import Project
 
 EXPORT_STAMP = ".model-stamp"
 
 
-def set_up(project: Project, names: Sequence[str], console: Console) -> None:
+def set_up(project: Project, names: Sequence[str], export_options: Sequence[str], console: Console) -> None:
     """Make what is missing for the named frameworks (all of them if none is named), and the export.
 
-    What is there and up to date costs a look at its stamp.
+    What is there and up to date costs a look at its stamp. `export_options` go to `services/model/export.py`,
+    which is always asked when there are any; an export that was made with some stays without them.
 
     Raises:
         UserError: there is no such framework.
@@ -31,7 +34,7 @@ def set_up(project: Project, names: Sequence[str], console: Console) -> None:
     environments = [service.environment for service in services if service.environment]
     model = project.model_environment()
     wanted = [each for each in [model, *environments] if each and each.state() != "fresh"]
-    export_needed = model is not None and not export_is_fresh(project)
+    export_needed = model is not None and (bool(export_options) or not export_is_fresh(project))
     steps = len(wanted) + export_needed
     if not steps:
         return
@@ -47,7 +50,9 @@ def set_up(project: Project, names: Sequence[str], console: Console) -> None:
         )
     if export_needed and model is not None:
         _shown(
-            console, f"[{steps}/{steps}] artifacts/model: exporting and checking", _exporter(project, model)
+            console,
+            f"[{steps}/{steps}] artifacts/model: exporting and checking",
+            _exporter(project, model, export_options),
         )
 
 
@@ -74,11 +79,12 @@ def _installer(environment: Environment, uv: str, variables: Mapping[str, str]) 
     return lambda say: make(environment, uv, variables, say)
 
 
-def _exporter(project: Project, model: Environment) -> Callable[[Say], None]:
+def _exporter(project: Project, model: Environment, options: Sequence[str]) -> Callable[[Say], None]:
     def export(say: Say) -> None:
         digest = _export_digest(project)
         command = [str(model.interpreter), "-m", "services.model.export", "--out", str(project.model_dir)]
-        run_step(command, {**os.environ, "PYTHONPATH": str(project.root), "PYTHONUNBUFFERED": "1"}, say)
+        variables = {**os.environ, "PYTHONPATH": str(project.root), "PYTHONUNBUFFERED": "1"}
+        run_step([*command, *options], variables, say, cwd=project.root)
         Path(project.model_dir.parent / EXPORT_STAMP).write_text(digest)
 
     return export
@@ -86,9 +92,11 @@ def _exporter(project: Project, model: Environment) -> Callable[[Say], None]:
 
 def _shown(console: Console, title: str, work: Callable[[Say], None]) -> None:
     """Do one step with its newest line of output beside a spinner, or plainly where there is no terminal."""
+    began_s = time.monotonic()
     if not console.is_terminal:
         console.print(title, "…", highlight=False, markup=False)
         work(lambda line: None)
+        console.print(f"      took {spoken(time.monotonic() - began_s)}", highlight=False, markup=False)
         return
     with console.status("") as status:
 
@@ -97,4 +105,4 @@ def _shown(console: Console, title: str, work: Callable[[Say], None]) -> None:
 
         say("")
         work(say)
-    console.print(title, "done", highlight=False, markup=False)
+    console.print(f"{title} took {spoken(time.monotonic() - began_s)}", highlight=False, markup=False)
