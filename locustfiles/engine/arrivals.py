@@ -247,38 +247,49 @@ class Arrivals:
     end_s: float = math.inf
     limit: float = math.inf
 
-    def blocks(self) -> Iterable[Floats]:
-        """The planned times in order, as arrays of at most `BLOCK`, each drawn only when asked for."""
+    def blocks(self, since_s: float = 0.0) -> Iterable[tuple[int, Floats]]:
+        """(index of the first, planned times) in order, at most `BLOCK` at a time, drawn when asked for.
+
+        Blocks that are over before `since_s` are left out.  To pass them costs nothing when arrivals are
+        evenly spaced, and their exponential draws otherwise: 30 ms for an hour at 1,000/s.
+        """
+        if since_s >= self.end_s:
+            return
+        passed = self.shape.integral(max(0.0, since_s)) * (1 - ROUNDING)
         rng = np.random.default_rng(self.seed)
-        first, u0 = 0, 0.0
+        first, u0 = 0 if self.poisson else int(passed // BLOCK) * BLOCK, 0.0
         while first < self.limit:
             if self.poisson:
                 u = u0 + np.cumsum(rng.standard_exponential(BLOCK))
                 u0 = float(u[-1])
+                if u0 < passed:
+                    first += BLOCK
+                    continue
             else:
                 u = np.arange(first, first + BLOCK, dtype=np.float64)
             times = self.shape.inverse(u)
             times = times[: int(min(BLOCK, self.limit - first))]
             inside = times[times < self.end_s - ROUNDING_S]
             if len(inside):
-                yield inside
+                yield first, inside
             if len(inside) < BLOCK:
                 return
             first += BLOCK
 
     def times(self) -> Floats:
         """All planned times (n,), in seconds; only for plans that end."""
-        return np.concatenate([np.empty(0), *self.blocks()])
+        return np.concatenate([np.empty(0), *(times for _, times in self.blocks())])
 
 
 class Cursor:
-    """Walks the arrivals of a plan once, window by window; windows must not go back."""
+    """Walks the arrivals of a plan from `since_s` on once, window by window; windows must not go back."""
 
-    def __init__(self, arrivals: Arrivals) -> None:
-        self._blocks = iter(arrivals.blocks())
+    def __init__(self, arrivals: Arrivals, since_s: float = 0.0) -> None:
+        self._blocks = iter(arrivals.blocks(since_s))
         self._times: Floats = np.empty(0)
         self._first = 0  # index of the first arrival in _times
         self._done = False
+        self.until(since_s)
 
     def until(self, t: float) -> tuple[Ints, Floats]:
         """Indices and planned times (n,) of the arrivals before t that no earlier call returned."""
@@ -295,7 +306,7 @@ class Cursor:
             if block is None:
                 self._done = True
             else:
-                self._times = block
+                self._first, self._times = block
         times = np.concatenate([np.empty(0), *taken])
         return np.arange(start, start + len(times)), times
 

@@ -209,8 +209,9 @@ class TestTheEndOfAPlan:
 class TestBlocks:
     def test_join_without_a_seam_when_evenly_spaced(self) -> None:
         blocks = list(Arrivals(constant(1000), end_s=50).blocks())
-        assert [len(b) for b in blocks] == [BLOCK, BLOCK, BLOCK, 50_000 - 3 * BLOCK]
-        assert np.concatenate(blocks) == pytest.approx(np.arange(50_000) / 1000, abs=1e-9)
+        assert [first for first, _ in blocks] == [0, BLOCK, 2 * BLOCK, 3 * BLOCK]
+        assert [len(times) for _, times in blocks] == [BLOCK, BLOCK, BLOCK, 50_000 - 3 * BLOCK]
+        assert np.concatenate([times for _, times in blocks]) == pytest.approx(np.arange(50_000) / 1000)
 
     def test_join_without_a_seam_when_random(self) -> None:
         times = Arrivals(constant(1), poisson=True, seed=5, limit=3 * BLOCK).times()
@@ -219,7 +220,7 @@ class TestBlocks:
 
     def test_are_drawn_only_when_asked_for(self) -> None:
         endless = Arrivals(constant(1000), poisson=True)
-        assert len(next(iter(endless.blocks()))) == BLOCK
+        assert len(next(iter(endless.blocks()))[1]) == BLOCK
 
 
 SHAPES: dict[str, PiecewiseRate] = {
@@ -314,6 +315,42 @@ class TestCursor:
             assert len(cursor.until(edge)[0]) == 0
         assert not cursor.exhausted
         assert cursor.until(5.1)[1].tolist() == [5.0]
+
+    @pytest.mark.parametrize("poisson", [False, True])
+    @pytest.mark.parametrize("since_s", [-1.0, 0.0, 1.0, 5.0, 49.999, 50.0, 119.9, 120.0, 1e9, math.inf])
+    @pytest.mark.parametrize(
+        "shape", [constant(1000), steps([(2000, 50), (0, 50), (500, 50)]), RecordedTimes((0.5, 119.95))]
+    )
+    def test_may_begin_in_the_middle_of_a_plan(self, shape: Shape, since_s: float, poisson: bool) -> None:
+        arrivals = Arrivals(shape, poisson and not isinstance(shape, RecordedTimes), seed=4, end_s=120)
+        times = arrivals.times()
+        indices, rest = Cursor(arrivals, since_s).until(math.inf)
+        assert rest.tolist() == times[times >= since_s].tolist()
+        assert indices.tolist() == np.flatnonzero(times >= since_s).tolist()
+
+    @pytest.mark.parametrize("poisson", [False, True])
+    @pytest.mark.parametrize("k", [0, 1, BLOCK - 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK])
+    def test_may_begin_at_any_arrival_also_around_the_end_of_a_block(self, k: int, poisson: bool) -> None:
+        arrivals = Arrivals(constant(1000), poisson, seed=4, end_s=50)
+        times = arrivals.times()
+        indices, rest = Cursor(arrivals, float(times[k])).until(math.inf)
+        assert (indices[0], rest[0], len(rest)) == (k, times[k], len(times) - k)
+
+    def test_begins_late_in_an_endless_plan_without_planning_what_was_before(self) -> None:
+        class Counting(PiecewiseRate):
+            planned = 0
+
+            def inverse(self, u: Floats) -> Floats:
+                Counting.planned += len(u)
+                return super().inverse(u)
+
+        for poisson in (False, True):
+            Counting.planned = 0
+            cursor = Cursor(Arrivals(Counting((0.0,), (1000.0,)), poisson), since_s=3600.0)
+            indices, times = cursor.until(3601.0)
+            assert Counting.planned <= 3 * BLOCK
+            assert indices[0] == pytest.approx(3_600_000, rel=0.01)
+            assert 3600 <= times[0] <= times[-1] < 3601
 
     def test_of_an_empty_plan_is_exhausted_at_the_first_look(self) -> None:
         cursor = Cursor(Arrivals(constant(0)))
