@@ -7,7 +7,7 @@ response object costs more than sending one.  Each way in which an exchange can 
 
 from __future__ import annotations
 
-import select
+import contextlib
 import socket as stdlib_socket
 import ssl as stdlib_ssl
 import time
@@ -18,7 +18,9 @@ from urllib.parse import quote, urlsplit
 
 import gevent
 import httptools
-from gevent import monkey, socket, ssl
+from gevent import socket, ssl
+
+from locustfiles.engine.wire import TcpWire, TlsWire, Wire
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_HEAD_BYTES = 64 * 1024
@@ -27,7 +29,6 @@ WATCHDOG_INTERVAL_S = 0.1
 _CHUNK = 64 * 1024
 _buffer = bytearray(_CHUNK)  # read into and parsed before any other greenlet runs, so one is enough
 _view = memoryview(_buffer)
-_poll = monkey.get_original("select", "poll")  # gevent's own asks its loop, which costs more than a request
 
 
 class RequestFailed(Exception):
@@ -79,8 +80,8 @@ class Target:
             addresses=tuple((family, address) for family, _, _, _, address in found),
         )
 
-    def connect(self, timeout_s: float) -> stdlib_socket.socket:
-        """A connected socket without Nagle's delay, to the first address that takes one; raises OSError."""
+    def connect(self, timeout_s: float) -> Wire:
+        """A connection without Nagle's delay, to the first address that takes one; raises OSError."""
         refused: OSError = TimeoutError()
         with gevent.Timeout(timeout_s, TimeoutError):  # one for all, or a handshake could drip for ever
             for family, address in self.addresses:
@@ -92,7 +93,7 @@ class Target:
                     refused = error
         raise refused
 
-    def _connect(self, family: int, address: Any) -> stdlib_socket.socket:
+    def _connect(self, family: int, address: Any) -> Wire:
         sock: stdlib_socket.socket = socket.socket(family, stdlib_socket.SOCK_STREAM)
         try:
             sock.connect(address)
@@ -105,7 +106,7 @@ class Target:
         except BaseException:
             sock.close()
             raise
-        return sock
+        return TcpWire(sock) if self.context is None else TlsWire(sock)
 
     def encode(
         self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
@@ -160,7 +161,7 @@ class HttpClient:
         self._timeout_s = timeout_s
         self._watchdog = watchdog
         self._clock = clock
-        self._sock: stdlib_socket.socket | None = None
+        self._wire: Wire | None = None
         self._expired = self._complete = self._head_done = self._keep = False
         self._status = 0
         self._pieces: list[bytes] = []
@@ -207,12 +208,13 @@ class HttpClient:
         self.sent_at = now = self._clock()
         deadline = self._watchdog.busy[self] = now + self._timeout_s
         try:
-            if self._sock is not None:
+            if self._wire is not None:
                 try:
-                    if not self._unread.poll(0):
+                    if not self._wire.unread:
                         return self._exchange(data)
                 except _HungUp:
-                    pass
+                    if self._expired:  # we hung up ourselves
+                        raise
                 self.close()  # the server closed it, or sent bytes that answer nothing
             self._open(max(0.0, deadline - self._clock()))
             return self._exchange(data)
@@ -229,24 +231,21 @@ class HttpClient:
             del self._watchdog.busy[self]
 
     def _open(self, timeout_s: float) -> None:
-        self._sock = sock = self._target.connect(timeout_s)
+        self._wire = self._target.connect(timeout_s)
         self._parser = httptools.HttpResponseParser(self)
-        self._unread = _poll()
-        self._unread.register(sock.fileno(), select.POLLIN)
 
     def _exchange(self, data: bytes) -> int:
-        sock = self._sock
-        assert sock is not None
+        wire = self._wire
+        assert wire is not None
         self._pieces = []
         self._complete = self._head_done = self._keep = False
         received = 0
         head: list[bytes] = []
         head_done = False
         try:
-            if (n := sock.send(data)) < len(data):
-                sock.sendall(memoryview(data)[n:])
+            wire.send(data)
             while not self._complete:
-                n = sock.recv_into(_buffer)
+                n = wire.receive(_buffer)
                 if not n:
                     if not received:
                         raise _HungUp
@@ -290,17 +289,16 @@ class HttpClient:
     def expire(self) -> None:
         """Called by the watchdog: end the exchange under way as timed out."""
         self._expired = True
-        if self._sock is not None:
-            try:
-                self._sock.shutdown(stdlib_socket.SHUT_RDWR)
-            except OSError:
-                self.close()
+        if self._wire is not None:
+            # Not connected any more: then whoever waits for it knows already.
+            with contextlib.suppress(OSError):
+                self._wire.shutdown()
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def _name(self, error: BaseException) -> str:
         if self._expired or isinstance(error, TimeoutError):
