@@ -36,9 +36,8 @@ def make_load_side(folder: str) -> int:
             return 0
         print(f"Setting up .venv ({state}) …", flush=True)
         variables = uv_environment(os.environ, pip_settings(os.environ))
-        uv = find_uv(root) if state == "outdated" else _make_empty(environment, variables)
-        if uv is None:
-            raise CannotRun("uv is gone from .venv and PATH. Remove .venv and run `make setup` again.")
+        uv = find_uv(root) if state == "outdated" else None
+        uv = uv or _make_empty(environment, variables)
         install(environment, uv, variables, _say, extra=("--editable", str(root)))
     except CannotRun as error:
         print(error, file=sys.stderr)

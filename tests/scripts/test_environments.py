@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -159,3 +162,14 @@ class TestPins:
     def test_drop_local_versions_only(self) -> None:
         pinned = "torch==2.13.0+cpu ; sys_platform == 'linux'\nnumpy==2.4.6\n"
         assert portable(pinned) == "torch==2.13.0 ; sys_platform == 'linux'\nnumpy==2.4.6\n"
+
+    def test_hold_everything_that_pyproject_asks_for(self, root: Path) -> None:
+        asked = tomllib.loads((root / "pyproject.toml").read_text())
+
+        def names(lines: Iterable[str]) -> set[str]:
+            return {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines}
+
+        pinned = names((root / "requirements.txt").read_text().splitlines())
+        assert names(asked["project"]["dependencies"]) <= pinned
+        pinned_for_development = names((root / "requirements-dev.txt").read_text().splitlines())
+        assert names(asked["dependency-groups"]["dev"]) <= pinned_for_development
