@@ -78,6 +78,9 @@ class TcpWire:
 
     def receive(self, buffer: bytearray) -> int:
         """As `Wire.receive`."""
+        if self.unread:  # the answer began before the request was sent: the watcher has stopped
+            self.unread = False
+            self._watcher.start(self._on_readable)
         while True:
             self._reader = greenlet.getcurrent()
             try:

@@ -385,6 +385,18 @@ class TestAnswers:
         assert calls.call() == (200, b"fine")
         assert len(server.requests[0]) == len(calls.data)
 
+    def test_may_come_before_the_request_was_read(self, serve: Serve, caller: Call) -> None:
+        def talk(peer: Peer) -> None:
+            peer.sock.recv(1000)
+            peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\n", b"too")
+            gevent.sleep(0.02)
+            peer.send(b" big")
+            peer.linger()
+
+        calls = caller(serve(talk).url, timeout_s=2.0, body=b"x" * 8_000_000)
+        assert calls.call() == (413, b"too")
+        assert calls.call() == (413, b"too")
+
     def test_are_timed_from_the_instant_of_the_request(self, serve: Serve, caller: Call) -> None:
         calls = caller(serve(answering(FINE)).url)
         before = time.monotonic()
@@ -630,6 +642,12 @@ def silent(*pieces: bytes) -> Talk:
     return talk
 
 
+def stop_early(peer: Peer) -> None:
+    peer.sock.recv(1000)
+    peer.send(HEAD)
+    gevent.sleep(5)
+
+
 def drip(peer: Peer, *pieces: bytes) -> None:
     peer.request()
     peer.send(*pieces)
@@ -645,6 +663,7 @@ SLOW: dict[str, tuple[Talk]] = {
     "drips headers": (lambda p: drip(p, HEAD + b"X: "),),
     "drips a body": (lambda p: drip(p, HEAD + b"Content-Length: 1000000\r\n\r\n"),),
     "drips a body without end": (lambda p: drip(p, HEAD + b"\r\n"),),
+    "stops before it has read the request": (lambda p: stop_early(p),),
     "never reads": (lambda p: gevent.sleep(5),),
 }
 
