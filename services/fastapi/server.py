@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from services.model.runtime import MAX_BODY_BYTES, BadInput, Classifier, Settings, answer, decode_request
 
@@ -41,6 +43,12 @@ app = FastAPI(title="modelswarm on FastAPI", lifespan=lifespan)
 async def bad_input(_: Request, error: BadInput) -> JSONResponse:
     """Tell the client what to send instead."""
     return JSONResponse({"error": str(error)}, error.status)
+
+
+@app.exception_handler(ClientDisconnect)
+async def gone(_: Request, __: ClientDisconnect) -> Response:
+    """End the request of a client that went away while it was sending; nobody reads this."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 @app.post("/predict")

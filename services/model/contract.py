@@ -46,8 +46,13 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Read MODELSWARM_MODEL_DIR, _THREADS and _WORKERS; ValueError names a bad one."""
+        model_dir = Path(env.get("MODELSWARM_MODEL_DIR", "artifacts/model"))
+        if not (model_dir / "model.torchscript.pt").is_file():
+            raise ValueError(
+                f"MODELSWARM_MODEL_DIR={model_dir} holds no export; `modelswarm setup` makes one"
+            )
         return cls(
-            model_dir=Path(env.get("MODELSWARM_MODEL_DIR", "artifacts/model")),
+            model_dir=model_dir,
             threads=_count(env, "MODELSWARM_THREADS"),
             workers=_count(env, "MODELSWARM_WORKERS"),
         )

@@ -33,11 +33,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--folder", required=True, help="for sockets and logs")
     options = parser.parse_args()
+    settings = Settings.from_env()
     threading.Thread(target=_follow_parent, daemon=True).start()
     _on_stop(lambda *_: os._exit(0))  # nothing to end in order yet: Ray's processes die with their parent
-    _start(Settings.from_env(), options.host, options.port, options.folder)
+    _start_ray(settings, options.folder)
     _on_stop(lambda *_: sys.exit(0))  # after Ray, which puts its own in place
     try:
+        _start_serve(settings, options.host, options.port)
         signal.pause()
     finally:
         _on_stop(signal.SIG_IGN)
@@ -55,7 +57,7 @@ def _on_stop(handler: Callable[..., Any] | signal.Handlers) -> None:
         signal.signal(number, handler)
 
 
-def _start(settings: Settings, host: str, port: int, folder: str) -> None:
+def _start_ray(settings: Settings, folder: str) -> None:
     ray.init(
         address="local",  # never join a cluster that happens to run here
         num_cpus=settings.workers * settings.threads,
@@ -63,6 +65,9 @@ def _start(settings: Settings, host: str, port: int, folder: str) -> None:
         include_dashboard=False,
         _temp_dir=folder,
     )
+
+
+def _start_serve(settings: Settings, host: str, port: int) -> None:
     quiet = LoggingConfig(enable_access_log=False)
     http = HTTPOptions(host=host, port=port)
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=http, logging_config=quiet)

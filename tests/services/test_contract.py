@@ -39,14 +39,24 @@ class TestAnswer:
 
 
 class TestSettings:
-    def test_come_from_the_environment(self) -> None:
-        env = {"MODELSWARM_MODEL_DIR": "/m", "MODELSWARM_THREADS": "4", "MODELSWARM_WORKERS": "2"}
-        assert Settings.from_env(env) == Settings(Path("/m"), threads=4, workers=2)
+    @pytest.fixture
+    def model_dir(self, tmp_path: Path) -> Path:
+        (tmp_path / "model.torchscript.pt").write_bytes(b"")
+        return tmp_path
 
-    def test_default_to_one_core(self) -> None:
-        assert Settings.from_env({}) == Settings(Path("artifacts/model"), threads=1, workers=1)
+    def test_come_from_the_environment(self, model_dir: Path) -> None:
+        env = {"MODELSWARM_THREADS": "4", "MODELSWARM_WORKERS": "2", "MODELSWARM_MODEL_DIR": str(model_dir)}
+        assert Settings.from_env(env) == Settings(model_dir, threads=4, workers=2)
+
+    def test_default_to_one_core(self, model_dir: Path) -> None:
+        env = {"MODELSWARM_MODEL_DIR": str(model_dir)}
+        assert Settings.from_env(env) == Settings(model_dir, threads=1, workers=1)
+
+    def test_a_folder_without_an_export_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="holds no export; `modelswarm setup` makes one"):
+            Settings.from_env({"MODELSWARM_MODEL_DIR": str(tmp_path)})
 
     @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "", "²"])
-    def test_a_bad_count_is_named_with_what_to_write(self, text: str) -> None:
+    def test_a_bad_count_is_named_with_what_to_write(self, model_dir: Path, text: str) -> None:
         with pytest.raises(ValueError, match=r"MODELSWARM_THREADS=.*whole number from 1"):
-            Settings.from_env({"MODELSWARM_THREADS": text})
+            Settings.from_env({"MODELSWARM_MODEL_DIR": str(model_dir), "MODELSWARM_THREADS": text})

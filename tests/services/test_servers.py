@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,6 +159,15 @@ class TestBadInput:
         assert set(response.body) == {"error"}
         assert any(words in response.body["error"] for words in expected.split("|")), response.body
 
+    def test_a_client_that_goes_away_while_it_sends_does_no_harm(self, server: Server) -> None:
+        logged = server.log.stat().st_size
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n{")
+        assert server.post(b"{}").status == 400
+        if server.name != "bentoml":  # which logs it as its own failure
+            assert b"Traceback" not in server.log.read_bytes()[logged:]
+
     def test_unknown_paths_and_methods_are_4xx(self, server: Server) -> None:
         assert server.get("/nowhere").status == 404
         assert server.get("/predict").status == 405
@@ -212,6 +222,12 @@ class TestEarlyEnd:
             os.killpg(server.process.pid, sign)
             server.process.wait(server.facts["local"]["stop_timeout_s"])
             assert until(lambda: not alive(family), 10), alive(family)
+
+    @pytest.mark.parametrize("name", PREDICTING)
+    def test_without_an_export_it_ends_by_itself_and_says_why(self, name: str, tmp_path: Path) -> None:
+        with started(name, tmp_path / "nowhere", tmp_path) as server:
+            assert server.process.wait(60) != 0
+            assert "nowhere holds no export; `modelswarm setup` makes one" in server.log.read_text()
 
     def test_two_servers_of_a_kind_run_side_by_side(self, model_dir: Path, tmp_path: Path) -> None:
         # Ray is the one that shares folders and ports with itself, if allowed to.
