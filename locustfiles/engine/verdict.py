@@ -108,5 +108,5 @@ def _judge_lag(e: Evidence, v: Verdict) -> None:
     elif e.mean_gap_ms is not None and lag > max(BUNCHED_MS, e.mean_gap_ms):
         v._add(
             "suspect",
-            f"dispatch lag p99 is {lag:.2f} ms, more than the mean gap of {e.mean_gap_ms:.2f} ms: arrivals bunched up",
+            f"dispatch lag p99 is {lag:.2f} ms and the mean gap {e.mean_gap_ms:.2f} ms: arrivals bunched up",
         )

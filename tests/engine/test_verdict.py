@@ -96,7 +96,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, bool, str | None]] = {
         {"lag_ms": times(10.1), "latency_ms": times(1000.0)},
         "suspect",
         False,
-        "more than the mean gap of 5.00 ms: arrivals bunched up",
+        "and the mean gap 5.00 ms: arrivals bunched up",
     ),
     "lag of less than a long gap": (
         {"lag_ms": times(50.0), "latency_ms": times(1000.0), "mean_gap_ms": 100.0},
