@@ -67,4 +67,6 @@ def _path_without(folder: Path) -> str:
 
 
 def _say(line: str) -> None:
-    print(f"  {line}", flush=True)
+    """Pass on what a tool says, less its line per package."""
+    if line.strip()[:2] not in ("+ ", "- ", "~ "):
+        print(f"  {line}", flush=True)
