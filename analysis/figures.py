@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from analysis.histograms import Floats, together
 from analysis.metrics import Cell
-from analysis.plots import Bar, Track, distribution, over_time, side_by_side
+from analysis.plots import Bar, Track, as_locust_saw_it, distribution, over_time, side_by_side
 from analysis.ranking import Ranking
-from analysis.usage import start_epoch_s, usage
+from analysis.usage import last_answer_s, start_epoch_s, usage
 from analysis.view import heading
 
 COLOURS = 8  # that report.css has
@@ -37,6 +37,7 @@ class Figures:
     side_by_side: Markup
     distribution: Markup
     over_time: list[Panel]
+    by_locust: list[Panel]
 
 
 def by_scenario(cells: Sequence[Cell], rankings: Sequence[Ranking]) -> list[Figures]:
@@ -67,6 +68,11 @@ def _figures(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) ->
             Panel(track.title, over_time(track, tracks, number))
             for track, (_, number, _) in zip(tracks, titles, strict=True)
         ],
+        by_locust=[
+            Panel(track.title, as_locust_saw_it(track, tracks, number))
+            for track, (_, number, _) in zip(tracks, titles, strict=True)
+            if np.any(np.isfinite(track.users))
+        ],
     )
 
 
@@ -82,6 +88,7 @@ def _track(cell: Cell) -> Track:
     width_s = math.ceil(seconds / MOST_BINS)
     binned = all_trials.binned(width_s)
     bins, trials = len(binned.start_s), len(cell.trials)
+    history = _history(cell, width_s, bins)
     return Track(
         title=cell.row.title,
         width_s=width_s,
@@ -92,6 +99,9 @@ def _track(cell: Cell) -> Track:
         planned_per_s=_generated(cell, "planned", width_s, bins),
         dropped_per_s=_generated(cell, "dropped", width_s, bins),
         cpu_cores=_cpu(cell, width_s, bins),
+        users=history[0],
+        locust_per_s=history[1],
+        locust_failed_per_s=history[2],
     )
 
 
@@ -121,3 +131,32 @@ def _cpu(cell: Cell, width_s: int, bins: int) -> Floats:
         samples += np.bincount(at[inside], minlength=bins)
     with np.errstate(invalid="ignore"):
         return np.asarray(total / samples)
+
+
+def _history(cell: Cell, width_s: int, bins: int) -> Floats:
+    """Users, requests/s and failures/s by Locust in each bin, shape (3, bins), NaN where they are not known.
+
+    Users are the most of any trial, rates the mean over the trials. Rates are differences of Locust's totals:
+    those that it writes itself are means of ten seconds. Its whole timestamps are taken for the middle of
+    their second.
+    """
+    edges = np.arange(bins + 1.0) * width_s
+    users, found = np.full(bins, -1.0), []
+    for trial in cell.trials:
+        start, table = start_epoch_s(trial), trial.locust.history
+        if table is None or start is None:
+            continue
+        at_s = table["Timestamp"] + 0.5 - start
+        totals = [table["Total Request Count"], table["Total Failure Count"]]
+        rates = np.array([np.diff(np.interp(edges, at_s, total)) / width_s for total in totals])
+        lost = (edges[:-1] >= at_s[-1]) & (edges[:-1] < last_answer_s(trial))  # later nothing came any more
+        rates[:, (edges[1:] <= at_s[0]) | lost] = np.nan
+        found.append(rates)
+        bin_of = np.floor(at_s / width_s).astype(np.int64)
+        inside = (bin_of >= 0) & (bin_of < bins)
+        np.maximum.at(users, bin_of[inside], table["User Count"][inside])
+    known = np.array(found).reshape(len(found), 2, bins)
+    counted = np.isfinite(known).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(known, axis=0) / counted
+    return np.vstack([np.where(users < 0, np.nan, users), mean])

@@ -20,6 +20,7 @@ from hdrh.histogram import HdrHistogram
 from analysis.histograms import DIGITS, LOWEST_US, Intervals, Ints, bucket_low_us, bucket_middle_ms
 
 LONGEST_S = 31 * 24 * 3600.0  # offsets beyond a month are damage, not measurements
+LATEST_EPOCH_S = 1e11  # some thousand years from now
 LONGEST_LINE_BYTES = 1 << 18
 TAGS = ("latency", "service", "lag")
 
@@ -72,6 +73,9 @@ def read_hlog(path: Path, name: str, problems: list[str]) -> HistogramLog:
         if line.startswith(b"#"):
             if found := _START.match(line):
                 start = float(found[1])
+                if start > LATEST_EPOCH_S:
+                    start = None
+                    bad.append(f"line {number} has an impossible start")
         elif line.strip() and not line.startswith(b'"'):  # the legend is quoted
             if line in seen:
                 repeated += 1

@@ -78,13 +78,15 @@ class Track:
     planned_per_s: Floats
     dropped_per_s: Floats
     cpu_cores: Floats
+    users: Floats
+    locust_per_s: Floats
+    locust_failed_per_s: Floats
 
 
 def over_time(track: Track, others: Sequence[Track], series: int) -> Markup:
     """Latency, rate and CPU over time on one axis; ``others`` are the scenario's tracks, for equal scales."""
     svg = _svg(252, f"{track.title}: latency, arrivals and CPU over time. {_time_words(track)}")
-    end_s = max(float(one.at_s[-1]) + one.width_s for one in others if len(one.at_s))
-    x = Scale(0, end_s, LEFT, WIDTH - RIGHT)
+    x = _time_axis(others)
     latency = latency_scale(np.concatenate([[*o.p50_ms, *o.p95_ms] for o in others]).tolist(), 130, 20)
     rate = Scale(0, _top([v for o in others for v in (*o.answered_per_s, *o.planned_per_s)]), 178, 152)
     cpu = Scale(0, _top([v for o in others for v in o.cpu_cores]), 226, 200)
@@ -99,15 +101,32 @@ def over_time(track: Track, others: Sequence[Track], series: int) -> Markup:
     _line(svg, lower, f"line s{series}")
     _line(svg, _steps(x, rate, track.at_s, track.planned_per_s, track.width_s), "line planned")
     _line(svg, _known(x, rate, middle, track.answered_per_s), f"line s{series}")
-    for at, dropped in zip(track.at_s, track.dropped_per_s, strict=True):
-        if dropped > 0:
-            top = min(rate(dropped), rate.start - 2)  # one drop in thousands must still be seen
-            width = max(1.0, x(at + track.width_s) - x(at))
-            _element(svg, "rect", "dropped", x=x(at), y=top, width=width, height=rate.start - top)
+    _red(svg, x, rate, track, track.dropped_per_s)
     used = _known(x, cpu, middle, track.cpu_cores)
     _area(svg, used, [(px, cpu.start) for px, _ in used], f"band s{series}")
     _line(svg, used, f"line s{series}")
-    _hover(svg, x, track)
+    _hover(svg, x, track, 212)
+    return _markup(svg)
+
+
+def as_locust_saw_it(track: Track, others: Sequence[Track], series: int) -> Markup:
+    """Requests/s, failures/s and users by Locust's own history, on the time axis of :func:`over_time`."""
+    svg = _svg(166, f"{track.title}: requests per second and users over time, as Locust counted them.")
+    x = _time_axis(others)
+    every = [v for o in others for v in (*o.locust_per_s, *o.planned_per_s)]
+    rate, users = (
+        Scale(0, _top(every), 80, 20),
+        Scale(0, _top([v for o in others for v in o.users]), 138, 104),
+    )
+    _y_axis(svg, rate, [0, rate.high], "requests per s")
+    _y_axis(svg, users, [0, users.high], "users")
+    _x_axis(svg, x, x.ticks(6), [f"{tick:g} s" for tick in x.ticks(6)], 138)
+    middle = track.at_s + track.width_s / 2
+    _line(svg, _steps(x, rate, track.at_s, track.planned_per_s, track.width_s), "line planned")
+    _line(svg, _known(x, rate, middle, track.locust_per_s), f"line s{series}")
+    _red(svg, x, rate, track, track.locust_failed_per_s)
+    _line(svg, _steps(x, users, track.at_s, track.users, track.width_s), f"line s{series}")
+    _hover(svg, x, track, 124)
     return _markup(svg)
 
 
@@ -202,6 +221,12 @@ def _time_words(track: Track) -> str:
     return f"Highest p95 of {track.width_s} s: {ms(worst)}."
 
 
+def _time_axis(tracks: Sequence[Track]) -> Scale:
+    """One axis for all of a scenario's tracks."""
+    end_s = max(float(one.at_s[-1]) + one.width_s for one in tracks if len(one.at_s))
+    return Scale(0, end_s, LEFT, WIDTH - RIGHT)
+
+
 def _top(values: Sequence[float]) -> float:
     """A round number that no value exceeds, for an axis with two labels."""
     highest = max((v for v in values if math.isfinite(v)), default=0.0)
@@ -288,23 +313,34 @@ def _legend(svg: Element, names: Sequence[tuple[str, int]], y: float) -> None:
         px += 26 + 6.4 * len(title)
 
 
-def _hover(svg: Element, x: Scale, track: Track) -> None:
-    """An invisible column per bin that tells its values."""
-    values = (
-        track.at_s,
-        track.p50_ms,
-        track.p95_ms,
-        track.answered_per_s,
-        track.dropped_per_s,
-        track.cpu_cores,
-    )
-    for at, p50, p95, rate, dropped, cpu in zip(*values, strict=True):
+def _red(svg: Element, x: Scale, y: Scale, track: Track, per_s: Floats) -> None:
+    """A red column in each bin in which something was lost."""
+    for at, lost in zip(track.at_s, per_s, strict=True):
+        if lost > 0:
+            top = min(y(lost), y.start - 2)  # one in thousands must still be seen
+            width = max(1.0, x(at + track.width_s) - x(at))
+            _element(svg, "rect", "dropped", x=x(at), y=top, width=width, height=y.start - top)
+
+
+def _hover(svg: Element, x: Scale, track: Track, height: float) -> None:
+    """An invisible column per bin that tells all that is known of it, from every file."""
+    for i, at in enumerate(track.at_s):
+        p50, p95 = track.p50_ms[i], track.p95_ms[i]
+        known = [f"p50 {ms(p50)}, p95 {ms(p95)}" if math.isfinite(p95) else "no answer"]
+        known += [
+            f"{brief(values[i])} {unit}"
+            for values, unit, zero in (
+                (track.answered_per_s, "answers/s", True),
+                (track.dropped_per_s, "dropped/s", False),
+                (track.cpu_cores, "CPU cores", True),
+                (track.locust_per_s, "requests/s by Locust", True),
+                (track.locust_failed_per_s, "failures/s by Locust", False),
+                (track.users, "users", True),
+            )
+            if math.isfinite(values[i]) and (zero or values[i] > 0)
+        ]
         left, right = x(at), x(at + track.width_s)
-        column = _element(svg, "rect", "hover", x=left, y=14, width=right - left, height=212)
-        known = [f"p50 {ms(p50)}, p95 {ms(p95)}"] if math.isfinite(p95) else ["no answer"]
-        known += [f"{brief(rate)} answers/s"] if math.isfinite(rate) else []
-        known += [f"{brief(dropped)} dropped/s"] if dropped > 0 else []
-        known += [f"CPU {brief(cpu)} cores"] if math.isfinite(cpu) else []
+        column = _element(svg, "rect", "hover", x=left, y=14, width=right - left, height=height)
         SubElement(column, "title").text = f"{at:g} to {at + track.width_s:g} s: " + ", ".join(known)
 
 

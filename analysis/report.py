@@ -12,7 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
-from analysis import figures, view
+from analysis import figures, view, view_locust
+from analysis.by_name import (
+    ExceptionRow,
+    FailureRow,
+    RequestsRow,
+    disagreements,
+    exceptions_of_users,
+    failures_by_name,
+    requests_by_name,
+)
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
 from analysis.objectives import Objective, ObjectiveResult, evaluate, parse
 from analysis.ranking import Ranking, preferred_metric, rank
@@ -33,8 +42,9 @@ class ReportPaths(BaseModel):
 class Report(BaseModel):
     """A run's report; ``report.json`` is this without ``paths``.
 
-    ``rows`` has one entry per backend and scenario, ``trials`` one per trial. ``valid`` is whether every
-    trial was made, ended by itself and is not invalid. ``problems`` names what is missing or damaged in the
+    ``rows`` has one entry per backend and scenario, ``trials`` one per trial; ``requests``, ``failures`` and
+    ``exceptions`` are what Locust counted by name. ``valid`` is whether every trial was made, ended by itself
+    and is not invalid. ``problems`` names what is missing or damaged in the
     run folder, ``notes`` what a reader must know to read the numbers rightly.
     """
 
@@ -51,6 +61,9 @@ class Report(BaseModel):
     rankings: list[Ranking]
     rows: list[Row]
     trials: list[TrialRow]
+    requests: list[RequestsRow]
+    failures: list[FailureRow]
+    exceptions: list[ExceptionRow]
     paths: ReportPaths | None = Field(default=None, exclude=True)
 
 
@@ -104,6 +117,9 @@ def _analyse(run_dir: Path) -> _Analysis:
         rankings=rankings,
         rows=[cell.row for cell in measured],
         trials=rows,
+        requests=requests_by_name(measured),
+        failures=failures_by_name(run),
+        exceptions=exceptions_of_users(run),
     )
     return _Analysis(report, measured)
 
@@ -125,7 +141,7 @@ def _problems(run: Run, rows: list[TrialRow]) -> list[str]:
     unmade = [
         f"{row.backend}/{row.scenario}/{row.trial} {row.reasons[0]}." for row in rows if row.status != "ok"
     ]
-    odd = [sentence for trial in run.trials for sentence in oddities(trial)]
+    odd = [sentence for trial in run.trials for sentence in (*oddities(trial), *disagreements(trial)[0])]
     return unended + unmade + run.problems + odd
 
 
@@ -145,7 +161,8 @@ def _notes(run: Run, measured: list[Cell]) -> list[str]:
             cell.row.trials_planned == 1 for cell in measured
         ),
     }
-    return [note for note, holds in said.items() if holds]
+    broke_off = [sentence for trial in run.trials for sentence in disagreements(trial)[1]]
+    return [note for note, holds in said.items() if holds] + broke_off
 
 
 def render_markdown(report: Report) -> str:
@@ -200,6 +217,10 @@ def _shared(report: Report) -> dict[str, object]:
         "resources": view.resources(rows),
         "counts": view.counts(rows),
         "trials": view.trials(report.trials),
+        "locust": view_locust.summed_up(report.failures, report.exceptions),
+        "requests": view_locust.requests(report.requests, titles),
+        "failures": view_locust.failures(report.failures, titles),
+        "exceptions": view_locust.exceptions(report.exceptions, titles),
         "fairness": view.fairness(run),
         "setting": view.setting(run),
     }

@@ -1,4 +1,4 @@
-"""Reading a run folder: ``run.json`` and, per trial, ``summary.json``, the HDR log and the CSV files.
+"""Reading a run folder: ``run.json`` and, per trial, ``summary.json``, the HDR log and all CSV files.
 
 Whatever is missing or damaged becomes a sentence in ``Run.problems``; nothing is guessed in its place, and no
 file in a run folder makes reading it fail. Three kinds of folder are read: a run with its ``run.json``, one
@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
+from analysis.locust_csv import LocustFiles, read_locust
+from analysis.records import Count, Part, what_is_wrong
 from analysis.tables import Table, read_table
 from analysis.words import listed
 
@@ -30,16 +32,9 @@ GENERATOR_COLUMNS = ("time", "planned", "dropped", "cpu_cores"), ("worker",)
 
 Verdict = Literal["valid", "suspect", "invalid"]
 Status = Literal["ok", "failed", "interrupted", "pending", "running"]
-Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class _Part(BaseModel):
-    """A part of a file. Unknown keys are let through: a newer writer may add some."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-class Machine(_Part):
+class Machine(Part):
     """Where a run was made."""
 
     cpu: str = ""
@@ -49,7 +44,7 @@ class Machine(_Part):
     kernel: str = ""
 
 
-class Model(_Part):
+class Model(Part):
     """What was served."""
 
     digest: str = ""
@@ -58,7 +53,7 @@ class Model(_Part):
     description: str = ""
 
 
-class Fairness(_Part):
+class Fairness(Part):
     """What was held equal between backends; ``not_held`` has a sentence for each thing that was not."""
 
     server_cores: list[Count] | None = None
@@ -68,7 +63,7 @@ class Fairness(_Part):
     not_held: list[str] = Field(default_factory=list)
 
 
-class Backend(_Part):
+class Backend(Part):
     """A server under test. A ``stand_in`` plays another's part and is never ranked."""
 
     title: str = ""
@@ -78,14 +73,14 @@ class Backend(_Part):
     differs: list[str] = Field(default_factory=list)
 
 
-class Parity(_Part):
+class Parity(Part):
     """Answers compared with the stored ones before a trial."""
 
     checked: Count = 0
     wrong: Count = 0
 
 
-class TrialEntry(_Part):
+class TrialEntry(Part):
     """What ``run.json`` says of one trial."""
 
     backend: str
@@ -100,7 +95,7 @@ class TrialEntry(_Part):
     parity: Parity | None = None
 
 
-class RunFacts(_Part):
+class RunFacts(Part):
     """The head of ``run.json``, without its trials."""
 
     schema_version: Count = Field(default=SCHEMA, alias="schema")
@@ -119,7 +114,7 @@ class RunFacts(_Part):
     backends: dict[str, Backend] = Field(default_factory=dict)
 
 
-class Counts(_Part):
+class Counts(Part):
     """Arrivals of a trial: planned = completed + failed + dropped, sent = completed + failed."""
 
     planned: Count
@@ -129,14 +124,14 @@ class Counts(_Part):
     dropped: Count
 
 
-class Shape(_Part):
+class Shape(Part):
     """The engine's options, of which only the name is needed here; all are kept for comparing two runs."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     name: str = ""
 
 
-class Summary(_Part):
+class Summary(Part):
     """``summary.json`` of a trial. Its percentiles are not read: they are computed from the HDR log."""
 
     schema_version: Count = Field(default=SCHEMA, alias="schema")
@@ -165,6 +160,7 @@ class Trial:
     log: HistogramLog = field(default_factory=HistogramLog)
     pods: Table | None = None
     generator: Table | None = None
+    locust: LocustFiles = field(default_factory=LocustFiles)
 
 
 @dataclass(frozen=True)
@@ -243,7 +239,7 @@ def _facts(raw: dict[str, Any], problems: list[str]) -> RunFacts:
             break
         except ValidationError as error:
             bad = {str(one["loc"][0]) for one in error.errors()}
-            problems.append(f"run.json: {_first(error)}; {listed(sorted(bad))} of it was left out.")
+            problems.append(f"run.json: {what_is_wrong(error)}; {listed(sorted(bad))} of it was left out.")
             head = {key: value for key, value in head.items() if key not in bad}
     if facts.schema_version > SCHEMA:
         problems.append(
@@ -272,14 +268,8 @@ def _validated(model: type[M], raw: Any, name: str, problems: list[str]) -> M | 
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        problems.append(f"{name}: {_first(error)}; it was left out.")
+        problems.append(f"{name}: {what_is_wrong(error)}; it was left out.")
         return None
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "it"
-    return f"{where} is wrong ({first['msg']})"
 
 
 def _found_on_disk(path: Path) -> list[TrialEntry]:
@@ -322,4 +312,5 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         log=read_hlog(folder / "latency.hlog", f"{name}/latency.hlog", problems),
         pods=read_table(pods, f"{name}/pods.csv", *POD_COLUMNS, problems) if sampled else None,
         generator=read_table(generator, f"{name}/generator.csv", *GENERATOR_COLUMNS, problems),
+        locust=read_locust(folder, name, problems),
     )

@@ -17,6 +17,18 @@ from analysis.histograms import Floats, bucket_low_us
 
 GENERATOR_COLUMNS = ["time", "worker", "planned", "sent", "dropped", "in_flight", "cpu_cores", "lag_p99_ms",
                      "completed", "failed", "rss_bytes"]  # fmt: skip
+STATS_COLUMNS = ["Type", "Name", "Request Count", "Failure Count", "Median Response Time",
+                 "Average Response Time", "Min Response Time", "Max Response Time", "Average Content Size",
+                 "Requests/s", "Failures/s", "50%", "66%", "75%", "80%", "90%", "95%", "98%", "99%", "99.9%",
+                 "99.99%", "100%"]  # fmt: skip
+HISTORY_COLUMNS = ["Timestamp", "User Count", "Type", "Name", "Requests/s", "Failures/s", *STATS_COLUMNS[11:],
+                   "Total Request Count", "Total Failure Count", "Total Median Response Time",
+                   "Total Average Response Time", "Total Min Response Time", "Total Max Response Time",
+                   "Total Average Content Size"]  # fmt: skip
+FAILURE_COLUMNS = ["Method", "Name", "Error", "Occurrences", "First Seen", "Last Seen"]
+EXCEPTION_COLUMNS = ["Count", "Message", "Traceback", "Nodes"]
+NAMES = ("large", "medium", "small")
+USERS = 100
 START = datetime(2026, 11, 21, 14, 31, 0, tzinfo=UTC)
 
 
@@ -84,6 +96,7 @@ def write_trial(run: Path, spec: TrialSpec) -> Path:
     (folder / "latency.hlog").write_text(hlog_text(spec))
     (folder / "summary.json").write_text(json.dumps(summary(spec)))
     _write_csvs(folder, spec)
+    _write_locust_csvs(folder, spec)
     return folder
 
 
@@ -150,6 +163,63 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
             rows.writerow(
                 [epoch + s + 1, "worker-1", *load, spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
             )
+
+
+def write_rows(path: Path, *rows: Sequence[object]) -> None:
+    """Write a CSV file."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _write_locust_csvs(folder: Path, spec: TrialSpec) -> None:
+    """Locust's own files: arrivals take turns among the names, and the first of them fail."""
+    values = np.concatenate([*spec.latency_ms, np.empty(0)])
+    failed = [len(range(i, spec.failed, len(NAMES))) for i in range(len(NAMES))]
+    lines: list[Sequence[object]] = [
+        _stats_line("POST", name, values[i :: len(NAMES)], failed[i])
+        for i, name in enumerate(NAMES)
+        if len(values) > i
+    ]
+    failures = [
+        ["POST", name, "HTTP 500", failed[i], _utc(spec.started), _utc(spec.started + timedelta(seconds=1))]
+        for i, name in enumerate(NAMES)
+        if failed[i]
+    ]
+    if spec.dropped:
+        untimed = [0, 0.0, 0, 0, 0.0, 0, 0, *[0] * 11]
+        lines.insert(0, ["DROP", "arrival", spec.dropped, spec.dropped, *untimed])
+        told = "dropped: every user was busy"
+        failures.append(["DROP", "arrival", told, spec.dropped, _utc(spec.started), _utc(spec.started)])
+    total = _stats_line("", "Aggregated", values, spec.failed)
+    total[2:4] = [len(values) + spec.dropped, spec.failed + spec.dropped]
+    write_rows(folder / "stats.csv", STATS_COLUMNS, *lines, total)
+    write_rows(folder / "failures.csv", FAILURE_COLUMNS, *failures)
+    write_rows(folder / "exceptions.csv", EXCEPTION_COLUMNS)
+    ended = spec.dropped + np.cumsum([0, *(len(second) for second in spec.latency_ms)])
+    lost = spec.dropped + spec.failed
+    write_rows(
+        folder / "stats_history.csv",
+        HISTORY_COLUMNS,
+        *(
+            [int(spec.started.timestamp()) + s, USERS, "", "Aggregated", "0.000000", "0.000000",
+             *["N/A"] * 11, count if s else 0, lost if s else 0, 0, 0.0, 0, 0, 0]
+            for s, count in enumerate(ended)
+        ),
+    )  # fmt: skip
+
+
+def _stats_line(method: str, name: str, values_ms: Floats, failed: int) -> list[object]:
+    if not len(values_ms):
+        return [method, name, 0, 0, 0, 0.0, 0, 0, 0, 0.0, 0.0, *["N/A"] * 11]
+    percents = (50, 66, 75, 80, 90, 95, 98, 99, 99.9, 99.99, 100)
+    percentiles = np.percentile(values_ms, percents).astype(int).tolist()
+    times = [float(one) for one in (np.median(values_ms), values_ms.mean(), values_ms.min(), values_ms.max())]
+    return [method, name, len(values_ms), failed, *times, 460.5, 1.0, 0.0, *percentiles]
+
+
+def _utc(when: datetime) -> str:
+    """A moment as Locust writes it: whole seconds, cut off."""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_run(run: Path, trials: Sequence[TrialSpec], /, **head: Any) -> Path:

@@ -86,6 +86,11 @@ class TestADamagedLog:
         assert told in problems[0]
         assert "the other 14 lines were used" in problems[0]
 
+    def test_whose_start_is_impossible_has_none(self, tmp_path: Path) -> None:
+        log, problems = read(tmp_path, WHOLE.replace("StartTime: 1", "StartTime: 1" + "0" * 400))
+        assert log.start_epoch_s is None
+        assert problems == ["x/latency.hlog: line 2 has an impossible start; the other 15 lines were used."]
+
     def test_counts_a_repeated_line_once(self, tmp_path: Path) -> None:
         log, problems = read(tmp_path, WHOLE + LINES[3])
         assert int(log.tag("latency").count.sum()) == 15

@@ -15,16 +15,18 @@ from analysis.runfolder import NotARunFolder
 from tests.analysis.folders import TrialSpec, steady, write_run
 
 REQUESTS = 6 * 30
+DROPPED = 5
 TRIAL = "fastapi/constant/1"
 FILES = (
     "run.json",
     *(f"{TRIAL}/{name}" for name in ("summary.json", "latency.hlog", "pods.csv", "generator.csv")),
+    *(f"{TRIAL}/{name}" for name in ("stats.csv", "stats_history.csv", "failures.csv", "exceptions.csv")),
 )
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    specs = [TrialSpec(steady(40, 6, 30)), TrialSpec(steady(60, 6, 30), "bentoml")]
+    specs = [TrialSpec(steady(40, 6, 30), failed=4, dropped=DROPPED), TrialSpec(steady(60, 6, 30), "bentoml")]
     return write_run(tmp_path_factory.mktemp("whole") / "run", specs, objectives=["p95 < 100ms"])
 
 
@@ -50,6 +52,10 @@ def holds(report: Report | None) -> None:
         assert 0 <= (row.error_rate or 0) <= 1 or row.verdict == "invalid"
         for value in row.latency_ms.values():
             assert value is None or 0 <= value < 1000
+    for one in report.requests:
+        assert one.requests <= REQUESTS + DROPPED
+        assert all(low <= high < 1e6 for low, high in filter(None, (one.median_ms, one.p95_ms, one.p99_ms)))
+    assert all(row.count <= REQUESTS + DROPPED for row in report.failures)
     assert all(isinstance(problem, str) and problem for problem in report.problems)
 
 

@@ -158,7 +158,7 @@ class TestTheHtml:
         assert "@media print" in page.text
         assert ("html", {"lang": "en"}) in page.tags
         drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-        assert len(drawings) == 2 * 2 + 5
+        assert len(drawings) == 2 * 2 + 5 + 5
         assert all(drawing["role"] == "img" and len(drawing["aria-label"] or "") > 30 for drawing in drawings)
         headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
         assert headings[0] == "h1"
