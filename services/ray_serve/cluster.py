@@ -49,7 +49,7 @@ def main() -> None:
 
 def _follow_parent() -> None:
     sys.stdin.read()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)  # us, the raylet and its agents; workers go when the raylet has gone
 
 
 def _on_stop(handler: Callable[..., Any] | signal.Handlers) -> None:

@@ -6,16 +6,19 @@ down in order. So the cluster has a session of its own, and this process passes 
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 
 
 def main() -> int:
     """Run the cluster until SIGTERM or SIGINT; returns its exit status."""
-    # Short, because paths of sockets inside it must stay under 108 characters.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    # Sockets inside it have paths of 70 characters more, of 107 that are allowed.
+    place = os.getcwd() if len(os.getcwd()) < 25 else None
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True) as folder:
         cluster = subprocess.Popen(
             [sys.executable, "-m", "services.ray_serve.cluster", *sys.argv[1:], "--folder", folder],
             stdin=subprocess.PIPE,  # closed by our death, however it comes, and the cluster ends
@@ -23,7 +26,10 @@ def main() -> int:
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: cluster.terminate())
-        return cluster.wait()
+        status = cluster.wait()
+        with suppress(ProcessLookupError):  # what outlived a cluster that did not end in order
+            os.killpg(cluster.pid, signal.SIGKILL)
+        return status
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import tomllib
 import urllib.error
@@ -167,11 +169,12 @@ def started(name: str, model_dir: Path, scratch: Path) -> Iterator[Server]:
         "OMP_NUM_THREADS": 1,
     }
     log = scratch / "server.log"
-    (scratch / "cwd").mkdir()
+    # With a short name, as the launcher's, for the sake of sockets inside it.
+    cwd = Path(tempfile.mkdtemp(prefix="msw-"))
     with log.open("wb") as output:
         process = subprocess.Popen(
             [part.format(**places) for part in facts["local"]["command"]],
-            cwd=scratch / "cwd",
+            cwd=cwd,
             env=os.environ | {key: str(value) for key, value in given.items()} | filled,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -186,6 +189,7 @@ def started(name: str, model_dir: Path, scratch: Path) -> Iterator[Server]:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
         process.wait()
+        shutil.rmtree(cwd, ignore_errors=True)
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> bool:

@@ -223,6 +223,16 @@ class TestEarlyEnd:
             server.process.wait(server.facts["local"]["stop_timeout_s"])
             assert until(lambda: not alive(family), 10), alive(family)
 
+    def test_sigkill_of_a_cluster_that_serves_leaves_no_process(
+        self, model_dir: Path, tmp_path: Path
+    ) -> None:
+        # Ray's agents look for their raylet only now and then.
+        with started("ray_serve", model_dir, tmp_path) as server:
+            assert until(server.is_ready, 120), server.log.read_text()[-3000:]
+            family = server.family()
+            os.killpg(server.process.pid, signal.SIGKILL)
+            assert until(lambda: not alive(family), 5), alive(family)
+
     @pytest.mark.parametrize("name", PREDICTING)
     def test_without_an_export_it_ends_by_itself_and_says_why(self, name: str, tmp_path: Path) -> None:
         with started(name, tmp_path / "nowhere", tmp_path) as server:
