@@ -400,13 +400,11 @@ class TestLocustItself:
                 ["--rate", "-5"],
                 "'-5' is not an arrival rate: write a number of arrivals per second, such as 50",
             ),
-            (["--shape", "poison"], "'poison' is not known: did you mean poisson?"),
             (
                 ["--shape", "spike", "--spike-at", "30s"],
                 "the spike at 30 s comes after the end at 10 s: write",
             ),
             (["--run-time", "0"], "--run-time must be longer than 0 s: write for example --run-time 30s"),
-            (["--shape", "replay", "--replay", "x.jpg"], "x.jpg holds no times: give one time in seconds"),
         ],
     )
     def test_exits_2_with_a_sentence_on_bad_input(
