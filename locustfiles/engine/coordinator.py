@@ -163,7 +163,8 @@ class Coordinator:
             trial.add(worker, tick, increment)
         now = time.time()
         locust_stats.fill(self._environment.stats, increment.outcomes, now)
-        locust_stats.fill_dropped(self._environment.stats, increment.dropped, now)
+        locust_stats.fill_dropped(self._environment.stats, increment.dropped - increment.late, now)
+        locust_stats.fill_dropped(self._environment.stats, increment.late, now, locust_stats.LATE)
 
     # One trial.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from locustfiles.engine.arrivals import Arrivals, Cursor
+from locustfiles.engine.arrivals import Cursor
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.pacing import Arrival
+
+CLOCK_ROUNDING_S = 1e-8
+"""A planned time that went through a clock and back, (start + t) - start, is off by the clock's last bit."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,11 @@ class Deal:
         return calls if math.isinf(calls) else (calls - self.index + self.count - 1) // self.count
 
     def dealt_between(self, since_s: float, until_s: float) -> int:
-        """How many arrivals the deal gives this worker in [since_s, until_s): what is lost with it."""
+        """How many arrivals of the record it gives this worker in [since_s, until_s): lost with it."""
         if self.plan.closed:
             return 0
-        share = Share(self)
-        share.until(max(since_s, self.since_s))
-        return len(share.until(until_s))
+        rest = replace(self, since_s=max(self.since_s, since_s - CLOCK_ROUNDING_S))
+        return sum(index >= 0 for _, index in Share(rest).until(until_s))
 
     def to_message(self) -> dict[str, Any]:
         """The deal as plain values for Locust's msgpack."""
@@ -61,18 +63,15 @@ class Share:
 
     def __init__(self, deal: Deal) -> None:
         self._deal = deal
-        self._warmup_s = deal.plan.warmup_s if deal.since_s < 0 else 0.0
-        none = Arrivals(deal.plan.arrivals().shape, end_s=0.0)
-        self._warmup = Cursor(deal.plan.warmup() if self._warmup_s else none)
-        self._measured = Cursor(deal.plan.arrivals())
-        self._measured.until(deal.since_s - deal.origin_s)
+        self._warmup = Cursor(deal.plan.warmup(), deal.since_s + deal.plan.warmup_s)
+        self._measured = Cursor(deal.plan.arrivals(), deal.since_s - deal.origin_s)
 
     def until(self, plan_s: float) -> list[Arrival]:
         """The arrivals before plan time `plan_s` that no earlier call returned, by plan time."""
         deal = self._deal
         found: list[Arrival] = []
         for cursor, zero, sign in (
-            (self._warmup, -self._warmup_s, -1),
+            (self._warmup, -deal.plan.warmup_s, -1),
             (self._measured, deal.origin_s, 1),
         ):
             indices, times = cursor.until(plan_s - zero)

@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gevent
@@ -83,12 +83,12 @@ class Generator:
     def _on_test_start(self, **_: Any) -> None:
         self._close()
         self._recorder = Recorder()
-        self._dispatcher = Dispatcher(self._recorder.drop, self._clock)
+        self._dispatcher = Dispatcher(self._recorder.drop, self._recorder.drop_late, self._clock)
         self._deal: Deal | None = None
         self._share: Share | None = None
         self._start = math.inf
         self._filled_s = 0.0
-        self._closing = self._stopped = False
+        self._closing = self._stopped = self._looped = False
         self._pause_s = self._last_beat = self._resumed = 0.0
         self._reported_planned = 0
         options = vars(self._environment.parsed_options)
@@ -142,6 +142,8 @@ class Generator:
         if self._deal is None or msg.data["afresh"]:
             self._begin(msg.data["start"], deal)
         else:
+            # Heard late, a deal holds from now on: what came before was sent by the old one.
+            deal = replace(deal, since_s=max(deal.since_s, self._now_s()))
             self._fill(deal.since_s)
             self._dispatcher.withdraw(self._start + deal.since_s)
         self._deal, self._share, self._filled_s = deal, Share(deal), deal.since_s
@@ -210,7 +212,7 @@ class Generator:
         """When closed load next begins or ends; arrivals need no such help."""
         if self._deal is None or not self._deal.plan.closed:
             return math.inf
-        edges = (-self._deal.plan.warmup_s, 0.0, self._deal.end_s)
+        edges = (-self._deal.plan.warmup_s, self._deal.end_s)
         return self._start + min((edge for edge in edges if edge > self._now_s()), default=math.inf)
 
     def _next_report(self, now: float) -> float:
@@ -220,18 +222,14 @@ class Generator:
         return math.floor(now / REPORT_INTERVAL_S - offset + 1) * REPORT_INTERVAL_S + offset
 
     def _drive_closed(self, deal: Deal) -> None:
-        """Closed load has no arrivals to fill in: start the loop, forget the warm-up, end the loop."""
+        """Closed load has no arrivals to fill in: start the loop and end it."""
         assert self._dispatcher is not None
         now_s = self._now_s()
         if now_s >= deal.end_s:
             self._dispatcher.end_loop()
-        elif now_s >= 0:
-            if self._filled_s < math.inf:
-                self._filled_s = math.inf
-                self._dispatcher.planned = self._reported_planned = 0
-                self._dispatcher.loop(deal.share_of(deal.plan.limit))
-        elif now_s >= -deal.plan.warmup_s and not self._dispatcher.looping:
-            self._dispatcher.loop(math.inf)
+        elif now_s >= -deal.plan.warmup_s and not self._looped:
+            self._looped = True
+            self._dispatcher.loop(deal.share_of(deal.plan.limit), self._recorder.since)
 
     def _is_done(self) -> bool:
         """Whether every arrival of the plan has come and ended."""
@@ -240,7 +238,7 @@ class Generator:
             return False
         now_s = self._now_s()
         if deal.plan.closed:
-            sent_all = now_s >= deal.end_s or (self._filled_s == math.inf and not dispatcher.looping)
+            sent_all = now_s >= deal.end_s or (self._looped and not dispatcher.looping)
         else:
             over = now_s >= deal.end_s if math.isfinite(deal.end_s) else True
             sent_all = over and self._share.exhausted and dispatcher.next_due is None

@@ -13,6 +13,7 @@ from locust.stats import RequestStats, StatsEntry, StatsError
 from locustfiles.engine.recorder import NameIncrement, Outcome
 
 DROPPED = Outcome("DROP", "arrival", "dropped: every user was busy")
+LATE = Outcome("DROP", "arrival", "dropped: the load generator was late")
 LOST = Outcome("DROP", "arrival", "dropped: its worker was lost")
 
 

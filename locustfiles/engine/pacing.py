@@ -8,10 +8,12 @@ parked is dropped and counted: delaying it would be coordinated omission by anot
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import gevent
 import greenlet
 from gevent import get_hub
 
@@ -21,25 +23,37 @@ Clock = Callable[[], float]
 Arrival = tuple[float, int]
 """Planned time on the monotonic clock in seconds, and index in the plan; warm-up has negative indices."""
 
+CALLS_PER_BREATH = 64
+"""Closed load lets the loop run once in so many calls, or calls that never block would lock it out."""
+
 
 class Dispatcher:
     """The pending arrivals of one worker and its parked users.
 
-    `on_drop` is called with each arrival that found no free user, and with those that are older than
-    `stale_s` when the process gets to run at last: stopped for so long, it must not send them in a burst.
+    `on_drop` is called with each arrival that found no free user, and `on_late` with those that are older
+    than `stale_s` when the process gets to run at last: stopped for so long, it must not send them in a
+    burst, and that is not the server's fault.
     """
 
     def __init__(
-        self, on_drop: Callable[[Arrival], None], clock: Clock = time.monotonic, stale_s: float = 2.0
+        self,
+        on_drop: Callable[[Arrival], None],
+        on_late: Callable[[Arrival], None],
+        clock: Clock = time.monotonic,
+        stale_s: float = 2.0,
     ) -> None:
         self._stale_s = stale_s
         self._clock = clock
         self._on_drop = on_drop
+        self._on_late = on_late
         self._pending: deque[Arrival] = deque()
         self._parked: dict[greenlet.greenlet, None] = {}  # a dict is a stack with removal in O(1)
         self._alarm = make_alarm(self._ring)
         self._looping = False
         self._calls_left: float = 0
+        self._counted_from = -math.inf
+        self._warm_up_calls = 0
+        self._calls_in_a_row = 0
         self.precise = self._alarm.precise
         self.users = 0
         self.planned = 0  # arrivals whose time has come, warm-up left out
@@ -67,9 +81,12 @@ class Dispatcher:
         self._set_alarm()
         return before - len(self._pending)
 
-    def loop(self, calls: float) -> None:
-        """Closed load from now on: every user that is free goes at once, until `calls` were made."""
-        self._looping, self._calls_left = True, calls
+    def loop(self, calls: float, counted_from: float = -math.inf) -> None:
+        """Closed load from now on: every user that is free goes at once, until `calls` were made.
+
+        Calls before the instant `counted_from` are the warm-up: as many as there is time for.
+        """
+        self._looping, self._calls_left, self._counted_from = True, calls, counted_from
         get_hub().loop.run_callback(self._wake_all)  # only the hub gets control back when a user blocks
 
     def _wake_all(self) -> None:
@@ -90,6 +107,10 @@ class Dispatcher:
     def wait(self) -> Arrival:
         """The calling greenlet's next arrival; blocks until there is one."""
         if self.looping:
+            self._calls_in_a_row += 1
+            if self._calls_in_a_row % CALLS_PER_BREATH == 0:
+                gevent.sleep(0)
+        if self.looping:
             return self._next_call()
         me = greenlet.getcurrent()
         self._parked[me] = None
@@ -101,9 +122,13 @@ class Dispatcher:
         return arrival
 
     def _next_call(self) -> Arrival:
+        now = self._clock()
+        if now < self._counted_from:
+            self._warm_up_calls += 1
+            return now, -self._warm_up_calls
         self._calls_left -= 1
         self.planned += 1
-        return self._clock(), self.planned - 1
+        return now, self.planned - 1
 
     def _set_alarm(self) -> None:
         if self._pending:
@@ -123,7 +148,9 @@ class Dispatcher:
             arrival = pending.popleft()
             if arrival[1] >= 0:
                 self.planned += 1
-            if parked and now - arrival[0] <= self._stale_s:
+            if now - arrival[0] > self._stale_s:
+                self._on_late(arrival)
+            elif parked:
                 parked.popitem()[0].switch(arrival)
             else:
                 self._on_drop(arrival)

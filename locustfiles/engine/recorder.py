@@ -84,11 +84,15 @@ class NameIncrement:
 
 @dataclass
 class Increment:
-    """What a worker recorded since its last report: by second of its end, and by outcome."""
+    """What a worker recorded since its last report: by second of its end, and by outcome.
+
+    `dropped` includes the `late`, which the worker itself was too late to send.
+    """
 
     seconds: dict[int, Second]
     outcomes: dict[Outcome, NameIncrement]
     dropped: int
+    late: int = 0
 
     @property
     def failed(self) -> int:
@@ -109,6 +113,7 @@ class Increment:
                 for outcome, entry in self.outcomes.items()
             ],
             "dropped": self.dropped,
+            "late": self.late,
         }
 
     @classmethod
@@ -121,6 +126,7 @@ class Increment:
                 for outcome, latency, total_us, length in message["outcomes"]
             },
             dropped=message["dropped"],
+            late=message["late"],
         )
 
 
@@ -155,7 +161,7 @@ class Recorder:
     def _clear(self) -> None:
         self._seconds: dict[int, Second] = {}
         self._by_key: dict[int, NameIncrement] = {}
-        self._dropped = 0
+        self._dropped = self._late = 0
 
     def key(self, outcome: Outcome) -> int:
         """A number that stands for `outcome` in `record`."""
@@ -177,11 +183,17 @@ class Recorder:
         if arrival[0] >= self.since:
             self._dropped += 1
 
+    def drop_late(self, arrival: Arrival) -> None:
+        """An arrival that this process was too late to send; it counts as dropped, too."""
+        self.drop(arrival)
+        if arrival[0] >= self.since:
+            self._late += 1
+
     def take(self) -> Increment:
         """What was recorded since the last call, without what belongs to the warm-up."""
         self._fold()
         outcomes = {self._outcomes[key]: entry for key, entry in self._by_key.items()}
-        increment = Increment(self._seconds, outcomes, self._dropped)
+        increment = Increment(self._seconds, outcomes, self._dropped, self._late)
         self._clear()
         return increment
 

@@ -45,6 +45,7 @@ class Worker:
     accounted_s: float = -math.inf
     plan_s: float = -math.inf
     in_flight: int = 0
+    outstanding: int = 0  # arrivals of the record that it reported as planned, and no end of yet
     cpu_s: float = 0.0
     cpu_max: float = 0.0
     rss_max: int = 0
@@ -90,6 +91,7 @@ class Trial:
         self.counts: Counter[str] = Counter(planned=0, sent=0, completed=0, failed=0, dropped=0)
         self.failures: Counter[str] = Counter()
         self.total = Second()
+        self.late = 0  # of those dropped, the ones that a worker was too late to send
         self.lost: list[dict[str, Any]] = []
         self.in_flight_by_second: dict[int, int] = {}
         self.median_by_second: dict[int, float] = {}
@@ -121,6 +123,8 @@ class Trial:
             failed=failed,
             dropped=dropped,
         )
+        self.late += increment.late
+        worker.outstanding += tick["planned"] - completed - failed - dropped
         for outcome, ended in increment.outcomes.items():
             if outcome.error is not None:
                 self.failures[outcome.error] += ended.requests
@@ -164,10 +168,10 @@ class Trial:
         """Count as dropped what a lost worker had been dealt or had in flight and did not report."""
         assert worker.deal is not None
         missed = worker.deal.dealt_between(worker.accounted_s, self.latest_since_s)
-        dropped = missed + worker.in_flight
+        dropped = missed + worker.outstanding
         self.counts.update(planned=missed, dropped=dropped)
         self.lost.append({"worker": worker.name, "time": _utc(time.time()), "dropped": dropped})
-        worker.in_flight = 0
+        worker.in_flight = worker.outstanding = 0
         return dropped
 
     def _planned_span_s(self) -> float:
@@ -254,6 +258,7 @@ class Trial:
                     for lost in self.lost
                 ],
                 precise=all(w.precise for w in workers),
+                late_dropped=self.late,
                 early_stop=self.stopping and math.isfinite(self.plan.run_time_s),
                 backlog_grew=self._backlog_grew(),
             )

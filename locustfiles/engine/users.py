@@ -128,6 +128,8 @@ class ArrivalUser(User):
         try:
             try:
                 self.on_start()
+            except (StopUser, StopTest):
+                raise
             except Exception as error:
                 self.environment.events.user_error.fire(
                     user_instance=self, exception=error, tb=error.__traceback__
@@ -223,14 +225,16 @@ class ModelUser(ArrivalUser):
 
     def on_start(self) -> None:
         """A connection of its own, opened at the first arrival."""
-        assert self.watchdog is not None
+        if self.watchdog is None:  # what was to be prepared failed, and the trial is ending for it
+            raise StopUser
         self.client = HttpClient(
             self.target, self.pacing.plan.request_timeout_s, self.watchdog, self.pacing.clock
         )
 
     def on_stop(self) -> None:
-        """Close the connection."""
-        self.client.close()
+        """Close the connection, if there ever was one."""
+        if self.watchdog is not None:
+            self.client.close()
 
     @task
     def predict(self) -> None:

@@ -35,6 +35,7 @@ class Evidence:
     pause_ms_max: float
     lost_dropped: int
     lost: Sequence[str] = ()
+    late_dropped: int = 0
     precise: bool = True
     early_stop: bool = False
     backlog_grew: bool = False
@@ -75,11 +76,15 @@ def judge(e: Evidence) -> Verdict:
     v.reasons.extend(e.lost)
     if e.lost:
         v._add("suspect", f"{e.lost_dropped} arrivals were dropped with the workers that were lost")
+    if e.late_dropped:
+        v._add(
+            "suspect", f"{e.late_dropped} arrivals were dropped since a generator was too late to send them"
+        )
     if e.early_stop:
         v._add("suspect", "the run was stopped before its planned end")
     if not e.precise:
         v._add("suspect", "this system has no timerfd: arrivals are up to a millisecond late")
-    busy = e.counts["dropped"] - e.lost_dropped
+    busy = e.counts["dropped"] - e.lost_dropped - e.late_dropped
     if not e.closed and busy > 0:
         v.saturated = True
         v.reasons.append(f"saturated: {busy} arrivals found every user busy; percentiles are lower bounds")

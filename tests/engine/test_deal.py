@@ -153,6 +153,13 @@ class TestWorkersTogether:
             game.play_until(game.now_s + LEAD_S)
         assert sorted(game.finish()) == sorted(whole(plan))
 
+    def test_send_the_warm_up_once_when_one_joins_in_the_middle_of_it(self) -> None:
+        plan = plan_of({"rate": "50"}, warmup="5s")
+        game = Game(plan, 2)
+        game.play_until(-3.0)
+        game.deal_again(joining=1)
+        assert sorted(game.finish()) == sorted(whole(plan))
+
     def test_send_each_arrival_in_the_same_order_as_the_plan(self) -> None:
         for deal in first_deals(plan_of(PLANS["spike"]), 3):
             share = Share(deal)
@@ -207,6 +214,17 @@ class TestALostWorker:
         plan = plan_of({"rate": "10"})
         later = Deal(2, 0, 2, 4.0, 0.0, plan)
         assert later.dealt_between(-math.inf, 6.0) == later.dealt_between(4.0, 6.0) == 10
+
+    def test_takes_nothing_of_the_record_while_the_load_warms_up(self) -> None:
+        deal = first_deals(plan_of({"rate": "50"}, warmup="5s"), 2)[0]
+        assert deal.dealt_between(-4.0, -1.0) == 0
+        assert deal.dealt_between(-4.0, 1.0) == 25
+
+    @pytest.mark.parametrize("start", [12_345.678, 987_654.321, 3.3e6])
+    def test_takes_no_less_for_its_clock_that_rounds(self, start: float) -> None:
+        (deal,) = first_deals(plan_of({"rate": "300"}, warmup="0s"), 1)
+        for t, k in Share(deal).until(5.0)[::7]:
+            assert deal.dealt_between((start + t) - start, 5.0) == 1500 - k
 
     def test_takes_no_arrivals_of_closed_load(self) -> None:
         plan = LoadPlan.from_options({"shape": "closed"}, 20)

@@ -40,7 +40,8 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.dropped: list[Arrival] = []
-        self.dispatcher = Dispatcher(self.dropped.append, self.clock)
+        self.late: list[Arrival] = []
+        self.dispatcher = Dispatcher(self.dropped.append, self.late.append, self.clock)
         self.tireless = False  # users need not be let go
         self.handed: list[tuple[str, int]] = []
         self.lags_s: list[float] = []
@@ -144,9 +145,10 @@ class TestArrivals:
         world.offer(0, 1)
         world.clock.ahead_s = 3.0  # as if the process had been stopped before they were due
         world.dispatcher.offer([(world.clock() - 1.9, 2)])
-        world.until(lambda: len(world.dropped) == 2)
-        assert [index for _, index in world.dropped] == [0, 1]
+        world.until(lambda: len(world.late) == 2)
+        assert [index for _, index in world.late] == [0, 1]
         assert world.handed == [("c", 2)]
+        assert world.dropped == []
 
     def test_keep_their_planned_time_whenever_they_are_handed_out(self, world: World) -> None:
         due = world.offer(7)
@@ -283,6 +285,29 @@ class TestClosedLoad:
             world.let_go("a")
         assert max(world.lags_s) < 0.005
 
+    def test_neither_counts_nor_limits_the_calls_of_the_warm_up(self, world: World) -> None:
+        world.park("a")
+        counted_from = world.clock() + 0.02
+        world.dispatcher.loop(3, counted_from)
+        with gevent.Timeout(5):
+            while world.dispatcher.looping:
+                gevent.sleep(0.002)
+                world.let_go("a")
+        warm_up = [index for _, index in world.handed if index < 0]
+        assert warm_up
+        assert [index for _, index in world.handed[len(warm_up) :]] == [0, 1, 2]
+        assert world.dispatcher.planned == 3
+
+    def test_lets_everybody_else_run_when_calls_never_block(self, world: World) -> None:
+        world.tireless = True
+        world.park("a", "b")
+        world.dispatcher.loop(math.inf)
+        gevent.sleep(0.005)  # for ever, if the users locked the loop out
+        world.dispatcher.end_loop()
+        gevent.sleep(0)
+        assert {name for name, _ in world.handed} == {"a", "b"}
+        assert world.dispatcher.in_flight == 0
+
     def test_can_follow_upon_open_load(self, world: World) -> None:
         world.park("a")
         world.wait(0)
@@ -376,7 +401,7 @@ class TestAnIdleWorker:
         import gevent, psutil
         from locustfiles.engine.pacing import Dispatcher
 
-        dispatcher = Dispatcher(print)
+        dispatcher = Dispatcher(print, print)
         for _ in range(100):
             gevent.spawn(dispatcher.wait)
         gevent.sleep(0.05)

@@ -73,7 +73,7 @@ def as_plain(increment: Increment) -> dict[str, Any]:
             outcome: (list(e.latency.hdr.counts), e.total_us, e.bytes)
             for outcome, e in increment.outcomes.items()
         },
-        "dropped": increment.dropped,
+        "dropped": (increment.dropped, increment.late),
     }
 
 
@@ -194,6 +194,14 @@ class TestCounts:
         increment = recorder.take()
         assert (increment.dropped, increment.failed, count_of(increment)) == (4, 0, 0)
 
+    def test_of_late_arrivals_are_a_part_of_the_drops(self) -> None:
+        recorder = begun()
+        recorder.drop((START, 0))
+        for planned_s in (-1.0, 1.0, 2.0):
+            recorder.drop_late((START + planned_s, 1))
+        increment = recorder.take()
+        assert (increment.dropped, increment.late) == (3, 2)
+
     def test_begin_anew_after_each_report(self) -> None:
         recorder = begun()
         note(recorder, 0.0)
@@ -226,6 +234,8 @@ class TestIncrements:
         """The increments of 3,000 requests over three seconds, a tenth of them wrong."""
         rng = np.random.default_rng(seed)
         recorder, increments = begun(), []
+        recorder.drop((START, 0))
+        recorder.drop_late((START, 1))
         spans = zip(rng.uniform(0, 3, 3000), rng.exponential(0.05, 3000), rng.random(3000), strict=True)
         for k, (planned_s, service_s, luck) in enumerate(spans, 1):
             note(recorder, planned_s, 2e-4, service_s, WRONG if luck < 0.1 else RIGHT)
@@ -246,7 +256,7 @@ class TestIncrements:
         received = Increment.from_message(
             msgpack.unpackb(msgpack.packb(sent.to_message()), strict_map_key=False)
         )
-        assert as_plain(received) == as_plain(sent) == {"seconds": {}, "outcomes": {}, "dropped": 0}
+        assert as_plain(received) == as_plain(sent) == {"seconds": {}, "outcomes": {}, "dropped": (0, 0)}
 
     def test_of_many_reports_add_up_to_one_of_all(self) -> None:
         whole, many = self.busy(2)[0], self.busy(2, report_every=170)

@@ -177,6 +177,13 @@ class TestTheVerdict:
         assert judged.verdict == "invalid"
 
 
+class TestALateGenerator:
+    def test_makes_a_trial_suspect_and_its_drops_are_not_the_servers(self) -> None:
+        judged = judge(dataclasses.replace(GOOD, counts=counts(dropped=40), late_dropped=40))
+        assert (judged.verdict, judged.saturated) == ("suspect", False)
+        assert judged.reasons == ["40 arrivals were dropped since a generator was too late to send them"]
+
+
 class TestLostWorkers:
     def test_make_a_trial_suspect_and_are_named_with_what_they_took(self) -> None:
         judged = judge(dataclasses.replace(GOOD, counts=counts(dropped=40), lost_dropped=40, lost=LOST))
