@@ -34,7 +34,6 @@ app = typer.Typer(
     help="Which model server should I run for this model, on this hardware, at this load?",
     epilog="Exit status: 0 all held; 1 an objective was missed or a regression shown; "
     "2 wrong usage or input; 3 the measurement is not valid, or a trial could not be made.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,15 +41,24 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
     root: Annotated[
         Path | None,
         typer.Option(envvar="MODELSWARM_ROOT", help="The project; default: the nearest parent that is one."),
     ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Which model server should I run for this model, on this hardware, at this load?"""
+    if version:
+        from importlib import metadata
+
+        print(f"modelswarm {metadata.version('modelswarm')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
     context.obj = root
 
 
@@ -155,7 +163,7 @@ def run(
     threads: Annotated[int | None, typer.Option(help="Intra-op threads and cores of the server.")] = None,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a long run.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Only print the trials and their time.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the trials and their time.")] = False,
 ) -> None:
     """Measure backends by a plan, one at a time, and write the report.
 

@@ -110,6 +110,10 @@ def _print_report(report: Report, folder: Path, console: Console) -> None:
         mark = "[green]held[/]" if result.passed else "[red]missed[/]"
         where = f"{result.backend} {result.scenario}: {result.expression}: {result.shown}"
         console.print(f"{mark} {escape(where)}{escape(f' ({result.note})' if result.note else '')}")
+    for row in report.rows:
+        if row.verdict == "suspect":
+            reasons = "; ".join(row.reasons)
+            console.print(f"[yellow]![/] {escape(f'{row.backend} {row.scenario} is suspect: {reasons}')}")
     for problem in report.problems:
         console.print(f"[yellow]![/] {escape(problem)}")
     console.print(escape(" ".join(report.recommendation.sentences)))

