@@ -256,8 +256,8 @@ class TestActionlint:
     def test_finds_a_workflow_that_is_wrong(self, tmp_path: Path) -> None:
         workflows = tmp_path / ".github" / "workflows"
         workflows.mkdir(parents=True)
-        job = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo ${{ github.nothing }}\n"
-        (workflows / "bad.yml").write_text(job)
+        job = "jobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo ${{ github.nothing }}\n"
+        (workflows / "bad.yml").write_text(f"on: push\n{job}")
         done = subprocess.run(
             [sys.executable, "-m", "scripts.actionlint"],
             cwd=tmp_path,
