@@ -13,6 +13,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -149,6 +150,13 @@ class Intervals:
         counts = np.bincount(self.bucket, self.count, buckets).astype(np.int64)
         return Histogram(counts, float(self.largest_ms.max(initial=0.0)))
 
+    def summed(self) -> Intervals:
+        """All values in one interval that begins with the first."""
+        histogram = self.merged()
+        used = np.flatnonzero(histogram.counts)
+        largest = np.full(len(self.start_s[:1]), histogram.largest_ms)
+        return Intervals(self.start_s[:1], largest, np.zeros_like(used), used, histogram.counts[used])
+
     def binned(self, width_s: int = 1) -> Intervals:
         """The same counts with one interval per ``width_s`` seconds, from 0 to the last that has any.
 
@@ -157,13 +165,15 @@ class Intervals:
         """
         bin_of = np.floor((self.start_s + 1e-6) / width_s).astype(np.int64)
         bins = int(bin_of.max()) + 1 if len(bin_of) else 0
-        buckets = len(bucket_low_us())
-        keys, where = np.unique(bin_of[self.row] * buckets + self.bucket, return_inverse=True)
-        count = np.bincount(where, self.count, len(keys)).astype(np.int64)
+        row, bucket, count = bin_of[self.row], self.bucket, self.count
+        if not np.all(np.diff(bin_of) > 0):  # some meet in a bin
+            buckets = len(bucket_low_us())
+            keys, where = np.unique(row * buckets + bucket, return_inverse=True)
+            row, bucket = keys // buckets, keys % buckets
+            count = np.bincount(where, self.count, len(keys)).astype(np.int64)
         largest_ms = np.zeros(bins)
         np.maximum.at(largest_ms, bin_of, self.largest_ms)
-        start = np.arange(bins, dtype=np.float64) * width_s
-        return Intervals(start, largest_ms, keys // buckets, keys % buckets, count)
+        return Intervals(np.arange(bins, dtype=np.float64) * width_s, largest_ms, row, bucket, count)
 
     def quantiles_ms(self, q: float) -> Floats:
         """Quantile ``q`` of each interval in ms, NaN where an interval has no values."""
@@ -175,6 +185,13 @@ class Intervals:
         middle = bucket_middle_ms(self.bucket[np.searchsorted(np.cumsum(self.count), rank)])
         result[filled] = np.minimum(middle, self.largest_ms[filled])
         return result
+
+
+def all_values(parts: Sequence[Intervals]) -> Histogram:
+    """What is in any of several trials, as one histogram."""
+    merged = [part.merged() for part in parts] or [Histogram.empty()]
+    counts = np.sum([one.counts for one in merged], axis=0)
+    return Histogram(counts, max(one.largest_ms for one in merged))
 
 
 def together(parts: list[Intervals]) -> Intervals:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from analysis.histograms import Histogram, Intervals, carries, together
+from analysis.histograms import Histogram, Intervals, all_values, carries
 from analysis.runfolder import Run, Status, Trial, Verdict
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
 from analysis.usage import last_answer_s, usage
@@ -119,7 +119,7 @@ def summary_ms(histogram: Histogram) -> dict[str, float | None]:
 
 def merged(trials: Sequence[Trial], tag: str) -> Histogram:
     """All of the trials' values under a tag."""
-    return together([trial.log.tag(tag) for trial in trials]).merged()
+    return all_values([trial.log.tag(tag) for trial in trials])
 
 
 def measure(trials: Sequence[Trial]) -> Measures:

@@ -33,6 +33,8 @@ References
    Exploring the Limits of Bootstrap, Wiley 1992.
 .. [4] P. Hall, J. L. Horowitz and B.-Y. Jing, "On blocking rules for the bootstrap with dependent data",
    Biometrika 82 (1995).
+.. [5] B. L. Welch, "The generalization of Student's problem when several different population variances are
+   involved", Biometrika 34 (1947).
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from itertools import combinations
 
 import numpy as np
 
-from analysis.histograms import Floats, Intervals, Ints, bucket_middle_ms, together
+from analysis.histograms import Floats, Intervals, Ints, all_values, bucket_middle_ms
 
 SINGLE_TRIAL_MARGIN = 1.2
 SINGLE_TRIAL = "a single trial"
@@ -107,19 +109,39 @@ def resampled_ms(
     replacement, to a trial of the same length.
     """
     seconds = len(trial.start_s)
-    used, column = np.unique(trial.bucket, return_inverse=True)
+    present = np.bincount(trial.bucket) > 0
+    used = np.flatnonzero(present)
     counts = np.zeros((seconds, len(used)), dtype=np.int64)
-    counts[trial.row, column] = trial.count
-    below = np.cumsum(counts, axis=1)  # a draw is a sum of rows of it, so its quantile is found by counting
+    counts[trial.row, (np.cumsum(present) - 1)[trial.bucket]] = trial.count
+    below = np.cumsum(counts, axis=1)
     block = block_seconds(seconds)
-    drawn = np.zeros((draws, len(used)), dtype=np.int64)
-    for length, times in ((block, seconds // block), (seconds % block, 1)):
-        sums = _block_sums(below, length)
-        for _ in range(times):
-            drawn += sums[rng.integers(seconds, size=draws)]
-    rank = [np.ceil(q * drawn[:, -1:] - 1e-9) for q in quantiles]
-    found = [used[np.minimum((drawn < one).sum(axis=1), len(used) - 1)] for one in rank]
-    return np.maximum(bucket_middle_ms(np.array(found)), SHORTEST_MS)
+    parts = [
+        (_block_sums(below, length), rng.integers(seconds, size=(times, draws)))
+        for length, times in ((block, seconds // block), (seconds % block, 1))
+    ]
+    found = used[_smallest_columns(parts, quantiles)]
+    return np.maximum(bucket_middle_ms(found), SHORTEST_MS)
+
+
+def _smallest_columns(parts: Sequence[tuple[Ints, Ints]], quantiles: Sequence[float]) -> Ints:
+    """The first column in which each draw's cumulative counts reach each quantile, (quantiles, draws).
+
+    ``parts`` has rows of cumulative counts and which of them a draw adds up, (times, draws). A draw is never
+    summed as a whole: its quantile is found by bisection, from the few columns that this looks at.
+    """
+
+    def reached(column: Ints) -> Ints:
+        return np.asarray(sum(rows[drawn[:, None, :], column].sum(axis=0) for rows, drawn in parts))
+
+    shape = len(quantiles), parts[0][1].shape[1]
+    last = parts[0][0].shape[1] - 1
+    rank = np.ceil(np.array(quantiles)[:, None] * reached(np.full(shape, last)) - 1e-9)
+    low, high = np.zeros(shape, dtype=np.int64), np.full(shape, last)
+    while np.any(low < high):
+        middle = (low + high) // 2
+        enough = reached(middle) >= rank
+        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+    return low
 
 
 def _block_sums(rows: Ints, length: int) -> Ints:
@@ -135,7 +157,7 @@ def estimates(
 
     A trial of more than ``MOST_BINS`` seconds is resampled by longer pieces than seconds.
     """
-    merged = together(list(trials)).merged()
+    merged = all_values(trials)
     histograms = [trial.merged() for trial in trials]
     within = np.full((len(trials), len(quantiles)), np.nan)
     blocks = []
@@ -234,16 +256,25 @@ def _between(first: Estimate, second: Estimate, level: float, pooled: Pool | Non
     if pooled is None:
         return math.nan
     if min(first.trials, second.trials) >= WELCH_FROM:
-        from scipy.stats import ttest_ind  # imported late: it takes longer than a small report
-
-        logs = np.log(second.trials_ms), np.log(first.trials_ms)
-        interval = ttest_ind(*logs, equal_var=False).confidence_interval(level)
-        return float(interval.high - interval.low) / 2
+        return _welch(np.log(first.trials_ms), np.log(second.trials_ms), level)
     error = pooled.deviation * math.sqrt(1 / first.trials + 1 / second.trials)
     return _t(level, pooled.free) * error
 
 
-def _t(level: float, free: int) -> float:
+def _welch(first: Floats, second: Floats, level: float) -> float:
+    """Half of Welch's interval of the difference of two means [5]_; the same as scipy's ``ttest_ind``.
+
+    That takes longer to import than a report of a small run takes.
+    """
+    parts = [float(one.var(ddof=1)) / len(one) for one in (first, second)]
+    total = sum(parts)
+    if total == 0:
+        return math.nan
+    weights = [part**2 / (len(one) - 1) for part, one in zip(parts, (first, second), strict=True)]
+    return _t(level, total**2 / sum(weights)) * math.sqrt(total)
+
+
+def _t(level: float, free: float) -> float:
     """The two-sided quantile of Student's t distribution."""
     from scipy.special import stdtrit  # imported late: the command must start fast
 

@@ -4,15 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.histograms import Floats, Intervals, bucket_low_us, together
+from analysis.histograms import Floats, Intervals, Ints, bucket_low_us, bucket_middle_ms, together
 from analysis.uncertainty import (
     SINGLE_TRIAL_MARGIN,
     Estimate,
+    _welch,
     block_seconds,
     differences,
     estimates,
     interval_ms,
     pool,
+    resampled_ms,
 )
 
 
@@ -160,3 +162,36 @@ class TestTheSpreadBetweenTrials:
         pair = [told(100.0, 95.0, 105.0), told(130.0, 125.0, 135.0)]
         one, ten = differences(pair)[0, 1], differences(pair, comparisons=10)[0, 1]
         assert ten.low < one.low < one.high < ten.high
+
+
+class TestWhatIsComputedQuickly:
+    """Shortcuts give what the plain way gives."""
+
+    def test_a_resampled_quantile_is_that_of_the_joined_seconds(self) -> None:
+        measured = correlated(np.random.default_rng(3), 40, seconds=23)
+        quick = resampled_ms(measured, [0.01, 0.5, 0.99, 1.0], np.random.default_rng(7), draws=50)
+        rng = np.random.default_rng(7)
+        block = block_seconds(23)
+        whole, rest = rng.integers(23, size=(23 // block, 50)), rng.integers(23, size=(1, 50))
+        for draw in range(50):
+            seconds = [(first + i) % 23 for first in whole[:, draw] for i in range(block)]
+            seconds += [(first + i) % 23 for first in rest[:, draw] for i in range(23 % block)]
+            mine = np.sort(np.concatenate([np.repeat(*second_of(measured, s)) for s in seconds]))
+            for q, found in zip((0.01, 0.5, 0.99, 1.0), quick[:, draw], strict=True):
+                rank = max(1, int(np.ceil(q * len(mine) - 1e-9)))
+                assert bucket_middle_ms(mine[rank - 1]) == found
+
+    @pytest.mark.parametrize("trials", [(5, 5), (5, 9)])
+    def test_welchs_interval_is_that_of_scipy(self, trials: tuple[int, int]) -> None:
+        from scipy.stats import ttest_ind
+
+        rng = np.random.default_rng(1)
+        first, second = rng.normal(3, 0.1, trials[0]), rng.normal(3.2, 0.4, trials[1])
+        theirs = ttest_ind(first, second, equal_var=False).confidence_interval(0.99)
+        assert _welch(first, second, 0.99) == pytest.approx((theirs.high - theirs.low) / 2, rel=1e-9)
+        assert math.isnan(_welch(np.ones(5), np.ones(5), 0.99))
+
+
+def second_of(measured: Intervals, second: int) -> tuple[Ints, Ints]:
+    mine = measured.row == second
+    return measured.bucket[mine], measured.count[mine]
