@@ -244,6 +244,8 @@ class Coordinator:
         if trial.finished:
             return
         trial.finished = True
+        if trial.stopping:
+            trial.settle()
         with self._writing(trial):
             trial.write_seconds(everything=True)
         summary = trial.summary(self._environment)

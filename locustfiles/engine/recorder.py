@@ -19,6 +19,7 @@ from locustfiles.engine.histogram import HIGHEST_US, Histogram, Ints, bucket_of
 from locustfiles.engine.pacing import Arrival
 
 TAGS = ("latency", "service", "lag")
+UNFINISHED = "unfinished: stopped before the answer"
 Floats = npt.NDArray[np.float64]
 
 

@@ -17,7 +17,7 @@ from locust.env import Environment
 from locustfiles.engine.deal import Deal
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.record import TrialFolder
-from locustfiles.engine.recorder import TAGS, Increment, Second
+from locustfiles.engine.recorder import TAGS, UNFINISHED, Increment, Second
 from locustfiles.engine.verdict import Evidence, Verdict, judge
 
 logger = logging.getLogger(__name__)
@@ -173,6 +173,14 @@ class Trial:
         self.lost.append({"worker": worker.name, "time": _utc(time.time()), "dropped": dropped})
         worker.in_flight = worker.outstanding = 0
         return dropped
+
+    def settle(self) -> None:
+        """Count as failed what workers still had in flight when the trial was stopped under them."""
+        for worker in self.workers.values():
+            if worker.outstanding > 0:
+                self.counts.update(sent=worker.outstanding, failed=worker.outstanding)
+                self.failures[UNFINISHED] += worker.outstanding
+                worker.outstanding = 0
 
     def _planned_span_s(self) -> float:
         """How long the plan lasts: its run time or, when a count ends it, the time that took."""

@@ -27,9 +27,8 @@ from locustfiles.engine.client import HttpClient, RequestFailed, Target, Watchdo
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.pacing import Dispatcher
 from locustfiles.engine.payloads import ROOT, Answer, Image, load_images, model_dir
-from locustfiles.engine.recorder import Outcome, Recorder
+from locustfiles.engine.recorder import UNFINISHED, Outcome, Recorder
 
-UNFINISHED = "unfinished: stopped before the answer"
 _FULL_CHECK_UP_TO_PER_S = 200.0
 
 
