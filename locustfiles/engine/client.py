@@ -198,6 +198,11 @@ class HttpClient:
             self._complete = True
             self._keep = self._parser.should_keep_alive()  # the parser knows only until it looks further
 
+    def open_ahead(self) -> None:
+        """Connect before there is anything to send; a failure shows at the first request."""
+        with contextlib.suppress(OSError):
+            self._open(self._timeout_s)
+
     def request(self, data: bytes) -> int:
         """Send a whole request and read the answer; returns its HTTP status.
 
