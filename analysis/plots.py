@@ -181,7 +181,7 @@ def side_by_side(scenario: str, bars: Sequence[Bar]) -> Markup:
     # An interval that is wider than the axis ends with it: it must not squeeze what was measured.
     x = latency_scale([v for bar in bars for v in (bar.p50_ms, bar.p99_ms)], 10, WIDTH - 26)
     bottom = height - 22
-    ticks = x.ticks(6)
+    ticks = x.ticks(5)  # with their units more would touch
     _x_axis(svg, x, ticks, [f"{brief(tick)} ms" for tick in ticks], bottom)
     for tick in ticks:
         _element(svg, "line", "grid", x1=x(tick), x2=x(tick), y1=4, y2=bottom)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.metrics import Cell
+from analysis.metrics import Cell, Row
 from analysis.objectives import ObjectiveResult
 from analysis.ranking import Pair, Part, Ranking
 from analysis.uncertainty import SINGLE_TRIAL, SINGLE_TRIAL_MARGIN
-from analysis.words import counted, listed, ms
+from analysis.words import counted, listed, ms, number
 
 TELL_WHY = 2
 """Up to so many unranked backends are explained in the sentence; of more it only has the names."""
+
+FAR_APART = 2.0
+"""Trials whose slowest is over so many times the fastest are named: they alone can hide a difference."""
 
 
 class Recommendation(Part):
@@ -126,8 +129,20 @@ def _rests_on(usable: Sequence[Ranking], cells: Sequence[Cell], titles: dict[str
     parts = [f"this rests on {trials} of each backend per scenario"]
     if any(SINGLE_TRIAL in pair.rests_on for ranking in usable for pair in ranking.pairs):
         parts.append(f"on a single trial less than {SINGLE_TRIAL_MARGIN - 1:.0%} is not called a difference")
+    parts += _far_apart(usable, rows, titles)
     suspect = sorted({titles[row.backend] for row in rows if row.verdict == "suspect"})
     return [*parts, f"measurements of {listed(suspect)} are suspect"] if suspect else parts
+
+
+def _far_apart(usable: Sequence[Ranking], rows: Sequence[Row], titles: dict[str, str]) -> list[str]:
+    """Whose trials differ so much that it alone can hide a difference."""
+    metric = {ranking.scenario: ranking.metric for ranking in usable}
+    told = []
+    for row in rows:
+        low, high = row.spread_ms.get(metric[row.scenario], (1.0, 1.0))
+        if high > FAR_APART * low:
+            told.append(f"{titles[row.backend]}'s from {number(low)} to {ms(high)} ({row.scenario})")
+    return [f"trials lay far apart: {listed(told)}"] if told else []
 
 
 def _left_out(rankings: Sequence[Ranking], titles: dict[str, str]) -> list[str]:

@@ -130,6 +130,14 @@ class TestWhatIsNotRanked:
 
 
 class TestTheRecommendation:
+    def test_names_trials_so_far_apart_that_they_hide_a_difference(self, tmp_path: Path) -> None:
+        slow_once = [TrialSpec(steady(m, 20, 50, seed=i), "bentoml", trial=i) for i, m in ((1, 40), (2, 300))]
+        report = report_of(tmp_path, trials("fastapi", 40, 2), slow_once)
+        assert report.recommendation.backend is None
+        low, high = next(row for row in report.rows if row.backend == "bentoml").spread_ms["p95"]
+        told = f"; trials lay far apart: BentoML's from {low:.1f} to {high:.0f} ms (constant)."
+        assert report.recommendation.sentences[1].endswith(told)
+
     def test_counts_a_rival_that_saturated_as_beaten(self, tmp_path: Path) -> None:
         slow = trials("bentoml", 500, saturated=True, dropped=200)
         report = report_of(tmp_path, trials("fastapi", 40), slow)
