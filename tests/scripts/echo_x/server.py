@@ -23,6 +23,7 @@ predictions = 0
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the head and the body are two writes
 
     def do_GET(self):
         self.answer(503 if FAULT == "never_ready" else 200, {"status": FAULT or "ready"})
