@@ -29,6 +29,8 @@ from scripts.trial import Bench, NeverReady, TrialRecord, make_trial, utc_now
 NEEDED_BYTES = 200_000_000
 GIVE_UP_AFTER = 2
 """A backend that did not become ready so often in a row is not tried again in this run."""
+CROWDED_CORES = 0.1
+"""What other processes may use of the server's cores before the report names it."""
 START_GUESS_S = 12.0
 AROUND_LOAD_S = 8.0
 """Locust's start, the last answers, and the server's stop."""
@@ -178,7 +180,14 @@ def _make_trials(
             except NeverReady:
                 never_ready[step.backend] = never_ready.get(step.backend, 0) + 1
             finally:
+                record.head["fairness"]["not_held"] += _crowding(trial)
                 record.save()
+
+
+def _crowding(trial: TrialRecord) -> list[str]:
+    if trial.others_cores is None or trial.others_cores <= CROWDED_CORES:
+        return []
+    return [f"Other processes used {trial.others_cores:.2f} of the server's cores during {trial.path}."]
 
 
 def _begin(

@@ -90,6 +90,16 @@ def read_memory(processes: Sequence[psutil.Process]) -> int:
     return private + shared
 
 
+def busy_s(cores: Sequence[int]) -> float:
+    """Return the seconds that any process, or another machine's (steal), has kept `cores` busy since boot."""
+    if not cores:
+        return 0.0
+    every: list[Any] = psutil.cpu_times(percpu=True)
+    return sum(
+        getattr(every[core], kind, 0.0) for core in cores for kind in ("user", "nice", "system", "steal")
+    )
+
+
 class Sampler:
     """Writes a row of `pods.csv` per second for the processes of `family`."""
 
@@ -99,12 +109,15 @@ class Sampler:
         file: Path,
         pod: str,
         alive: Callable[[], bool],
+        cores: Sequence[int] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Sample `family` as pod `pod` into `file`; `alive` tells whether the server still runs."""
+        """Sample `family` as pod `pod` into `file`; `cores` are those that it is pinned to."""
         self._family, self._file, self._pod, self._alive, self._clock = family, file, pod, alive, clock
-        self._cpu = CpuClock()
+        self._cpu, self._cores = CpuClock(), cores
         self._before_s: float | None = None
+        self._busy_s = 0.0
+        self._others: list[tuple[float, float, float]] = []
 
     def row(self) -> list[object] | None:
         """Return the values of one row; None on the first call, when there is no interval yet."""
@@ -112,11 +125,20 @@ class Sampler:
         now_s = self._clock()
         used_s = self._cpu.advance(read_cpu(members))
         before_s, self._before_s = self._before_s, now_s
+        busy_before_s, self._busy_s = self._busy_s, busy_s(self._cores)
         if before_s is None or now_s <= before_s:
             return None
+        self._others.append((before_s, now_s, self._busy_s - busy_before_s - used_s))
         cores = used_s / (now_s - before_s)
         ready = int(self._alive())
         return [f"{now_s:.3f}", self._pod, "server", f"{cores:.4f}", read_memory(members), 0, ready]
+
+    def others_cores(self, since_s: float) -> float | None:
+        """Return how many of the server's cores other processes used on average since a time."""
+        spans = [(end - begin, used) for begin, end, used in self._others if begin >= since_s]
+        if not self._cores or not spans:
+            return None
+        return round(max(0.0, sum(used for _, used in spans) / sum(span for span, _ in spans)), 3)
 
     @contextmanager
     def running(self) -> Iterator[None]:

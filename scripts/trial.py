@@ -50,6 +50,8 @@ class TrialRecord:
     locust_exit: int | None = None
     ready_after_s: float | None = None
     parity: dict[str, int] | None = None
+    others_cores: float | None = None
+    """How much of the server's cores other processes used during the load."""
     killed: list[str] = field(default_factory=list)
     """Processes of the server that did not end on SIGTERM in time."""
 
@@ -96,13 +98,19 @@ def make_trial(
     try:
         tell("starting")
         server.start()
-        sampler = Sampler(server.family, folder / "pods.csv", service.name, lambda: server.ended() is None)
+        sampler = Sampler(
+            server.family,
+            folder / "pods.csv",
+            service.name,
+            lambda: server.ended() is None,
+            bench.server.cores,
+        )
+        load = Load(bench.load, service.user_file, folder, f"{mark}:load")
         with sampler.running():
             _await_answers(bench, service, server, record, mark, tell)
-            _load(
-                bench, step, server, Load(bench.load, service.user_file, folder, f"{mark}:load"), record, tell
-            )
-        record.status = "ok"
+            began_s = time.time()
+            _load(bench, step, server, load, record, tell)
+        record.status, record.others_cores = "ok", sampler.others_cores(began_s)
     except Interrupted:
         record.status, record.error = "interrupted", "stopped by the user"
         raise

@@ -210,6 +210,28 @@ class TestCpuSeconds:
         assert {(row["pod"], row["container"], row["ready"]) for row in rows} == {("some", "server", "1")}
 
 
+class TestTheServersCores:
+    @pytest.mark.skipif(
+        len(usable_cores() or ()) < 2, reason="there is one core, or no pinning on this system"
+    )
+    def test_show_what_a_stranger_uses_of_them(self, family: Family, tmp_path: Path, until: Until) -> None:
+        cores = (usable_cores() or ())[-1:]
+        stranger = Family(uuid.uuid4().hex)
+        sampler = Sampler(family, tmp_path / "pods.csv", "some", lambda: True, cores)
+        sampler.row()
+        with pinned(cores):
+            burning = start(stranger, BURN.format(0.5))
+        burning.wait()
+        sampler.row()
+        assert (sampler.others_cores(0) or 0) > 0.4
+
+    def test_are_not_known_where_nothing_is_pinned(self, family: Family, tmp_path: Path) -> None:
+        sampler = Sampler(family, tmp_path / "pods.csv", "some", lambda: True)
+        assert sampler.row() is None
+        assert sampler.row() is not None
+        assert sampler.others_cores(0) is None
+
+
 class TestMemory:
     def test_counts_what_is_shared_once(self) -> None:
         class Process:
