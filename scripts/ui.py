@@ -17,7 +17,7 @@ from scripts.errors import CannotRun
 from scripts.family import Family
 from scripts.guard import guarded
 from scripts.project import Project, Service
-from scripts.server import HOST, LocalServer, ServerSettings, child_environment, refuse_busy_ports
+from scripts.server import HOST, LocalServer, ServerSettings, child_environment, free_port, refuse_busy_ports
 from scripts.stop import Interrupted, Stop
 
 
@@ -61,6 +61,8 @@ def _start_locust(
     changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
     command = [sys.executable, "-m", "locust", "-f", str(service.user_file), "--host", host]
     command += ["--processes", str(workers), "--web-host", HOST, "--web-port", str(port)]
+    bus = str(free_port())  # Locust's default port would meet the workers of any other Locust here
+    command += ["--master-bind-host", HOST, "--master-bind-port", bus, "--master-port", bus]
     return subprocess.Popen(
         command,
         cwd=project.root,
