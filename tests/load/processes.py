@@ -67,6 +67,16 @@ class Locusts:
         raise AssertionError(f"not as theory has it in three attempts: {json.dumps(seen, indent=1)}")
 
     def start(self, *arguments: str, locustfile: Path = HERE / "steady_user.py") -> subprocess.Popen[bytes]:
+        if "--processes" in arguments:  # Locust's own default would be the same port for every test
+            port = str(free_port())
+            arguments += (
+                "--master-bind-host",
+                "127.0.0.1",
+                "--master-bind-port",
+                port,
+                "--master-port",
+                port,
+            )
         with (self.folder / f"locust-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "locust", "-f", str(locustfile), *arguments],
