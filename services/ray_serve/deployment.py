@@ -23,6 +23,9 @@ async def bad_input(_: Request, error: BadInput) -> JSONResponse:
 
 
 @serve.deployment(
+    # Beyond it, Ray's router holds requests back and asks again at growing intervals (5 is its default): a
+    # burst then leaves the replica idle while requests wait.  The other servers queue in front of the model.
+    max_ongoing_requests=100,
     graceful_shutdown_timeout_s=3,
     graceful_shutdown_wait_loop_s=0.5,
 )
