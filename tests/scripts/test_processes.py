@@ -207,7 +207,9 @@ class TestCpuSeconds:
         spans = [after - before for before, after in itertools.pairwise(times)]
         used = sum(core * span for core, span in zip(cores[1:], spans, strict=True)) + cores[0]
         assert used == pytest.approx(0.9 + 4 * 0.03, abs=0.35)
-        assert {(row["pod"], row["container"], row["ready"]) for row in rows} == {("some", "server", "1")}
+        named = {(row["pod"], row["container"], row["ready"]) for row in rows}
+        # A quick machine is done before the first second: then the last row, taken by hand, is the only one.
+        assert named | {(last[1], last[2], str(last[6]))} == {("some", "server", "1")}
 
 
 class TestTheServersCores:
