@@ -20,6 +20,9 @@ from locustfiles.engine.pacing import Arrival
 
 TAGS = ("latency", "service", "lag")
 UNFINISHED = "unfinished: stopped before the answer"
+OUTCOMES = 500
+"""So many ways to end are told apart; a user's own messages may all differ, and memory must not grow."""
+OTHER_FAILURE = f"another failure: {OUTCOMES} kinds are told apart"
 Floats = npt.NDArray[np.float64]
 
 
@@ -168,6 +171,8 @@ class Recorder:
         """A number that stands for `outcome` in `record`."""
         key = self._keys.get(outcome)
         if key is None:
+            if len(self._outcomes) >= OUTCOMES and outcome.error not in (None, OTHER_FAILURE):
+                return self.key(outcome._replace(error=OTHER_FAILURE))
             key = self._keys[outcome] = len(self._outcomes)
             self._outcomes.append(outcome)
         return key

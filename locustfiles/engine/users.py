@@ -108,7 +108,6 @@ class ArrivalUser(User):
     sent_at: float = 0.0
     answer_bytes: int = 0
     error: str | None = None
-    _keys: ClassVar[dict[str | None, int]]
 
     @classmethod
     def prepare(cls, pacing: Pacing, environment: Environment) -> None:
@@ -117,15 +116,11 @@ class ArrivalUser(User):
         Raises ValueError or OSError with a sentence when the load cannot be made.
         """
         cls.pacing = pacing
-        cls._keys = {}
 
     def outcome_key(self) -> int:
         """The recorder's number for how the arrival ended."""
-        key = self._keys.get(self.error)
-        if key is None:
-            outcome = Outcome("task", type(self).__name__, self.error, in_locust=False)
-            key = self._keys[self.error] = self.pacing.recorder.key(outcome)
-        return key
+        outcome = Outcome("task", type(self).__name__, self.error, in_locust=False)
+        return self.pacing.recorder.key(outcome)
 
     def run(self) -> None:  # type: ignore[misc]  # Locust marks it final and builds its own task set
         """As Locust's, with a task set that waits for arrivals."""

@@ -12,6 +12,8 @@ import pytest
 
 from locustfiles.engine.histogram import HIGHEST_US
 from locustfiles.engine.recorder import (
+    OTHER_FAILURE,
+    OUTCOMES,
     TAGS,
     Increment,
     NameIncrement,
@@ -279,6 +281,22 @@ class TestIncrements:
 
         few, many = second_of_load(2_000), second_of_load(40_000)
         assert many < 1.1 * few
+
+    def test_fold_failures_that_all_read_differently_into_one(self) -> None:
+        recorder = begun()
+        for n in range(OUTCOMES + 50):
+            note(recorder, 0.001 * n, outcome=Outcome("POST", "small", f"no such id {n}"))
+        increment = recorder.take()
+        assert increment.failed == OUTCOMES + 50
+        assert len(increment.outcomes) == OUTCOMES + 1
+        assert increment.outcomes[Outcome("POST", "small", OTHER_FAILURE)].requests == 50
+
+    def test_know_successes_apart_however_many_failures_there_are(self) -> None:
+        recorder = begun()
+        for n in range(OUTCOMES + 1):
+            recorder.key(Outcome("POST", "small", f"no such id {n}"))
+        note(recorder, 0.5, outcome=Outcome("POST", "late comer", None))
+        assert recorder.take().completed == 1
 
     def test_leave_no_memory_behind(self) -> None:
         recorder = begun()
