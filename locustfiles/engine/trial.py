@@ -209,7 +209,8 @@ class Trial:
         """What summary.json holds."""
         percentiles = {tag: self.total.histograms[tag].percentiles_ms() for tag in TAGS}
         # An early stop leaves users that were cut off; what is in flight then is recorded as failed.
-        verdict = self._judge(percentiles)
+        users = environment.runner.target_user_count if environment.runner else 0
+        verdict = self._judge(percentiles, users)
         span_s = self._planned_span_s()
         elapsed_s = max(span_s, (max(self.median_by_second, default=-1) + 1) if self.stopping else span_s)
         workers = list(self.workers.values())
@@ -225,7 +226,7 @@ class Trial:
             },
             "started": _utc(self.start_epoch) if self.launched else None,
             "duration_s": round(span_s, 3),
-            "users": environment.runner.target_user_count if environment.runner else 0,
+            "users": users,
             "counts": dict(self.counts),
             **{f"{tag}_ms": percentiles[tag] for tag in TAGS},
             "rate": {
@@ -248,8 +249,9 @@ class Trial:
             "clamped": self.total.histograms["latency"].clamped,
         }
 
-    def _judge(self, percentiles: Mapping[str, Mapping[str, float | None]]) -> Verdict:
+    def _judge(self, percentiles: Mapping[str, Mapping[str, float | None]], users: int) -> Verdict:
         planned = self.counts["planned"]
+        peak_per_s = 0.0 if self.plan.closed else self.plan.arrivals().shape.peak_per_s
         workers = self.workers.values()
         verdict = judge(
             Evidence(
@@ -269,6 +271,8 @@ class Trial:
                 late_dropped=self.late,
                 early_stop=self.stopping and math.isfinite(self.plan.run_time_s),
                 backlog_grew=self._backlog_grew(),
+                slowest_ms=percentiles["service"]["max"],
+                cap_fills_in_ms=1000 * users / peak_per_s if peak_per_s else 0.0,
             )
         )
         if self.problem:

@@ -39,6 +39,9 @@ class Evidence:
     precise: bool = True
     early_stop: bool = False
     backlog_grew: bool = False
+    slowest_ms: float | None = None
+    cap_fills_in_ms: float = 0.0
+    """How long evenly spaced arrivals at the peak rate take to occupy every user."""
 
 
 @dataclass
@@ -85,7 +88,13 @@ def judge(e: Evidence) -> Verdict:
     if not e.precise:
         v._add("suspect", "this system has no timerfd: arrivals are up to a millisecond late")
     busy = e.counts["dropped"] - e.lost_dropped - e.late_dropped
-    if not e.closed and busy > 0:
+    if not e.closed and busy > 0 and e.slowest_ms is not None and e.slowest_ms < e.cap_fills_in_ms:
+        v._add(
+            "suspect",
+            f"{busy} arrivals found every user busy though no answer took longer than {e.slowest_ms:.0f} ms: "
+            "the arrivals came in bursts that the in-flight cap is too low for; raise --users",
+        )
+    elif not e.closed and busy > 0:
         v.saturated = True
         v.reasons.append(f"saturated: {busy} arrivals found every user busy; percentiles are lower bounds")
     elif not e.closed and e.backlog_grew:

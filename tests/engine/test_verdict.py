@@ -133,6 +133,18 @@ TABLE: dict[str, tuple[dict[str, Any], str, bool, str | None]] = {
         True,
         "saturated: 7 arrivals found every user busy; percentiles are lower bounds",
     ),
+    "bursts that a low in-flight cap has no room for, though the server is fast": (
+        {"counts": counts(dropped=7), "slowest_ms": 8.0, "cap_fills_in_ms": 10.0},
+        "suspect",
+        False,
+        "7 arrivals found every user busy though no answer took longer than 8 ms",
+    ),
+    "arrivals that the server's slowest answer held up": (
+        {"counts": counts(dropped=7), "slowest_ms": 12.0, "cap_fills_in_ms": 10.0},
+        "valid",
+        True,
+        "saturated: 7 arrivals",
+    ),
     "a growing backlog": (
         {"backlog_grew": True},
         "valid",
