@@ -86,30 +86,21 @@ def names_in(values: list[str] | None) -> list[str]:
 def list_backends(context: typer.Context, as_json: Json = False) -> None:
     """Show every backend of the project: version, protocol, port, and whether it is installed."""
     services = project_of(context).services().values()
-    rows: list[dict[str, Any]] = [
-        {
-            "name": service.name,
-            "title": service.facts.title,
-            "version": service.facts.version,
-            "protocol": service.facts.protocol,
-            "port": service.facts.port,
-            "stand_in": service.facts.stand_in,
-            "installed": (reason := service.missing()) is None,
-            "missing": reason,
-        }
-        for service in services
-    ]
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([service.listing() for service in services], indent=1))
         return
     from rich.table import Table
 
-    table = Table("backend", "framework", "version", "protocol", "port", "installed")
-    for row in rows:
-        title = f"{row['title']} (stand-in)" if row["stand_in"] else str(row["title"])
-        installed = row["missing"] or "yes"
-        table.add_row(row["name"], title, row["version"], row["protocol"], str(row["port"]), installed)
-    console().print(table if rows else "There is no backend: add a folder services/NAME with a service.toml.")
+    table = Table("backend", "framework", "version", "protocol", "port", "options", "installed")
+    for row in [service.listing() for service in services]:
+        title = f"{row['title']} (stand-in)" if row["stand_in"] else row["title"]
+        protocols = "\n".join(row["protocols"])
+        ports = "\n".join(str(port) for port in row["protocols"].values())
+        options = "\n".join(f"{name}={option['default']}" for name, option in row["options"].items())
+        table.add_row(row["name"], title, row["version"], protocols, ports, options, row["missing"] or "yes")
+    console().print(
+        table if services else "There is no backend: add a folder services/NAME with a service.toml."
+    )
 
 
 @app.command(
@@ -142,6 +133,7 @@ def setup(
     epilog=examples(
         "modelswarm run",
         "modelswarm run shapes --backends fastapi,bentoml --trials 3",
+        "modelswarm run --backends bentoml,bentoml+batching,fastapi+workers=2",
         'modelswarm run ci --objective "p95 < 200ms" --objective "error_rate < 1%"',
         "modelswarm run my-plan.toml --dry-run",
     )
@@ -150,7 +142,8 @@ def run(
     context: typer.Context,
     plan: Annotated[str, typer.Argument(help="A shipped plan's name, or a .toml file.")] = "quick",
     backends: Annotated[
-        list[str] | None, typer.Option(help="Which backends; repeat, or separate by commas.")
+        list[str] | None,
+        typer.Option(help="Which backends, with options after a plus; repeat, or separate by commas."),
     ] = None,
     scenarios: Annotated[list[str] | None, typer.Option(help="Which of the plan's scenarios.")] = None,
     trials: Annotated[int | None, typer.Option(help="How often each is measured.")] = None,

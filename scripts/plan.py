@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from analysis import objectives
 from scripts.engine_options import OPTIONS, LoadPlan, count, seconds
 from scripts.errors import UserError, nearest
+from scripts.facts import OptionValue, text_of
 
 PLANS = Path(__file__).parent / "plans"
-# The command sets these itself: seeds and folders differ per trial, warm-up is the plan's.
-_NOT_IN_SCENARIO = {"seed", "record", "warmup"}
+# The command sets these itself: seeds and folders differ per trial, warm-up is the plan's, the protocol a
+# backend's.
+_NOT_IN_SCENARIO = {"seed", "record", "warmup", "protocol"}
 SCENARIO_KEYS = {option.name for option in OPTIONS} - _NOT_IN_SCENARIO | {"users", "run_time"}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 
@@ -112,7 +114,8 @@ class Plan(BaseModel):
     name: Name
     description: str = ""
     backends: tuple[str, ...] = ()
-    """None named: every backend that is installed."""
+    """None named: every backend that is installed. Options follow a name: `bentoml+batching`; in a file, the
+    same may be written as a table `{backend = "bentoml", options = {batching = true}}`."""
     trials: int = Field(default=1, ge=1, le=1000)
     seed: int = Field(default=1, ge=0)
     threads: int = Field(default=1, ge=1, le=1024)
@@ -123,6 +126,11 @@ class Plan(BaseModel):
     """Requests sent one after the other before that."""
     objectives: tuple[str, ...] = ()
     scenario: tuple[Scenario, ...] = Field(min_length=1)
+
+    @field_validator("backends", mode="before")
+    @classmethod
+    def _keys(cls, entries: object) -> object:
+        return [_key(each) for each in entries] if isinstance(entries, list | tuple) else entries
 
     @model_validator(mode="after")
     def _check(self) -> Plan:
@@ -152,6 +160,23 @@ class Plan(BaseModel):
             if name not in known:
                 raise UserError(f"Plan {self.name} has no scenario {name!r}; {nearest(name, known)}")
         return self.model_copy(update={"scenario": tuple(known[name] for name in names)}) if names else self
+
+
+def _key(entry: object) -> object:
+    """Write a backend that is given as a table as its name with its options."""
+    if not isinstance(entry, Mapping):
+        return entry
+    example = 'write for example {backend = "bentoml", options = {batching = true}}'
+    for key in entry:
+        if key not in ("backend", "options"):
+            raise ValueError(f"there is no key {key!r} in a backend; {example}")
+    name, options = entry.get("backend"), entry.get("options", {})
+    if not isinstance(name, str) or not isinstance(options, Mapping):
+        raise ValueError(f"a backend has a name and a table of options; {example}")
+    for option, value in options.items():
+        if not isinstance(value, OptionValue):
+            raise ValueError(f"the option {option} = {value!r} must be a number, a text, true or false")
+    return "+".join([name, *(f"{option}={text_of(value)}" for option, value in options.items())])
 
 
 @dataclass(frozen=True)

@@ -1,85 +1,108 @@
 """Does a server really predict? A process of its own, since importing Locust patches the one it is in.
 
-`python -m scripts.probe LOCUSTFILE HOST READY_PATH WARMUP_REQUESTS` waits until the ready path answers 200
-and one prediction comes back, compares the answer for every test image with the stored one, sends the warm-up
-requests, and prints a line of JSON for each step. The protocol is the Locust user's: what it encodes is sent,
-what it decodes is compared.
+`python -m scripts.probe LOCUSTFILE HOST PROTOCOL READY_URL WARMUP_REQUESTS` waits until the ready URL answers
+200 and one prediction comes back, compares the answer for every test image with the stored one, sends the
+warm-up requests, and prints a line of JSON for each step. A Locust user asks: what loads a server later, in
+whichever protocol, is what tells whether it predicts.
 """
 
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from locust.env import Environment
 from locust.util.load_locustfile import load_locustfile
 
-from locustfiles.engine.payloads import Image, load_images, model_dir
-from locustfiles.engine.users import ModelUser
+from locustfiles.engine.options import LoadPlan
+from locustfiles.engine.pacing import Dispatcher
+from locustfiles.engine.payloads import Image
+from locustfiles.engine.recorder import Recorder
+from locustfiles.engine.users import ModelUser, Pacing
 
 READY_TIMEOUT_S = 5.0
-PREDICT_TIMEOUT_S = 30.0
 PERIOD_S = 0.1
+_OPTIONS = {"payload": "mix", "check": "parity", "check_share": "1", "request_timeout": "30s"}
 
 
 class Probe:
-    """Calls one server, one request at a time."""
+    """Calls one server with one user, one request at a time."""
 
-    def __init__(self, user: type[ModelUser], host: str) -> None:
-        """Speak `user`'s protocol to `host`."""
-        self._user, self._host = user, urlsplit(host).netloc
-        self._path = str(user.facts()["predict_path"])
+    def __init__(self, user: type[ModelUser], host: str, protocol: str) -> None:
+        """Speak `protocol` of `user` to `host`.
 
-    def not_ready(self, path: str, image: Image) -> str | None:
-        """Return why it does not predict yet: asked on its ready path, then with a real request."""
-        try:
-            status, _ = self._call("GET", path, b"", "", READY_TIMEOUT_S)
-            if status != 200:
-                return f"GET {path} answers {status}"
-            status, body = self._send(image)
-            if status >= 500:
-                return f"a prediction is answered with {status} {_start(body)}"
-        except (OSError, http.client.HTTPException) as error:
-            return f"{type(error).__name__}: {error}"
-        return None
+        Raises:
+            ValueError: the user cannot make its requests; the sentence says why.
 
-    def wrong(self, image: Image) -> str | None:
+        """
+        plan, recorder = LoadPlan.from_options(_OPTIONS | {"protocol": protocol}, None), Recorder()
+        user.host = host
+        user.prepare(Pacing(plan, Dispatcher(recorder.drop, recorder.drop_late), recorder), Environment())
+        self._user = _listening(user)(Environment())
+        self._user.on_start()
+        self.images = [request.image for request in user.requests]
+
+    def not_ready(self, url: str) -> str | None:
+        """Return why it does not predict yet: asked on its ready URL, then with a real request."""
+        if reason := _unwell(url):
+            return reason
+        self._ask(0)
+        return None if self._user.heard is not None else f"a prediction ends with {self._user.error}"
+
+    def wrong(self, index: int) -> str | None:
         """Return what is wrong with the answer for an image, None if it is the stored one."""
-        try:
-            status, body = self._send(image)
-            if not 200 <= status < 300:
-                return f"{image.name}: HTTP {status} {_start(body)}"
-            answer = self._user.decode(body)
-        except (OSError, http.client.HTTPException) as error:
-            return f"{image.name}: {type(error).__name__}: {error}"
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"{image.name}: unreadable answer ({type(error).__name__}: {error})"
-        if image.agrees(answer):
+        image = self.images[index % len(self.images)]
+        self._ask(index)
+        if self._user.error is None:
             return None
-        return (
-            f"{image.name}: answered {[int(c) for c, _ in answer]}, stored are {[c for c, _ in image.top5]}"
-        )
+        if self._user.heard is None:
+            return f"{image.name}: {self._user.error}"
+        return f"{image.name}: {_difference(self._user, image)}"
 
-    def _send(self, image: Image) -> tuple[int, bytes]:
+    def _ask(self, index: int) -> None:
         user = self._user
-        return self._call(user.method, self._path, user.encode(image), user.content_type, PREDICT_TIMEOUT_S)
-
-    def _call(self, method: str, path: str, body: bytes, kind: str, timeout_s: float) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._host, timeout=timeout_s)
-        try:
-            connection.request(method, path, body or None, {"Content-Type": kind} if kind else {})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        user.arrival, user.error, user.heard = (time.monotonic(), index), None, None
+        user.predict()
 
 
-def _start(body: bytes) -> str:
-    return body[:200].decode(errors="replace")
+def _listening(user: type[ModelUser]) -> type[Any]:
+    """Derive a user that keeps the last answer that was judged, in `heard`."""
+
+    class Listening(user):  # type: ignore[valid-type,misc]
+        heard: bytes | None = None
+
+        def _judge(self, image: Image, body: bytes) -> str | None:
+            self.heard = body
+            reason: str | None = super()._judge(image, body)
+            return reason
+
+    return Listening
+
+
+def _unwell(url: str) -> str | None:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.netloc, timeout=READY_TIMEOUT_S)
+    try:
+        connection.request("GET", place.path)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        connection.close()
+    return None if status == 200 else f"GET {place.path} answers {status}"
+
+
+def _difference(user: Any, image: Image) -> str:
+    try:
+        answer = user.decode(user.heard)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"unreadable answer ({type(error).__name__}: {error})"
+    return f"answered {[int(c) for c, _ in answer]}, stored are {[c for c, _ in image.top5]}"
 
 
 def model_user(locustfile: Path) -> type[ModelUser]:
@@ -103,24 +126,23 @@ def say(**event: object) -> None:
 
 def main() -> int:
     """Probe as the arguments say; the caller ends this process when it has waited long enough."""
-    locustfile, host, ready_path, warmup_requests = sys.argv[1:]
+    locustfile, host, protocol, ready_url, warmup_requests = sys.argv[1:]
     try:
-        probe = Probe(model_user(Path(locustfile)), host)
-        images = load_images("mix", model_dir())
-    except ValueError as error:
+        probe = Probe(model_user(Path(locustfile)), host, protocol)
+    except (ValueError, OSError) as error:
         say(error=str(error))
         return 2
     before = None
-    while reason := probe.not_ready(ready_path, images[0]):
+    while reason := probe.not_ready(ready_url):
         if reason != before:
             say(waiting=reason)
         before = reason
         time.sleep(PERIOD_S)
     say(ready=True)
-    wrong = [sentence for image in images if (sentence := probe.wrong(image))]
-    say(checked=len(images), wrong=wrong)
-    for image in itertools.islice(itertools.cycle(images), int(warmup_requests)):
-        probe.wrong(image)
+    wrong = [sentence for index in range(len(probe.images)) if (sentence := probe.wrong(index))]
+    say(checked=len(probe.images), wrong=wrong)
+    for index in range(int(warmup_requests)):
+        probe.wrong(index)
     say(warm=int(warmup_requests))
     return 0
 

@@ -6,54 +6,23 @@ else in the project names one.
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from scripts.environments import Environment
 from scripts.errors import UserError, nearest
+from scripts.facts import PROTOCOL, Facts, OptionValue, read_facts, text_of
 
 ROOT_VARIABLE = "MODELSWARM_ROOT"
-T = TypeVar("T", "Local", "Facts")
-
-
-@dataclass(frozen=True)
-class Local:
-    """How a server starts on this machine (`[local]` of service.toml)."""
-
-    command: list[str] = field(default_factory=list)
-    ready_timeout_s: float = 60.0
-    stop_timeout_s: float = 10.0
-    env: dict[str, str] = field(default_factory=dict)
-    ports: list[int] = field(default_factory=list)
-    """Ports that the framework insists on; they are looked at before a run starts."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What `service.toml` says of a framework."""
-
-    title: str
-    version: str
-    protocol: str
-    port: int
-    predict_path: str
-    ready_path: str
-    local: Local
-    metrics_path: str | None = None
-    stand_in: bool = False
-    differs: list[str] = field(default_factory=list)
-    python: str | None = None
-    image: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Service:
-    """A framework found in the project."""
+    """A framework found in the project; with `options`, a variant of it that is measured as a backend."""
 
     name: str
     folder: Path
@@ -61,11 +30,117 @@ class Service:
     environment: Environment | None
     """None when the folder has no requirements.txt: the server runs on the load side's Python."""
     user_file: Path
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    """What was chosen otherwise than service.toml's defaults; `protocol` is one of them."""
+
+    @property
+    def key(self) -> str:
+        """How a variant is named everywhere: `bentoml`, `bentoml+batching`, `kserve+protocol=grpc`."""
+        return "+".join([self.name, *(_words(name, value, "") for name, value in self.options.items())])
+
+    @property
+    def title(self) -> str:
+        """How a variant is called in a report: `BentoML (batching)`."""
+        chosen = ", ".join(_words(name, value, f"{PROTOCOL}=") for name, value in self.options.items())
+        return f"{self.facts.title} ({chosen})" if chosen else self.facts.title
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that is spoken."""
+        return str(self.options.get(PROTOCOL, self.facts.protocol))
+
+    @property
+    def user_protocol(self) -> str:
+        """What Locust's `--protocol` is given: nothing for the framework's own."""
+        return str(self.options.get(PROTOCOL, ""))
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether what runs here only plays the framework's part."""
+        real = self.facts.stand_in_unless
+        return self.facts.stand_in and not (real and shutil.which(real))
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Every option's value as text, chosen or default."""
+        options = self.facts.options.items()
+        return {name: text_of(self.options.get(name, option.default)) for name, option in options}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What tells the server its options, as environment variables."""
+        return {self.facts.options[name].env: text for name, text in self.values.items()}
+
+    def variant(self, options: Mapping[str, OptionValue]) -> Service:
+        """Return the framework with these options; those at their default are left out.
+
+        Raises:
+            UserError: there is no such option, or it has no such value.
+
+        """
+        chosen = {name: self._read(name, value) for name, value in options.items()}
+        defaults = {name: option.default for name, option in self.facts.options.items()}
+        defaults[PROTOCOL] = self.facts.protocol
+        kept = {name: chosen[name] for name in defaults if chosen.get(name, defaults[name]) != defaults[name]}
+        return replace(self, options=kept)
+
+    def _read(self, name: str, value: OptionValue) -> OptionValue:
+        if name == PROTOCOL:
+            known = [self.facts.protocol, *self.facts.protocols]
+            if value not in known:
+                raise UserError(f"{self.name} does not speak {value!r}; {nearest(str(value), known)}")
+            return value
+        if name not in self.facts.options:
+            raise UserError(
+                f"{self.name} has no option {name!r}; {nearest(name, [*self.facts.options, PROTOCOL])}"
+            )
+        try:
+            return self.facts.options[name].read(value)
+        except ValueError as error:
+            raise UserError(f"The option {name} of {self.name} {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `run.json` tells of the backend."""
+        facts = self.facts
+        return {
+            "backend": self.name,
+            "options": dict(self.options),
+            "title": self.title,
+            "version": facts.version,
+            "protocol": self.protocol,
+            "kind": facts.kind,
+            "stand_in": self.stand_in,
+            "note": facts.note,
+            "differs": facts.differs,
+        }
 
     @property
     def python(self) -> Path:
         """The interpreter that runs the server."""
         return self.environment.interpreter if self.environment else Path(sys.executable)
+
+    def listing(self) -> dict[str, Any]:
+        """Return what `modelswarm list` shows of the framework, as plain values."""
+        facts = self.facts
+        further = {name: each.port or facts.port for name, each in facts.protocols.items()}
+        options = {
+            name: {"default": text_of(option.default), "help": option.help}
+            for name, option in facts.options.items()
+        }
+        return {
+            "name": self.name,
+            "title": facts.title,
+            "version": facts.version,
+            "protocol": facts.protocol,
+            "protocols": {facts.protocol: facts.port, **further},
+            "port": facts.port,
+            "kind": facts.kind,
+            "options": options,
+            "stand_in": self.stand_in,
+            "note": facts.note,
+            "installed": (reason := self.missing()) is None,
+            "missing": reason,
+        }
 
     def missing(self) -> str | None:
         """Return why the framework cannot be measured now, or None when it can."""
@@ -73,7 +148,22 @@ class Service:
             return f"locustfiles/{self.user_file.name} is not there"
         if self.environment is not None and (state := self.environment.state()) != "fresh":
             return f"its environment is {state}: run `modelswarm setup {self.name}`"
+        for program, advice in self.facts.local.needs.items():
+            if shutil.which(program) is None:
+                return f"`{program}` is not on PATH: install {advice}"
         return None
+
+
+def _words(name: str, value: OptionValue, unsaid: str) -> str:
+    """Write a chosen option: `batching`, `workers=2`; without the beginning `unsaid`."""
+    return name if value is True else f"{name}={text_of(value)}".removeprefix(unsaid)
+
+
+def split_key(key: str) -> tuple[str, dict[str, OptionValue]]:
+    """Take a backend's name with its options apart: `bentoml+batching+workers=2`."""
+    name, *options = key.split("+")
+    split = [option.partition("=") for option in options]
+    return name, {option: text if equals else True for option, equals, text in split}
 
 
 @dataclass(frozen=True)
@@ -103,17 +193,20 @@ class Project:
         return {file.parent.name: self._service(file) for file in files}
 
     def select(self, names: Iterable[str]) -> list[Service]:
-        """Return the frameworks of those names, in that order.
+        """Return the frameworks of those names, in that order, each with the options after its name.
 
         Raises:
             UserError: one of them is not there.
 
         """
-        found = self.services()
-        for name in names:
+        found, chosen = self.services(), dict[str, Service]()
+        for key in names:
+            name, options = split_key(key)
             if name not in found:
                 raise UserError(f"There is no backend {name!r}; {nearest(name, found)}")
-        return [found[name] for name in dict.fromkeys(names)]
+            variant = found[name].variant(options)
+            chosen.setdefault(variant.key, variant)
+        return list(chosen.values())
 
     def model_environment(self) -> Environment | None:
         """Return the environment that makes the export, or None in a project without one."""
@@ -156,56 +249,3 @@ def find_root(option: Path | None, environ: Mapping[str, str], cwd: Path) -> Pat
 
 def _is_project(folder: Path) -> bool:
     return (folder / "services").is_dir() and (folder / "locustfiles").is_dir()
-
-
-def read_facts(file: Path) -> Facts:
-    """Read and check one `service.toml`.
-
-    Raises:
-        UserError: naming the file, the key and what to write instead.
-
-    """
-    where = os.path.relpath(file, file.parents[2])
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{where} cannot be read: {error}") from error
-    local = _build(Local, dict(table.pop("local", {})), f"{where} [local]")
-    if not local.command:
-        raise UserError(f'{where} [local] needs `command`, for example ["{{python}}", "{{dir}}/server.py"]')
-    facts = _build(Facts, table | {"local": local}, where)
-    for path in (facts.predict_path, facts.ready_path):
-        if not path.startswith("/"):
-            raise UserError(f"{where}: the path {path!r} must begin with a slash")
-    return facts
-
-
-def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Build a dataclass from a table, checking names and kinds; pydantic would double the start of `list`."""
-    known = {each.name: each for each in fields(kind)}
-    for key, value in table.items():
-        if key not in known:
-            raise UserError(f"{where}: there is no key {key!r}; {nearest(key, known)}")
-        expected = str(known[key].type)
-        if not _fits(value, expected):
-            raise UserError(f"{where}: {key} = {value!r} must be of the kind {expected}")
-    try:
-        return kind(**table)
-    except TypeError as error:
-        missing = str(error).partition("argument")[2].lstrip("s: ")
-        raise UserError(f"{where} lacks {missing}") from error
-
-
-def _fits(value: object, expected: str) -> bool:
-    kinds: dict[str, tuple[type, ...]] = {
-        "str": (str,),
-        "str | None": (str,),
-        "int": (int,),
-        "float": (int, float),
-        "bool": (bool,),
-    }
-    if expected in kinds:
-        return isinstance(value, kinds[expected]) and (expected == "bool" or not isinstance(value, bool))
-    if expected.startswith("list"):
-        return isinstance(value, list)
-    return not expected.startswith("dict") or isinstance(value, dict)

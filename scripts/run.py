@@ -74,7 +74,7 @@ def choose_services(project: Project, names: Sequence[str]) -> tuple[list[Servic
         chosen = project.select(names)
         for service in chosen:
             if reason := service.missing():
-                raise UserError(f"{service.name} cannot be measured: {reason}")
+                raise UserError(f"{service.key} cannot be measured: {reason}")
         return chosen, []
     found = project.services().values()
     left_out = [f"{service.name} is left out: {reason}" for service in found if (reason := service.missing())]
@@ -129,9 +129,9 @@ def run_plan(
 
     """
     model = read_model(project)
-    refuse_busy_ports({port: service.name for service in services for port in service.facts.local.ports})
+    refuse_busy_ports({port: service.key for service in services for port in service.facts.local.ports})
     cores = split_cores(usable_cores(), plan.threads)
-    order = steps(plan, [service.name for service in services])
+    order = steps(plan, [service.key for service in services])
     record = _begin(project, plan, services, settings, cores, model, order)
     scratch = Path(tempfile.mkdtemp(prefix="msw-"))
     bench = Bench(
@@ -162,7 +162,7 @@ def run_plan(
 def _make_trials(
     bench: Bench, order: Sequence[Step], services: Sequence[Service], record: RunRecord, progress: Progress
 ) -> None:
-    by_name = {service.name: service for service in services}
+    by_key = {service.key: service for service in services}
     never_ready: dict[str, int] = {}
     for step, trial in zip(order, record.trials, strict=True):
         if never_ready.get(step.backend, 0) >= GIVE_UP_AFTER:
@@ -175,7 +175,7 @@ def _make_trials(
                 bench.stop.sleep(0)
                 trial.started, trial.status = utc_now(), "running"
                 record.save()
-                make_trial(bench, step, by_name[step.backend], trial, tell)
+                make_trial(bench, step, by_key[step.backend], trial, tell)
                 never_ready[step.backend] = 0
             except NeverReady:
                 never_ready[step.backend] = never_ready.get(step.backend, 0) + 1
@@ -223,13 +223,7 @@ def _begin(
             "workers": 1,
             "not_held": list(cores.not_held),
         },
-        "backends": {
-            service.name: {
-                key: getattr(service.facts, key)
-                for key in ("title", "version", "protocol", "stand_in", "differs")
-            }
-            for service in services
-        },
+        "backends": {service.key: service.describe() for service in services},
     }
     record = RunRecord(folder, head, [TrialRecord.of(step) for step in order])
     record.save()

@@ -34,9 +34,16 @@ class ServerSettings:
 
 def free_port() -> int:
     """Return a TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different TCP ports of the loopback interface that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def port_is_free(port: int) -> bool:
@@ -88,7 +95,7 @@ def fill(text: str, values: Mapping[str, str], where: str) -> str:
             raise UserError(f"{where}: there is no placeholder {match[0]}; {nearest(match[1], values)}")
         return values[match[1]]
 
-    return re.sub(r"\{([a-z_]+)\}", value, text)
+    return re.sub(r"\{([a-z][a-z0-9_]*)\}", value, text)
 
 
 class LocalServer:
@@ -100,13 +107,27 @@ class LocalServer:
         """Prepare the server; `scratch` becomes its working and temporary folder."""
         self.service, self._settings, self._scratch, self._log = service, settings, scratch, log
         self.family = Family(mark)
-        self.port = free_port()
+        names = service.facts.ports()
+        self.port, *others = free_ports(1 + len(names))
+        self._ports = dict(zip(names, others, strict=True))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where it listens."""
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """The address that speaks the chosen protocol, as Locust's `--host` takes it."""
+        scheme = "grpc" if self.service.protocol.startswith("grpc") else "http"
+        return f"{scheme}://{HOST}:{self._ports.get(self.service.protocol, self.port)}"
+
+    @property
+    def ready_url(self) -> str:
+        """What answers 200 once it is ready."""
+        facts = self.service.facts
+        return f"http://{HOST}:{self._ports.get(facts.ready_port or '', self.port)}{facts.ready_path}"
 
     def start(self) -> None:
         """Start it on its cores.
@@ -172,6 +193,8 @@ class LocalServer:
             "threads": str(self._settings.threads),
             "workers": str(self._settings.workers),
             "dir": str(self.service.folder),
+            **{f"port_{name}": str(port) for name, port in self._ports.items()},
+            **self.service.values,
         }
 
     def _variables(self, values: Mapping[str, str]) -> dict[str, str]:
@@ -181,6 +204,7 @@ class LocalServer:
             "MODELSWARM_THREADS": values["threads"],
             "MODELSWARM_WORKERS": values["workers"],
             "OMP_NUM_THREADS": values["threads"],
+            **self.service.variables,
             "TMPDIR": str(self._scratch),
             "PATH": os.pathsep.join([f"{values['venv']}/bin", os.environ.get("PATH", os.defpath)]),
         }

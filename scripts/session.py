@@ -23,7 +23,7 @@ LONG_S = 30 * 60.0
 
 def show_order(plan: Plan, services: Sequence[Service], console: Console) -> None:
     """Print which trials would be made, in which order, and how long they take."""
-    order = steps(plan, [service.name for service in services])
+    order = steps(plan, [service.key for service in services])
     table = Table("order", "backend", "scenario", "trial", "seed", "about")
     for step in order:
         span = spoken(estimate_s(plan, step))
@@ -43,7 +43,7 @@ def measure(
     ask: bool,
 ) -> int:
     """Run a plan, write its report, print what came out; return the exit status."""
-    total_s = sum(estimate_s(plan, step) for step in steps(plan, [service.name for service in services]))
+    total_s = sum(estimate_s(plan, step) for step in steps(plan, [service.key for service in services]))
     if (
         ask
         and total_s > LONG_S

@@ -36,10 +36,8 @@ def serve_ui(project: Project, service: Service, port: int, workers: int, consol
     with guarded(mark, scratch), pinned(cores.generator), stop.on_signals():
         try:
             server.start()
-            locust = _start_locust(project, service, server.url, port, workers, f"{mark}:load")
-            console.print(
-                f"{service.facts.title} listens on {server.url}; http://localhost:{port} is the web UI."
-            )
+            locust = _start_locust(project, service, server.host, port, workers, f"{mark}:load")
+            console.print(f"{service.title} listens on {server.host}; http://localhost:{port} is the web UI.")
             console.print("Ctrl-C ends both.")
             while True:
                 if ended := server.ended():
@@ -60,6 +58,7 @@ def _start_locust(
 ) -> subprocess.Popen[bytes]:
     changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
     command = [sys.executable, "-m", "locust", "-f", str(service.user_file), "--host", host]
+    command += ["--protocol", service.user_protocol] if service.user_protocol else []
     command += ["--processes", str(workers), "--web-host", HOST, "--web-port", str(port)]
     bus = str(free_port())  # Locust's default port would meet the workers of any other Locust here
     command += ["--master-bind-host", HOST, "--master-bind-port", bus, "--master-port", bus]

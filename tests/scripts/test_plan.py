@@ -44,6 +44,16 @@ class TestAPlanThatIsWrong:
             ('objectives = ["p95 < 500"]', "the value has no unit; write p95 with a value such as 200ms"),
             ('objectives = ["errors < 1%"]', "did you mean error_rate?"),
             ("backends = 3", "backends = 3: input should be a valid tuple"),
+            ("backends = [3]", "backends.0 = 3: input should be a valid string"),
+            ("backends = [{}]", "a backend has a name and a table of options; write for example {backend = "),
+            (
+                'backends = [{name = "a"}]',
+                "there is no key 'name' in a backend; write for example {backend =",
+            ),
+            (
+                'backends = [{backend = "a", options = {x = []}}]',
+                "the option x = [] must be a number, a text, true or false",
+            ),
         ],
     )
     def test_is_refused_with_what_to_write_instead(self, tmp_path: Path, line: str, sentence: str) -> None:
@@ -97,6 +107,18 @@ class TestAPlanThatIsWrong:
             read_plan("quik")
         with pytest.raises(UserError, match=r"There is no plan file nowhere/x.toml"):
             read_plan("nowhere/x.toml")
+
+
+class TestABackendWithOptions:
+    def test_is_written_as_a_table_or_as_on_the_command_line(self, tmp_path: Path) -> None:
+        table = '{backend = "a", options = {batching = true, workers = 2}}'
+        plan = read_plan(written(tmp_path, f'backends = ["a", {table}, "a+batching"]\n{GOOD}'))
+        assert plan.backends == ("a", "a+batching=true+workers=2", "a+batching")
+
+    def test_has_a_folder_of_its_own(self) -> None:
+        plan = read_plan("quick", {"trials": 1})
+        paths = {step.path for step in steps(plan, ["a", "a+batching"])}
+        assert {"a/constant/1", "a+batching/constant/1"} <= paths
 
 
 class TestTheCommandLine:

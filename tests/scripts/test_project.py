@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import UserError
-from scripts.project import Project, find_root
+from scripts.project import Project, Service, find_root
 
 GOOD = """
 title = "Some"
@@ -72,6 +72,29 @@ class TestAServiceTomlThatIsWrong:
             ("command", "comand", "[local]: there is no key 'comand'; did you mean 'command'?"),
             ('command = ["{python}", "server.py"]', "", "[local] needs `command`, for example"),
             ("port = 8000", "port = = 8000", "cannot be read"),
+            ("[local]", "[protocols.predict]\n[local]", "is the framework's own protocol: leave it out"),
+            ("[local]", "[protocols.v2]\npath = 'v2'\n[local]", "the path 'v2' must begin with a slash"),
+            ("[local]", "[protocols.v2]\nprt = 1\n[local]", "[protocols.v2]: there is no key 'prt'; did you"),
+            ("[local]", "[protocols.V2]\n[local]", "'V2' must be of small letters, digits and underscores"),
+            ("[local]", "protocols = 3\n[local]", "protocols = 3 must be a table [protocols]"),
+            ("[local]", "[options]\nfast = true\n[local]", "[options.fast] must be a table"),
+            ("[local]", "[options.fast]\ndefault = true\n[local]", "[options.fast] lacks"),
+            (
+                "[local]",
+                "[options.fast]\ndefault = []\nhelp = 'x'\nenv = 'X'\n[local]",
+                "[options.fast]: default = [] must be of the kind OptionValue",
+            ),
+            (
+                "[local]",
+                "[options.protocol]\ndefault = 1\nhelp = 'x'\nenv = 'X'\n[local]",
+                "every framework has the option 'protocol'",
+            ),
+            (
+                "[local]",
+                "[options.mode]\ndefault = 'a'\nhelp = 'x'\nenv = 'X'\nchoices = ['b', 'c']\n[local]",
+                "[options.mode] takes b or c, not 'a'",
+            ),
+            ("port = 8000", "port = 8000\nready_port = 'inner'", "ready_port = 'inner'; there are none here"),
         ],
     )
     def test_is_named_with_the_key(self, project: Project, old: str, new: str, sentence: str) -> None:
@@ -80,6 +103,127 @@ class TestAServiceTomlThatIsWrong:
             project.services()
         assert "services/some/service.toml" in str(caught.value)
         assert sentence in str(caught.value)
+
+
+OPTIONS = """
+[protocols.grpc]
+port = 8001
+[protocols.v2]
+path = "/v2/infer"
+[options.batching]
+default = false
+help = "Batch."
+env = "MODELSWARM_BATCHING"
+[options.workers]
+default = 1
+help = "Processes."
+env = "MODELSWARM_WORKERS"
+[options.mode]
+default = "fast"
+help = "How."
+env = "MODE"
+choices = ["fast", "safe"]
+"""
+
+
+@pytest.fixture
+def some(project: Project) -> Service:
+    (project.root / "services" / "some" / "service.toml").write_text(GOOD + OPTIONS)
+    return project.services()["some"]
+
+
+class TestAVariant:
+    def test_is_named_after_what_was_chosen(self, project: Project, some: Service) -> None:
+        asked = ["some", "some+batching", "some+workers=2+batching=true", "some+mode=safe+protocol=grpc"]
+        chosen = project.select(asked)
+        assert [service.key for service in chosen] == [
+            "some",
+            "some+batching",
+            "some+batching+workers=2",
+            "some+mode=safe+protocol=grpc",
+        ]
+        assert [service.title for service in chosen] == [
+            "Some",
+            "Some (batching)",
+            "Some (batching, workers=2)",
+            "Some (mode=safe, grpc)",
+        ]
+
+    def test_that_chooses_the_defaults_is_the_framework_itself(self, project: Project, some: Service) -> None:
+        same = "some+batching=false+workers=1+mode=fast+protocol=predict"
+        assert [service.key for service in project.select([same, "some"])] == ["some"]
+
+    def test_tells_the_server_every_option(self, some: Service) -> None:
+        assert some.variables == {
+            "MODELSWARM_BATCHING": "false",
+            "MODELSWARM_WORKERS": "1",
+            "MODE": "fast",
+        }
+        chosen = some.variant({"batching": True, "workers": 3})
+        assert chosen.variables == {"MODELSWARM_BATCHING": "true", "MODELSWARM_WORKERS": "3", "MODE": "fast"}
+
+    def test_speaks_the_frameworks_own_protocol_unless_told_otherwise(self, some: Service) -> None:
+        assert (some.protocol, some.user_protocol) == ("predict", "")
+        grpc = some.variant({"protocol": "grpc"})
+        assert (grpc.protocol, grpc.user_protocol) == ("grpc", "grpc")
+
+    def test_is_told_by_run_json_with_its_options(self, some: Service) -> None:
+        told = some.variant({"workers": "2", "protocol": "v2"}).describe()
+        assert told["backend"] == "some"
+        assert told["options"] == {"workers": 2, "protocol": "v2"}
+        assert (told["title"], told["protocol"], told["kind"], told["note"]) == (
+            "Some (workers=2, v2)",
+            "v2",
+            "image",
+            "",
+        )
+
+    @pytest.mark.parametrize(
+        ("key", "sentence"),
+        [
+            ("some+batchin", "some has no option 'batchin'; did you mean 'batching'?"),
+            ("some+xyz", "some has no option 'xyz'; valid are: batching, mode, protocol, workers"),
+            ("some+protocol=grcp", "some does not speak 'grcp'; did you mean 'grpc'?"),
+            ("some+protocol=soap!", "some does not speak 'soap!'; valid are: grpc, predict, v2"),
+            ("some+protocol", "some does not speak True; valid are: grpc, predict, v2"),
+            ("some+workers=many", "option workers of some takes a whole number from 1, not 'many'"),
+            ("some+workers=0", "option workers of some takes a whole number from 1, not '0'"),
+            ("some+workers", "option workers of some takes a whole number from 1, not True"),
+            ("some+batching=2", "option batching of some takes true or false, not '2'"),
+            ("some+mode=slow", "option mode of some takes fast or safe, not 'slow'"),
+            ("some+", "some has no option ''; valid are"),
+        ],
+    )
+    def test_that_is_not_there_is_refused(
+        self, project: Project, some: Service, key: str, sentence: str
+    ) -> None:
+        with pytest.raises(UserError) as caught:
+            project.select([key])
+        assert sentence in str(caught.value)
+        assert caught.value.exit_code == 2
+
+
+class TestAStandIn:
+    def test_is_none_where_the_real_program_is_on_path(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = 'stand_in = true\nstand_in_unless = "real-server"\n'
+        (project.root / "services" / "some" / "service.toml").write_text(lines + GOOD)
+        assert project.services()["some"].describe()["stand_in"]
+        program = project.root / "real-server"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(project.root))
+        assert not project.services()["some"].describe()["stand_in"]
+
+
+class TestAProgramThatIsNeeded:
+    def test_and_not_there_is_named_with_what_to_install(self, project: Project) -> None:
+        needs = 'needs = { no-such-java = "Java 17 (`apt-get install openjdk-17-jre-headless`)" }'
+        (project.root / "services" / "some" / "service.toml").write_text(GOOD + needs)
+        assert project.services()["some"].missing() == (
+            "`no-such-java` is not on PATH: install Java 17 (`apt-get install openjdk-17-jre-headless`)"
+        )
 
 
 class TestTheRoot:
