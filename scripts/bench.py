@@ -21,7 +21,7 @@ from pathlib import Path
 
 from scripts import bench_freeze, bench_generators
 from scripts.cores import pinned, split_cores, usable_cores
-from scripts.load import Load, LoadSettings
+from scripts.load import LocalLoad
 from scripts.project import Project
 from scripts.sampler import Sampler
 
@@ -49,7 +49,7 @@ def load_bytes(folder: Path, trial: Path) -> int:
     bench_generators.make_payload(folder / "artifacts")
     user_file = folder / "bench_user.py"
     user_file.write_text(bench_generators.OURS)
-    load = Load(LoadSettings(Project(folder), workers=2), user_file, trial, uuid.uuid4().hex)
+    load = LocalLoad(Project(folder), 2, user_file, trial, uuid.uuid4().hex)
     samples = folder / "load.csv"
     with (
         bench_generators.nginx(folder, cores.server) as (url, _),

@@ -162,8 +162,9 @@ def run(
 
     Ctrl-C once finishes the folder, stops every process and reports what is there (exit status 3).
     """
+    from scripts.local import LocalTarget
     from scripts.plan import read_plan
-    from scripts.run import RunSettings, choose_services
+    from scripts.run import choose_services
     from scripts.session import measure, show_order
 
     refuse_unbuilt(target)
@@ -178,8 +179,8 @@ def run(
     if dry_run:
         show_order(chosen, services, terminal)
         return
-    settings = RunSettings(target="local", workers=workers, out=out or project.results)
-    raise typer.Exit(measure(project, chosen, services, settings, terminal, ask=not yes))
+    place = LocalTarget(project, chosen, services, workers)
+    raise typer.Exit(measure(project, chosen, services, place, out or project.results, terminal, ask=not yes))
 
 
 def refuse_unbuilt(target: str) -> None:

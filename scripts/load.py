@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.family import Family
@@ -18,31 +17,34 @@ from scripts.server import HOST, child_environment, free_port
 QUIT_TIMEOUT_S = 20.0
 
 
-@dataclass(frozen=True)
-class LoadSettings:
-    """How a trial's load is made."""
+def complaint_in(log: str) -> str:
+    """Return the last line of a log of Locust's that a person can use."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return ([*lines, *errors] or ["it said nothing"])[-1][-500:]
 
-    project: Project
-    workers: int
 
-
-class Load:
+class LocalLoad:
     """The Locust processes of one trial; they write its folder."""
 
-    def __init__(self, settings: LoadSettings, user_file: Path, folder: Path, mark: str) -> None:
+    def __init__(self, project: Project, workers: int, user_file: Path, folder: Path, mark: str) -> None:
         """Prepare Locust for one backend's user file; `folder` gets the record and `locust.log`."""
-        self._settings, self._user_file, self._folder = settings, user_file, folder
+        self._project, self._workers, self._user_file, self._folder = project, workers, user_file, folder
         self.family = Family(mark)
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    def under_way(self) -> bool:
+        """No: local processes end with the command that started them."""
+        return False
 
     def start(self, host: str, arguments: Sequence[str]) -> None:
         """Start the master and its workers on the cores of the caller."""
         port = str(free_port())
         master = ["--headless", "--only-summary", "--host", host, "--record", str(self._folder), *arguments]
         master += ["--master", "--master-bind-host", HOST, "--master-bind-port", port]
-        master += ["--expect-workers", str(self._settings.workers), "--expect-workers-max-wait", "60"]
+        master += ["--expect-workers", str(self._workers), "--expect-workers-max-wait", "60"]
         self._start(master)
-        for _ in range(self._settings.workers):
+        for _ in range(self._workers):
             self._start(["--worker", "--master-host", HOST, "--master-port", port])
 
     def exit_status(self) -> int | None:
@@ -68,13 +70,11 @@ class Load:
     def complaint(self) -> str:
         """Return the last line of its log that a person can use."""
         text = (self._folder / "locust.log").read_text(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [line for line in lines if "error" in line.lower()]
-        return ([*lines, *errors] or ["it said nothing"])[-1][-500:]
+        return complaint_in(text)
 
     def _start(self, arguments: Sequence[str]) -> None:
-        root = self._settings.project.root
-        changes = {"PYTHONPATH": str(root), "MODELSWARM_MODEL_DIR": str(self._settings.project.model_dir)}
+        root = self._project.root
+        changes = {"PYTHONPATH": str(root), "MODELSWARM_MODEL_DIR": str(self._project.model_dir)}
         with (self._folder / "locust.log").open("ab") as log:
             self._processes.append(
                 subprocess.Popen(

@@ -7,23 +7,18 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.cores import Cores, pinned, split_cores, usable_cores
 from scripts.errors import CannotRun, UserError
-from scripts.guard import guarded
-from scripts.load import LoadSettings
 from scripts.machine import describe_machine, versions
 from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
 from scripts.project import Project, Service
-from scripts.server import ServerSettings, refuse_busy_ports
 from scripts.stop import Interrupted, Stop
+from scripts.target import Target, Tell
 from scripts.trial import Bench, NeverReady, TrialRecord, make_trial, utc_now
 
 NEEDED_BYTES = 200_000_000
@@ -43,22 +38,31 @@ class RunRecord:
     folder: Path
     head: dict[str, Any]
     trials: list[TrialRecord] = field(default_factory=list)
+    note: Callable[[str], None] = lambda text: None
+    """Also hears every text that is written."""
+
+    @classmethod
+    def read(cls, folder: Path, text: str) -> RunRecord:
+        """Return the record that a `run.json` holds."""
+        head = json.loads(text)
+        return cls(folder, head, [TrialRecord(**trial) for trial in head.pop("trials")])
 
     def save(self) -> None:
         """Write `run.json` so that a reader never sees half of it."""
-        text = json.dumps(self.head | {"trials": [asdict(trial) for trial in self.trials]}, indent=1)
+        text = json.dumps(self.head | {"trials": [asdict(trial) for trial in self.trials]}, indent=1) + "\n"
         temporary = self.folder / ".run.json"
-        temporary.write_text(text + "\n")
+        temporary.write_text(text)
         os.replace(temporary, self.folder / "run.json")
+        self.note(text)
 
+    def telling(self, show: Tell) -> Tell:
+        """Return what hears the phases of a trial: each is shown, and what is known by then is saved."""
 
-@dataclass(frozen=True)
-class RunSettings:
-    """What the command line adds to a plan."""
+        def tell(phase: str) -> None:
+            show(phase)
+            self.save()
 
-    target: str
-    workers: int
-    out: Path
+        return tell
 
 
 def choose_services(project: Project, names: Sequence[str]) -> tuple[list[Service], list[str]]:
@@ -113,38 +117,61 @@ def estimate_s(plan: Plan, step: Step, start_s: float = START_GUESS_S) -> float:
     return start_s + plan.warmup_s + step.scenario.length_s() + AROUND_LOAD_S
 
 
-def run_plan(
+def begin_run(
+    project: Project, plan: Plan, services: Sequence[Service], target: Target, out: Path
+) -> RunRecord:
+    """Make the run's folder and the first `run.json`, in which every trial is still to be made.
+
+    Raises:
+        UserError: there is no export.
+        CannotRun: runs cannot be written to `out`.
+
+    """
+    model, started = read_model(project), utc_now()
+    folder = _new_folder(out, f"{started.replace('-', '').replace(':', '')}-{plan.name}")
+    head = {
+        "schema": 1,
+        "plan": plan.model_dump(mode="json"),
+        "plan_name": plan.name,
+        "target": target.name,
+        "command": shlex.join(["modelswarm", *sys.argv[1:]]),
+        "started": started,
+        "ended": None,
+        "status": "running",
+        "versions": versions(),
+        "machine": describe_machine(),
+        "model": model,
+        "seed": plan.seed,
+        "objectives": list(plan.objectives),
+        **target.facts,
+        "backends": {service.key: service.describe() for service in services},
+    }
+    order = steps(plan, [service.key for service in services])
+    record = RunRecord(folder, head, [TrialRecord.of(step) for step in order], target.note)
+    record.save()
+    return record
+
+
+def make_run(
     project: Project,
     plan: Plan,
     services: Sequence[Service],
-    settings: RunSettings,
+    target: Target,
+    record: RunRecord,
     stop: Stop,
     progress: Progress,
-) -> RunRecord:
-    """Make every trial of the plan; return the record, also when the run was interrupted.
+) -> None:
+    """Make every trial that the record says is still to be made; it tells afterwards how the run ended.
 
     Raises:
-        UserError: nothing was started, since something is wrong.
-        CannotRun: this machine cannot make the run (a port, the disk).
+        CannotRun: the target cannot be had for the run.
 
     """
-    model = read_model(project)
-    refuse_busy_ports({port: service.key for service in services for port in service.facts.local.ports})
-    cores = split_cores(usable_cores(), plan.threads)
     order = steps(plan, [service.key for service in services])
-    record = _begin(project, plan, services, settings, cores, model, order)
-    scratch = Path(tempfile.mkdtemp(prefix="msw-"))
-    bench = Bench(
-        plan=plan,
-        server=ServerSettings(project, plan.threads, cores.server),
-        load=LoadSettings(project, settings.workers),
-        folder=record.folder,
-        scratch=scratch,
-        mark=uuid.uuid4().hex,
-        stop=stop,
-    )
+    bench = Bench(project, plan, target, record.folder, stop)
     try:
-        with guarded(bench.mark, scratch), pinned(cores.generator), progress.showing(plan, order, record):
+        with target.opened(record.folder), progress.showing(plan, order, record):
+            record.save()
             _make_trials(bench, order, services, record, progress)
         record.head["status"] = "complete"
     except Interrupted:
@@ -153,10 +180,8 @@ def run_plan(
         record.head["status"] = "failed"
         raise
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         record.head["ended"] = utc_now()
         record.save()
-    return record
 
 
 def _make_trials(
@@ -165,17 +190,19 @@ def _make_trials(
     by_key = {service.key: service for service in services}
     never_ready: dict[str, int] = {}
     for step, trial in zip(order, record.trials, strict=True):
+        if trial.ended is not None:  # by the command that this one takes over from
+            continue
         if never_ready.get(step.backend, 0) >= GIVE_UP_AFTER:
             trial.status = "failed"
             trial.error = f"not tried: {step.backend} did not become ready {GIVE_UP_AFTER} times in a row"
             record.save()
             continue
-        with progress.trial(step, trial) as tell:
+        with progress.trial(step, trial) as show:
             try:
                 bench.stop.sleep(0)
-                trial.started, trial.status = utc_now(), "running"
+                trial.started, trial.status = trial.started or utc_now(), "running"
                 record.save()
-                make_trial(bench, step, by_key[step.backend], trial, tell)
+                make_trial(bench, step, by_key[step.backend], trial, record.telling(show))
                 never_ready[step.backend] = 0
             except NeverReady:
                 never_ready[step.backend] = never_ready.get(step.backend, 0) + 1
@@ -188,46 +215,6 @@ def _crowding(trial: TrialRecord) -> list[str]:
     if trial.others_cores is None or trial.others_cores <= CROWDED_CORES:
         return []
     return [f"Other processes used {trial.others_cores:.2f} of the server's cores during {trial.path}."]
-
-
-def _begin(
-    project: Project,
-    plan: Plan,
-    services: Sequence[Service],
-    settings: RunSettings,
-    cores: Cores,
-    model: dict[str, Any],
-    order: Sequence[Step],
-) -> RunRecord:
-    """Make the run's folder and the first `run.json`."""
-    started = utc_now()
-    folder = _new_folder(settings.out, f"{started.replace('-', '').replace(':', '')}-{plan.name}")
-    head = {
-        "schema": 1,
-        "plan": plan.model_dump(mode="json"),
-        "plan_name": plan.name,
-        "target": settings.target,
-        "command": shlex.join(["modelswarm", *sys.argv[1:]]),
-        "started": started,
-        "ended": None,
-        "status": "running",
-        "versions": versions(),
-        "machine": describe_machine(),
-        "model": model,
-        "seed": plan.seed,
-        "objectives": list(plan.objectives),
-        "fairness": {
-            "server_cores": list(cores.server),
-            "generator_cores": list(cores.generator),
-            "threads": plan.threads,
-            "workers": 1,
-            "not_held": list(cores.not_held),
-        },
-        "backends": {service.key: service.describe() for service in services},
-    }
-    record = RunRecord(folder, head, [TrialRecord.of(step) for step in order])
-    record.save()
-    return record
 
 
 def _new_folder(out: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -15,8 +16,9 @@ from scripts.plan import Plan, steps
 from scripts.progress import Progress, spoken
 from scripts.project import Project, Service
 from scripts.reporting import report_run
-from scripts.run import RunSettings, estimate_s, run_plan
+from scripts.run import begin_run, estimate_s, make_run
 from scripts.stop import Stop
+from scripts.target import Target
 
 LONG_S = 30 * 60.0
 
@@ -38,7 +40,8 @@ def measure(
     project: Project,
     plan: Plan,
     services: Sequence[Service],
-    settings: RunSettings,
+    target: Target,
+    out: Path,
     console: Console,
     ask: bool,
 ) -> int:
@@ -53,7 +56,8 @@ def measure(
         return 0
     stop = Stop()
     with stop.on_signals():
-        record = run_plan(project, plan, services, settings, stop, Progress(console))
+        record = begin_run(project, plan, services, target, out)
+        make_run(project, plan, services, target, record, stop, Progress(console))
     status = report_run(record.folder, console)
     if stop.asked:
         console.print(

@@ -6,25 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from scripts.errors import CannotRun
-from scripts.load import Load, LoadSettings
 from scripts.plan import Plan, Step
-from scripts.project import Service
-from scripts.sampler import Sampler
-from scripts.server import LocalServer, ServerSettings, child_environment
+from scripts.project import Project, Service
+from scripts.server import child_environment
 from scripts.stop import Interrupted, Stop
-
-POLL_S = 0.1
-LOCUST_GRACE_S = 120.0
-"""How much longer than its load Locust may take: its start, and the last answers."""
+from scripts.target import Load, Server, Target, Tell
 
 Status = Literal["ok", "failed", "interrupted", "pending", "running"]
 
@@ -65,12 +60,10 @@ class TrialRecord:
 class Bench:
     """What all trials of a run share."""
 
+    project: Project
     plan: Plan
-    server: ServerSettings
-    load: LoadSettings
+    target: Target
     folder: Path
-    scratch: Path
-    mark: str
     stop: Stop
 
 
@@ -79,10 +72,10 @@ def utc_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def make_trial(
-    bench: Bench, step: Step, service: Service, record: TrialRecord, tell: Callable[[str], None]
-) -> None:
+def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, tell: Tell) -> None:
     """Make one trial and fill its record; `tell` hears which phase it is in.
+
+    A trial whose load is under way already, from a command that is gone, is brought to its end.
 
     Raises:
         Interrupted: the user asked to stop; the record says so.
@@ -91,26 +84,19 @@ def make_trial(
     """
     folder = bench.folder / step.path
     folder.mkdir(parents=True, exist_ok=True)
-    mark = f"{bench.mark}:{step.order}"
-    server = LocalServer(
-        service, bench.server, bench.scratch / str(step.order), folder / "server.log", f"{mark}:server"
-    )
+    server = bench.target.server(service, step, folder)
+    load = bench.target.load(service, step, folder)
     try:
-        tell("starting")
-        server.start()
-        sampler = Sampler(
-            server.family,
-            folder / "pods.csv",
-            service.name,
-            lambda: server.ended() is None,
-            bench.server.cores,
-        )
-        load = Load(bench.load, service.user_file, folder, f"{mark}:load")
-        with sampler.running():
-            _await_answers(bench, service, server, record, mark, tell)
+        under_way = load.under_way()
+        if not under_way:
+            tell("starting")
+            server.start(tell)
+        with server.sampled():
+            if not under_way:
+                _await_answers(bench, service, server, record, tell)
             began_s = time.time()
-            _load(bench, step, server, load, record, tell)
-        record.status, record.others_cores = "ok", sampler.others_cores(began_s)
+            _load(bench, step, service, server, load, record, tell)
+        record.status, record.others_cores = "ok", server.others_cores(began_s)
     except Interrupted:
         record.status, record.error = "interrupted", "stopped by the user"
         raise
@@ -124,18 +110,10 @@ def make_trial(
         record.ended = utc_now()
 
 
-def _await_answers(
-    bench: Bench,
-    service: Service,
-    server: LocalServer,
-    record: TrialRecord,
-    mark: str,
-    tell: Callable[[str], None],
-) -> None:
+def _await_answers(bench: Bench, service: Service, server: Server, record: TrialRecord, tell: Tell) -> None:
     """Wait until the server predicts, compare all its answers, and send the warm-up requests."""
-    facts, began_s = service.facts, time.monotonic()
-    patience_s = facts.local.ready_timeout_s
-    with _Probe(bench, service, server, f"{mark}:probe") as probe:
+    began_s, patience_s = time.monotonic(), bench.target.ready_timeout_s(service)
+    with _Probe(bench, service, server) as probe:
         while "ready" not in probe.heard:
             if ended := server.ended():
                 raise NeverReady(f"server {ended} before it was ready; {server.last_words()}")
@@ -143,14 +121,14 @@ def _await_answers(
             if time.monotonic() - began_s > patience_s:
                 reason = probe.heard.get("waiting", "nothing listens")
                 raise NeverReady(f"not ready within {patience_s:g} s ({reason}); {server.last_words()}")
-            bench.stop.sleep(POLL_S)
+            bench.stop.sleep(bench.target.poll_s)
         record.ready_after_s = round(time.monotonic() - began_s, 1)
         tell("checking its answers")
         while "warm" not in probe.heard:
             if ended := server.ended():
                 raise CannotRun(f"server {ended} while its answers were checked")
             probe.complain()
-            bench.stop.sleep(POLL_S)
+            bench.stop.sleep(bench.target.poll_s)
     wrong = probe.heard["wrong"]
     record.parity = {"checked": probe.heard["checked"], "wrong": len(wrong)}
     if wrong:
@@ -162,21 +140,22 @@ def _await_answers(
 class _Probe:
     """The process of `scripts.probe`; `heard` holds everything it has said."""
 
-    def __init__(self, bench: Bench, service: Service, server: LocalServer, mark: str) -> None:
+    def __init__(self, bench: Bench, service: Service, server: Server) -> None:
         self.heard: dict[str, Any] = {}
         arguments = [
             str(service.user_file),
-            server.url,
-            service.facts.ready_path,
+            server.host,
+            service.user_protocol,
+            server.ready_url,
             str(bench.plan.warmup_requests),
         ]
-        project = bench.server.project
+        project = bench.project
         changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
-        self._errors = (bench.scratch / "probe.log").open("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed when the probe ends
         self._process = subprocess.Popen(
             [sys.executable, "-m", "scripts.probe", *arguments],
             cwd=project.root,
-            env=child_environment(mark, changes, os.environ),
+            env=child_environment(bench.target.mark, changes, os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -213,24 +192,27 @@ class _Probe:
 def _load(
     bench: Bench,
     step: Step,
-    server: LocalServer,
+    service: Service,
+    server: Server,
     load: Load,
     record: TrialRecord,
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> None:
     """Run Locust to its end, unless the server ends before."""
     tell("under load")
-    patience_s = step.scenario.length_s() + bench.plan.warmup_s + LOCUST_GRACE_S
+    patience_s = step.scenario.length_s() + bench.plan.warmup_s + bench.target.load_grace_s
     began_s = time.monotonic()
     try:
-        load.start(server.url, step.scenario.arguments(step.seed, bench.plan.warmup))
+        if not load.under_way():
+            spoken = ["--protocol", name] if (name := service.user_protocol) else []
+            load.start(server.load_host, [*step.scenario.arguments(step.seed, bench.plan.warmup), *spoken])
         while load.exit_status() is None:
             if ended := server.ended():
                 after_s = time.monotonic() - began_s
                 raise CannotRun(f"server {ended} {after_s:.0f} s after the load was started")
             if time.monotonic() - began_s > patience_s:
                 raise CannotRun(f"Locust did not end within {patience_s:.0f} s: {load.complaint()}")
-            bench.stop.sleep(POLL_S)
+            bench.stop.sleep(bench.target.poll_s)
         record.locust_exit = load.exit_status()
         if ended := server.ended():
             raise CannotRun(f"server {ended} towards the end of the load")
