@@ -11,9 +11,10 @@ import contextlib
 import socket as stdlib_socket
 import ssl as stdlib_ssl
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import gevent
@@ -29,6 +30,8 @@ WATCHDOG_INTERVAL_S = 0.1
 _CHUNK = 64 * 1024
 _buffer = bytearray(_CHUNK)  # read into and parsed before any other greenlet runs, so one is enough
 _view = memoryview(_buffer)
+_SECURE = {"http": False, "https": True, "grpc": False, "grpcs": True}
+Data = TypeVar("Data")
 
 
 class RequestFailed(Exception):
@@ -52,7 +55,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """The target of `url`, such as http://127.0.0.1:8000 or https://[::1]/base.
+        """The target of `url`, such as http://127.0.0.1:8000, https://[::1]/base or grpc://127.0.0.1:8001.
 
         Raises ValueError for what is no such URL, OSError when the name does not resolve.
         """
@@ -63,12 +66,15 @@ class Target:
             port = parts.port
         except ValueError as error:
             raise ValueError(f"--host {url!r} is not a URL ({error}): {example}") from error
-        if parts.scheme not in ("http", "https") or not host or port == 0:
+        if parts.scheme not in _SECURE or not host or port == 0:
             raise ValueError(f"--host {url!r} is not a URL: {example}")
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError(f"--host {url!r} holds more than scheme, host, port and path: {example}")
-        secure = parts.scheme == "https"
+        secure = _SECURE[parts.scheme]
         default = 443 if secure else 80
+        context = ssl.create_default_context() if secure else None
+        if context is not None and parts.scheme == "grpcs":
+            context.set_alpn_protocols(["h2"])
         name = f"[{host}]" if ":" in host else host
         found = socket.getaddrinfo(host, port or default, type=stdlib_socket.SOCK_STREAM)
         return cls(
@@ -76,7 +82,7 @@ class Target:
             host=host,
             authority=name if port in (None, default) else f"{name}:{port}",
             base_path=quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~"),
-            context=ssl.create_default_context() if secure else None,
+            context=context,
             addresses=tuple((family, address) for family, _, _, _, address in found),
         )
 
@@ -109,12 +115,18 @@ class Target:
         return TcpWire(sock) if self.context is None else TlsWire(sock)
 
     def encode(
-        self, method: str, path: str, body: bytes = b"", content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """A whole request as bytes, to be sent again and again."""
+        further = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = (
             f"{method} {self.base_path}{path} HTTP/1.1\r\nHost: {self.authority}\r\n"
-            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nAccept: */*\r\n\r\n"
+            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nAccept: */*\r\n{further}\r\n"
         )
         return head.encode("ascii") + body
 
@@ -128,7 +140,7 @@ class Watchdog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.busy: dict[HttpClient, float] = {}
+        self.busy: dict[Client[Any], float] = {}
         self._greenlet = gevent.spawn(self._watch)
 
     def _watch(self) -> None:
@@ -144,11 +156,14 @@ class Watchdog:
         self._greenlet.kill(block=False)
 
 
-class HttpClient:
-    """One connection that sends prepared requests; at most one is under way at a time.
+class Client(ABC, Generic[Data]):
+    """A caller's connection: one exchange at a time, a deadline for each, one safe reconnect.
 
-    After `request`, `body` is the answer's body, and `sent_at` the instant at which it began to be sent.
+    After `request`, `body` is the answer's, and `sent_at` the instant at which it began to be sent.
     """
+
+    ok: ClassVar[range]
+    """The statuses of a right answer."""
 
     def __init__(
         self,
@@ -162,15 +177,109 @@ class HttpClient:
         self._watchdog = watchdog
         self._clock = clock
         self._wire: Wire | None = None
-        self._expired = self._complete = self._head_done = self._keep = False
+        self._expired = False
+        self.sent_at = 0.0
+
+    @property
+    @abstractmethod
+    def body(self) -> bytes:
+        """The body of the last answer."""
+
+    @abstractmethod
+    def describe(self, status: int) -> str:
+        """The failure's name for a status that is not `ok`."""
+
+    @abstractmethod
+    def _open(self, timeout_s: float) -> None: ...
+
+    @abstractmethod
+    def _may_reuse(self, wire: Wire) -> bool: ...
+
+    @abstractmethod
+    def _exchange(self, data: Data) -> int: ...
+
+    def open_ahead(self) -> None:
+        """Connect before there is anything to send; a failure shows at the first request."""
+        with contextlib.suppress(OSError):
+            self._open(self._timeout_s)
+
+    def request(self, data: Data) -> int:
+        """Send a whole request and read the answer; returns its status.
+
+        A connection that was kept alive and turns out to be closed before the first byte of an answer is
+        opened once more: the server had hung up between two requests.  Raises RequestFailed otherwise.
+        """
+        self._expired = False
+        self.sent_at = now = self._clock()
+        deadline = self._watchdog.busy[self] = now + self._timeout_s
+        try:
+            if self._wire is not None:
+                try:
+                    if self._may_reuse(self._wire):
+                        return self._exchange(data)
+                except HungUp:
+                    if self._expired:  # we hung up ourselves
+                        raise
+                self.close()  # the server closed it, or sent bytes that answer nothing
+            self._open(max(0.0, deadline - self._clock()))
+            return self._exchange(data)
+        except RequestFailed:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise RequestFailed(self._name(error)) from error
+        except BaseException:  # this user is being stopped
+            self.close()
+            raise
+        finally:
+            del self._watchdog.busy[self]
+
+    def expire(self) -> None:
+        """Called by the watchdog: end the exchange under way as timed out."""
+        self._expired = True
+        if self._wire is not None:
+            # Not connected any more: then whoever waits for it knows already.
+            with contextlib.suppress(OSError):
+                self._wire.shutdown()
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def _name(self, error: BaseException) -> str:
+        if self._expired or isinstance(error, TimeoutError):
+            return f"timeout after {self._timeout_s:g} s"
+        return name_of(error)
+
+
+class HttpClient(Client[bytes]):
+    """HTTP/1.1 over one keep-alive connection."""
+
+    ok = range(200, 300)
+
+    def __init__(
+        self,
+        target: Target,
+        timeout_s: float,
+        watchdog: Watchdog,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(target, timeout_s, watchdog, clock)
+        self._complete = self._head_done = self._keep = False
         self._status = 0
         self._pieces: list[bytes] = []
-        self.sent_at = 0.0
 
     @property
     def body(self) -> bytes:
         """The body of the last answer."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def describe(self, status: int) -> str:
+        """As `Client.describe`."""
+        return f"HTTP {status}"
 
     # What httptools calls back.
     def on_message_begin(self) -> None:
@@ -198,46 +307,12 @@ class HttpClient:
             self._complete = True
             self._keep = self._parser.should_keep_alive()  # the parser knows only until it looks further
 
-    def open_ahead(self) -> None:
-        """Connect before there is anything to send; a failure shows at the first request."""
-        with contextlib.suppress(OSError):
-            self._open(self._timeout_s)
-
-    def request(self, data: bytes) -> int:
-        """Send a whole request and read the answer; returns its HTTP status.
-
-        A connection that was kept alive and turns out to be closed before the first byte of an answer is
-        opened once more: the server had hung up between two requests.  Raises RequestFailed otherwise.
-        """
-        self._expired = False
-        self.sent_at = now = self._clock()
-        deadline = self._watchdog.busy[self] = now + self._timeout_s
-        try:
-            if self._wire is not None:
-                try:
-                    if not self._wire.unread:
-                        return self._exchange(data)
-                except _HungUp:
-                    if self._expired:  # we hung up ourselves
-                        raise
-                self.close()  # the server closed it, or sent bytes that answer nothing
-            self._open(max(0.0, deadline - self._clock()))
-            return self._exchange(data)
-        except RequestFailed:
-            self.close()
-            raise
-        except Exception as error:
-            self.close()
-            raise RequestFailed(self._name(error)) from error
-        except BaseException:  # this user is being stopped
-            self.close()
-            raise
-        finally:
-            del self._watchdog.busy[self]
-
     def _open(self, timeout_s: float) -> None:
         self._wire = self._target.connect(timeout_s)
         self._parser = httptools.HttpResponseParser(self)
+
+    def _may_reuse(self, wire: Wire) -> bool:
+        return not wire.unread  # closed, or bytes that answer nothing
 
     def _exchange(self, data: bytes) -> int:
         wire = self._wire
@@ -253,7 +328,7 @@ class HttpClient:
                 n = wire.receive(_buffer)
                 if not n:
                     if not received:
-                        raise _HungUp
+                        raise HungUp
                     return self._end_of_stream(head)
                 received += n
                 self._feed(n)
@@ -265,7 +340,7 @@ class HttpClient:
         except (ConnectionResetError, BrokenPipeError) as error:
             if received or self._expired:
                 raise
-            raise _HungUp from error
+            raise HungUp from error
         if not self._keep:
             self.close()
         return self._status
@@ -290,25 +365,6 @@ class HttpClient:
         self.close()
         status: int = self._parser.get_status_code()
         return status
-
-    def expire(self) -> None:
-        """Called by the watchdog: end the exchange under way as timed out."""
-        self._expired = True
-        if self._wire is not None:
-            # Not connected any more: then whoever waits for it knows already.
-            with contextlib.suppress(OSError):
-                self._wire.shutdown()
-
-    def close(self) -> None:
-        """Close the connection; the next request opens another."""
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
-
-    def _name(self, error: BaseException) -> str:
-        if self._expired or isinstance(error, TimeoutError):
-            return f"timeout after {self._timeout_s:g} s"
-        return name_of(error)
 
 
 class _Framing:
@@ -336,14 +392,14 @@ class _Framing:
         return framing._marked
 
 
-class _HungUp(Exception):
+class HungUp(Exception):
     """The server closed a connection before it answered anything."""
 
 
 def name_of(error: BaseException) -> str:
     """A short, stable name for what went wrong, so that failures of one kind are counted together."""
     match error:
-        case _HungUp():
+        case HungUp():
             return "connection closed before an answer"
         case ConnectionRefusedError():
             return "connection refused"

@@ -154,6 +154,7 @@ OPTIONS = (
         "Which images are sent",
         ("small", "medium", "large", "mix"),
     ),
+    Option("--protocol", "", str, "Which of the server's protocols is spoken (its default one)"),
     Option(
         "--check",
         "parity",
@@ -227,6 +228,7 @@ class LoadPlan:
     check: str
     check_share: float
     request_timeout_s: float
+    protocol: str
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any], run_time_s: float | None) -> LoadPlan:
@@ -257,6 +259,7 @@ class LoadPlan:
             check=v["check"],
             check_share=v["check_share"],
             request_timeout_s=v["request_timeout"],
+            protocol=v["protocol"] or "",
         )
         plan._refuse_nonsense()
         return plan

@@ -7,8 +7,7 @@ import json
 import math
 import time
 import tomllib
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,10 +23,11 @@ from locust.user.task import (
     DefaultTaskSet,
 )
 
-from locustfiles.engine.client import HttpClient, RequestFailed, Target, Watchdog, name_of
+from locustfiles.engine.client import RequestFailed, Target, Watchdog, name_of
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.pacing import Dispatcher
 from locustfiles.engine.payloads import ROOT, Answer, Image, load_images, model_dir
+from locustfiles.engine.protocols import HttpProtocol, Protocol, address
 from locustfiles.engine.recorder import UNFINISHED, Outcome, Recorder
 
 _FULL_CHECK_UP_TO_PER_S = 200.0
@@ -150,23 +150,25 @@ def note_request_failure(exception: BaseException | str | None = None, **_: Any)
 
 @dataclass(frozen=True)
 class Request:
-    """A request ready to be sent: its bytes, its image, and the recorder's key of its success."""
+    """A request ready to be sent: what the client sends, its image, and the recorder's key of its success."""
 
-    data: bytes
+    data: Any
     image: Image
     success: int
 
 
-class ModelUser(ArrivalUser):
-    """A caller of a model server over HTTP; a protocol says how an image is put and an answer read.
+class ModelUser(ArrivalUser, HttpProtocol):
+    """A caller of a model server; a protocol says how an image is put and an answer read.
 
-    `service` names the folder under services/ with the facts (port, path).
+    `service` names the folder under services/ with the facts (port, path).  The user itself is the protocol
+    that the service speaks by default; `protocols` are further ones, by the names that service.toml and
+    `--protocol` have for them.
     """
 
     abstract = True
     service: ClassVar[str]
-    method: ClassVar[str] = "POST"
-    content_type: ClassVar[str] = "application/json"
+    protocols: ClassVar[Mapping[str, Protocol]] = {}
+    spoken: ClassVar[Protocol]
     requests: ClassVar[list[Request]]
     target: ClassVar[Target]
     watchdog: ClassVar[Watchdog | None] = None
@@ -174,16 +176,6 @@ class ModelUser(ArrivalUser):
     _listeners: ClassVar[list[Callable[..., None]]]
     _check_every: ClassVar[float]
     _open_ahead: ClassVar[int]
-
-    @classmethod
-    @abstractmethod
-    def encode(cls, image: Image) -> bytes:
-        """The request body for an image."""
-
-    @classmethod
-    @abstractmethod
-    def decode(cls, body: bytes) -> Answer:
-        """The top-5 in an answer's body; raises ValueError, KeyError or TypeError when it holds none."""
 
     @classmethod
     def facts(cls) -> dict[str, Any]:
@@ -195,19 +187,32 @@ class ModelUser(ArrivalUser):
             raise ValueError(f"cannot read {path}: {error}") from error
 
     @classmethod
+    def choose(cls, name: str, facts: Mapping[str, Any]) -> tuple[Protocol, Mapping[str, Any]]:
+        """The protocol of that name, and its facts in service.toml; ValueError when there is none."""
+        own = str(facts.get("protocol", ""))
+        if name in ("", own):
+            return cls, {}
+        if name not in cls.protocols:
+            known = ", ".join([*filter(None, [own]), *cls.protocols])
+            raise ValueError(f"--protocol: {cls.__name__} does not speak {name!r}: choose one of {known}")
+        return cls.protocols[name], facts.get("protocols", {}).get(name, {})
+
+    @classmethod
     def prepare(cls, pacing: Pacing, environment: Environment) -> None:
         """Encode every request once."""
         super().prepare(pacing, environment)
         facts = cls.facts()
         plan, recorder = pacing.plan, pacing.recorder
-        cls.host = cls.host or f"http://127.0.0.1:{facts['port']}"
+        cls.spoken, special = cls.choose(plan.protocol, facts)
+        path = special.get("path", facts["predict_path"])
+        cls.host = address(cls.host, cls.spoken, special.get("port", facts["port"]))
         cls.target = Target.parse(cls.host)
         images = load_images(plan.payload, model_dir())
         cls.requests = [
             Request(
-                cls.target.encode(cls.method, facts["predict_path"], cls.encode(image), cls.content_type),
+                cls.spoken.compose(cls.target, path, image),
                 image,
-                recorder.key(Outcome(cls.method, image.payload, None)),
+                recorder.key(Outcome(cls.spoken.method, image.payload, None)),
             )
             for image in images
         ]
@@ -230,7 +235,7 @@ class ModelUser(ArrivalUser):
         """A connection of its own; most are opened at their first arrival."""
         if self.watchdog is None:  # what was to be prepared failed, and the trial is ending for it
             raise StopUser
-        self.client = HttpClient(
+        self.client = self.spoken.client_class(
             self.target, self.pacing.plan.request_timeout_s, self.watchdog, self.pacing.clock
         )
 
@@ -260,8 +265,8 @@ class ModelUser(ArrivalUser):
             self.sent_at = client.sent_at
         body = client.body
         self.answer_bytes = len(body)
-        if not 200 <= status < 300:
-            self.error = f"HTTP {status}"
+        if status not in client.ok:
+            self.error = client.describe(status)
         elif index * 0.6180339887498949 % 1 < self._check_every:  # golden ratio: an even sample of any stride
             self.error = self._judge(request.image, body)
 
@@ -272,14 +277,14 @@ class ModelUser(ArrivalUser):
             self._tell_listeners(request.image.payload)
         if self.error is None:
             return request.success
-        return self.pacing.recorder.key(Outcome(self.method, request.image.payload, self.error))
+        return self.pacing.recorder.key(Outcome(self.spoken.method, request.image.payload, self.error))
 
     def _tell_listeners(self, name: str) -> None:
         """Locust's request event for everybody but Locust itself, whose statistics come from the recorder."""
         now, planned = self.pacing.clock(), self.arrival[0]
         for listener in self._listeners:
             listener(
-                request_type=self.method,
+                request_type=self.spoken.method,
                 name=name,
                 response_time=(now - planned) * 1000,
                 response_length=self.answer_bytes,
@@ -298,7 +303,7 @@ class ModelUser(ArrivalUser):
         if (image.name, body) in self._known_good:
             return None
         try:
-            right = image.agrees(self.decode(body))
+            right = image.agrees(self.spoken.decode(body))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return f"unreadable answer: {type(error).__name__}"
         if not right:
