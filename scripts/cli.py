@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scripts.project import Project
 
 WEIGHTS = ("auto", "imagenet", "synthetic")
+IMAGE_ACTIONS = ("list", "build", "load", "push")
 TARGETS = ("auto", "local", "kind", "cluster")
 
 
@@ -244,6 +245,64 @@ def ui(
     project = project_of(context)
     services, _ = choose_services(project, names_in([backend] if backend else None))
     serve_ui(project, services[0], port, workers, console())
+
+
+@app.command(
+    epilog=examples(
+        "modelswarm images",
+        "modelswarm images build --backends fastapi,bentoml",
+        "modelswarm images build --build-arg TORCH=torch==2.13.0",
+        "modelswarm images load",
+        "modelswarm images push --registry registry.example.com/team",
+    )
+)
+def images(
+    context: typer.Context,
+    action: Annotated[str, typer.Argument(help="list, build, load (into kind) or push.")] = "list",
+    backends: Annotated[
+        list[str] | None, typer.Option(help="Whose images, beside Locust's; default: all that have one.")
+    ] = None,
+    registry: Annotated[
+        str | None, typer.Option(envvar="MODELSWARM_REGISTRY", help="Where `push` pushes to.")
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="The kind cluster that `load` loads into.")] = "modelswarm",
+    jobs: Annotated[int, typer.Option(help="How many are built at once.", min=1)] = 2,
+    build_arg: Annotated[
+        list[str] | None, typer.Option("--build-arg", help="NAME=VALUE for the Dockerfiles; repeat.")
+    ] = None,
+) -> None:
+    """Build the container images, load them into kind, push them to a registry, or show them."""
+    from scripts.images import build, find_images, load, push, require_docker, table
+
+    if action not in IMAGE_ACTIONS:
+        raise UserError(f"There is no action {action!r}; {nearest(action, IMAGE_ACTIONS)}")
+    if action == "push" and not registry:
+        raise UserError("Write where to push: --registry registry.example.com/team, or MODELSWARM_REGISTRY.")
+    arguments = dict(named(text) for text in build_arg or [])
+    project, terminal = project_of(context), console()
+    require_docker()
+    chosen = find_images(project, names_in(backends))
+    if action == "build":
+        build(project, chosen, terminal, arguments, jobs)
+    if action == "load":
+        load(chosen, terminal, cluster)
+    if action == "push" and registry:
+        push(chosen, registry, terminal)
+    if action in ("list", "build"):
+        terminal.print(table(project, chosen))
+
+
+def named(text: str) -> tuple[str, str]:
+    """Split NAME=VALUE.
+
+    Raises:
+        UserError: it is not of that form.
+
+    """
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise UserError(f"--build-arg {text!r} is not NAME=VALUE; write TORCH=torch==2.13.0, for example.")
+    return name, value
 
 
 @app.command(epilog=examples("modelswarm doctor"))

@@ -15,6 +15,7 @@ from typing import Literal
 from scripts.cores import split_cores, usable_cores
 from scripts.environments import find_uv
 from scripts.errors import UserError
+from scripts.images import agreement, docker_fault, find_images, inspect, model_digest
 from scripts.load_side import load_side
 from scripts.project import Project
 from scripts.server import port_is_free
@@ -45,8 +46,9 @@ def examine(project: Project) -> Iterator[Finding]:
     yield _web_ui()
     yield _model(project)
     yield from _environments(project)
-    for tool, use in [("git", "development"), ("docker", "a cluster"), ("kind", "a cluster")]:
+    for tool, use in [("git", "development"), ("kind", "a cluster"), ("kubectl", "a cluster")]:
         yield _tool(tool, use)
+    yield from _images(project)
 
 
 def _python(project: Project) -> Finding:
@@ -126,6 +128,25 @@ def _environments(project: Project) -> Iterator[Finding]:
             yield Finding("note" if installed else "wrong", name, "cannot be measured", reason)
     if not services:
         yield Finding("wrong", "services", "there is none", "add a folder services/NAME with a service.toml")
+
+
+def _images(project: Project) -> Iterator[Finding]:
+    """Look whether the images, where there are any, hold the export that is here."""
+    if fault := docker_fault():
+        yield Finding("note", "docker", fault, "needed only for a cluster")
+        return
+    yield Finding("ok", "docker", shutil.which("docker") or "")
+    try:
+        images, digest = find_images(project), model_digest(project)
+    except UserError:  # told already, by the findings on services and model
+        return
+    built = inspect(images)
+    for image in images:
+        if image.name in built:
+            same, words = agreement(built[image.name], digest)
+            found = f"{built[image.name].size_bytes / 1e6:,.0f} MB, model {words}"
+            advice = "" if same else "run `modelswarm images build`"
+            yield Finding("ok" if same else "note", image.reference, found, advice)
 
 
 def _tool(name: str, use: str) -> Finding:
