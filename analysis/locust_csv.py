@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, model_validator
 
 from analysis.records import Count, Part
-from analysis.tables import Table, name_bad_rows, read_rows, read_table
+from analysis.tables import Columns, Table, name_bad_rows, read_rows, read_table
 from analysis.words import counted
 
 FILES = ("stats.csv", "stats_history.csv", "failures.csv", "exceptions.csv")
@@ -27,7 +27,12 @@ TOTAL = ("", "Aggregated")
 DROPPED = "DROP"
 """The type under which arrivals stand that no user was free for."""
 
-HISTORY = ("Timestamp", "User Count", "Total Request Count", "Total Failure Count"), ("Name",)
+HISTORY = Columns(
+    ("Timestamp", "User Count", "Total Request Count", "Total Failure Count"),
+    ("Name",),
+    only=("Name", TOTAL[1]),
+    time="Timestamp",
+)
 
 
 def _digits(text: str) -> str:
@@ -103,9 +108,14 @@ class LocustFiles:
 L = TypeVar("L", RequestLine, FailureLine, ExceptionLine)
 
 
-def read_locust(folder: Path, name: str, problems: list[str]) -> LocustFiles:
-    """Read Locust's files in a trial's ``folder``; what is wrong with them is named in ``problems``."""
+def read_locust(folder: Path, name: str, problems: list[str], lacking: bool = False) -> LocustFiles:
+    """Read Locust's files in a trial's ``folder``; what is wrong with them is named in ``problems``.
+
+    ``lacking`` says that it is no fault if there are none.
+    """
     if not any((folder / file).exists() for file in FILES):
+        if lacking:
+            return LocustFiles()
         problems.append(f"{name}: none of Locust's own files is there ({', '.join(FILES)}).")
         return LocustFiles()
 
@@ -168,10 +178,9 @@ def _adds_up(requests: list[RequestLine], total: RequestLine | None, name: str, 
 def _history(folder: Path, trial: str, most: float, problems: list[str]) -> Table | None:
     """The rows on all requests, without those that count fewer than an earlier one or more than ``most``."""
     name = f"{trial}/stats_history.csv"
-    table = read_table(folder / "stats_history.csv", name, *HISTORY, problems, time=HISTORY[0][0])
+    table = read_table(folder / "stats_history.csv", name, HISTORY, problems)
     if table is None:
         return None
-    table = table.where(table.texts["Name"] == TOTAL[1])
     possible = table["Total Request Count"] <= most
     table, more = table.where(possible), int(np.sum(~possible))
     totals = table["Total Request Count"]

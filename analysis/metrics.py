@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Histogram, Intervals, all_values, carries
-from analysis.runfolder import Run, Status, Trial, Verdict
+from analysis.runfolder import Load, Run, Status, Trial, Verdict
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
 from analysis.usage import last_answer_s, usage
 from analysis.validity import trial_verdict
@@ -83,7 +82,9 @@ class Row(Measures):
     backend: str
     title: str
     scenario: str
-    load: Literal["open", "closed"]
+    load: Load
+    note: str = ""
+    kind: str = "image"
     stand_in: bool
     trials: int
     trials_planned: int
@@ -199,13 +200,13 @@ def trial_row(trial: Trial) -> TrialRow:
     )
 
 
-def cells(run: Run, rng: np.random.Generator) -> list[Cell]:
+def cells(run: Run) -> list[Cell]:
     """A cell per backend and scenario, in the order in which the run names them."""
     keys = dict.fromkeys((trial.entry.scenario, trial.entry.backend) for trial in run.trials)
     found = []
     for scenario in dict.fromkeys(scenario for scenario, _ in keys):
         backends = sorted(backend for where, backend in keys if where == scenario)
-        found.extend(_with_intervals([_cell(run, scenario, backend, rng) for backend in backends]))
+        found.extend(_with_intervals([_cell(run, scenario, backend) for backend in backends]))
     return found
 
 
@@ -231,7 +232,7 @@ def _with_intervals(family: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def _cell(run: Run, scenario: str, backend: str, rng: np.random.Generator) -> Cell:
+def _cell(run: Run, scenario: str, backend: str) -> Cell:
     mine = [t for t in run.trials if (t.entry.scenario, t.entry.backend) == (scenario, backend)]
     verdicts = [trial_verdict(trial) for trial in mine]
     usable = [trial for trial, (verdict, _) in zip(mine, verdicts, strict=True) if verdict != "invalid"]
@@ -241,13 +242,15 @@ def _cell(run: Run, scenario: str, backend: str, rng: np.random.Generator) -> Ce
     loads = {trial.summary.load for trial in shown if trial.summary}
     saturated = any(trial.summary.saturated for trial in shown if trial.summary)
     # A lower bound has no interval, and what could not be used has no business in its neighbours' pool.
-    estimated = _estimates(usable, latency.total, rng) if not saturated else {}
+    estimated = _estimates(usable, latency.total) if not saturated else {}
     row = Row(
         **measure(shown).model_dump(),
         backend=backend,
         title=(facts.title if facts else "") or _user(mine) or backend,
         scenario=scenario,
-        load="closed" if loads == {"closed"} else "open",
+        load=loads.pop() if len(loads) == 1 else "open",
+        note=facts.note if facts else "",
+        kind=facts.kind if facts else "image",
         stand_in=bool(facts and facts.stand_in),
         trials=len(usable),
         trials_planned=len(mine),
@@ -261,13 +264,13 @@ def _cell(run: Run, scenario: str, backend: str, rng: np.random.Generator) -> Ce
     return Cell(row, shown, latency, estimated)
 
 
-def _estimates(trials: Sequence[Trial], total: int, rng: np.random.Generator) -> dict[str, Estimate]:
+def _estimates(trials: Sequence[Trial], total: int) -> dict[str, Estimate]:
     """An estimate of each percentile that the cell carries."""
     names = [name for name in QUANTILES if carries(total, QUANTILES[name])]
     parts = [intervals for trial in trials if len((intervals := trial.log.tag("latency")).row)]
     if not (names and parts):
         return {}
-    return dict(zip(names, estimates(parts, [QUANTILES[name] for name in names], rng), strict=True))
+    return dict(zip(names, estimates(parts, [QUANTILES[name] for name in names]), strict=True))
 
 
 def _user(trials: Sequence[Trial]) -> str:

@@ -1,22 +1,28 @@
 """Objectives such as ``p95 < 200ms``: read from text, judged against what was measured.
 
-An objective is ``[SCOPE:] METRIC OP VALUE[UNIT]``. The scope is a scenario, a backend or ``backend/scenario``
-with ``*`` for any; without one it must hold in every cell.
+An objective is ``[SCOPE:] METRIC OP VALUE[UNIT]``, or ``[SCOPE:] METRIC OP [FACTOR *] baseline``, which is
+judged against what an earlier run measured in the same cell. The scope is a scenario, a backend or
+``backend/scenario`` with ``*`` for any; without one it must hold in every cell.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import carries, needed_for
 from analysis.metrics import Cell
-from analysis.words import NONE, counted, ms, per_s, percent
+from analysis.words import NONE, brief, counted, ms, per_s, percent
+
+if TYPE_CHECKING:
+    from analysis.baseline import Baseline
 
 EXAMPLE = "p95 < 200ms"
 CONFIDENCE = 0.95
@@ -39,20 +45,25 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
 }
 _FORM = re.compile(
-    r"(?:(?P<scope>[^:<>=]+):)?\s*(?P<metric>[^\s<>=:]+)\s*"
-    r"(?P<op><=|>=|<|>)\s*(?P<value>[0-9.]+)\s*(?P<unit>\S*)"
+    r"(?:(?P<scope>[^:<>]+):)?\s*(?P<metric>[^\s<>=:]+)\s*(?P<op><=|>=|<|>)\s*"
+    r"(?:(?:(?P<factor>[0-9.]+)\s*\*\s*)?(?P<baseline>baseline)(?:\s*\*\s*(?P<after>[0-9.]+))?"
+    r"|(?P<value>[0-9.]+)\s*(?P<unit>\S*))"
 )
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What must hold. ``threshold`` is in ms, a fraction or 1/s; an empty ``scope`` means every cell."""
+    """What must hold. ``threshold`` is in ms, a fraction or 1/s; an empty ``scope`` means every cell.
+
+    Where it is ``relative``, the threshold is so many times the baseline's value.
+    """
 
     expression: str
     metric: str
     op: str
     threshold: float
     scope: str = ""
+    relative: bool = False
 
     @property
     def kind(self) -> str:
@@ -77,7 +88,7 @@ class Objective:
 
 
 class ObjectiveResult(BaseModel):
-    """An objective judged in one cell. ``value`` has the unit of ``Objective.threshold``.
+    """An objective judged in one cell. ``value``, ``threshold`` and ``baseline`` are ms, fractions or 1/s.
 
     ``shown`` is the value as text; ``note`` says why an objective could not be shown to hold.
     """
@@ -89,6 +100,8 @@ class ObjectiveResult(BaseModel):
     scenario: str
     value: float | None
     passed: bool
+    threshold: float | None = None
+    baseline: float | None = None
     shown: str = NONE
     note: str = ""
 
@@ -105,17 +118,31 @@ def parse(expression: str) -> Objective:
     if not found:
         raise ValueError(
             f"{expression!r} is not an objective: write METRIC < VALUE, such as {EXAMPLE!r}, "
-            f"'error_rate < 1%', 'throughput > 50/s', or 'constant: {EXAMPLE}' for one scenario."
+            "'error_rate < 1%', 'throughput > 50/s', 'p99 < 1.2 * baseline', "
+            f"or 'constant: {EXAMPLE}' for one scenario."
         )
     metric = _metric(found["metric"], expression)
     units = _NAMED[metric][1] if metric in _NAMED else _TIMES
+    relative = found["baseline"] is not None
     return Objective(
         expression=expression.strip(),
         metric=metric,
         op=found["op"],
-        threshold=_threshold(found["value"], found["unit"], metric, units, expression),
+        threshold=_factor(found["factor"] or found["after"] or "1", found, expression)
+        if relative
+        else _threshold(found["value"], found["unit"], metric, units, expression),
         scope=(found["scope"] or "").strip(),
+        relative=relative,
     )
+
+
+def _factor(text: str, found: re.Match[str], expression: str) -> float:
+    if found["factor"] and found["after"]:
+        raise ValueError(f"{expression!r}: write one factor, such as '{found['metric']} < 1.2 * baseline'.")
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{expression!r}: {text!r} is not a number; write 1.2 * baseline.") from None
 
 
 def _metric(name: str, expression: str) -> str:
@@ -144,7 +171,9 @@ def _threshold(value: str, unit: str, metric: str, units: dict[str, float], expr
     return threshold
 
 
-def evaluate(objectives: Sequence[Objective], cells: Sequence[Cell]) -> list[ObjectiveResult]:
+def evaluate(
+    objectives: Sequence[Objective], cells: Sequence[Cell], baseline: Baseline | None = None
+) -> list[ObjectiveResult]:
     """Judge each objective in each cell that it covers; one that covers none has not been shown to hold."""
     results = []
     for objective in objectives:
@@ -152,58 +181,82 @@ def evaluate(objectives: Sequence[Objective], cells: Sequence[Cell]) -> list[Obj
         if not covered:
             names = sorted({cell.row.scenario for cell in cells} | {cell.row.backend for cell in cells})
             note = f"nothing here is called {objective.scope!r}; there are {', '.join(names)}"
-            results.append(_result(objective, "", "", None, False, note))
-        results.extend(_judge(objective, cell) for cell in covered)
+            told = objective.expression
+            results.append(
+                ObjectiveResult(expression=told, backend="", scenario="", value=None, passed=False, note=note)
+            )
+        results.extend(_judge(objective, cell, baseline) for cell in covered)
     return results
 
 
-def _judge(objective: Objective, cell: Cell) -> ObjectiveResult:
+def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> ObjectiveResult:
     row = cell.row
-    value = _value(objective, cell)
+    value, threshold, before, note = value_of(objective.metric, cell), objective.threshold, None, ""
     if value is None or row.verdict == "invalid":
-        why = row.reasons[0] if row.reasons else "nothing was measured"
-        return _result(objective, row.backend, row.scenario, None, False, f"no valid measurement: {why}")
-    holds = _OPERATORS[objective.op](value, objective.threshold)
-    note = ""
-    upper = objective.op in ("<", "<=")
-    if holds and upper and objective.kind == "latency" and row.lower_bound:
-        holds, note = False, "not shown: the server was saturated, so the value is a lower bound"
-    elif holds and upper and objective.quantile and not carries(row.requests, objective.quantile):
-        holds, note = _small_sample(objective, cell, objective.quantile)
-    return _result(objective, row.backend, row.scenario, value, holds, note)
+        value, why = None, row.reasons[0] if row.reasons else "nothing was measured"
+        note = f"no valid measurement: {why}"
+    elif objective.relative:
+        before, note = _before(objective, cell, baseline)
+        threshold = math.nan if before is None else objective.threshold * before
+    holds = value is not None and not math.isnan(threshold) and _OPERATORS[objective.op](value, threshold)
+    if holds and value is not None:
+        holds, told = _borne_out(objective, cell, threshold)
+        note = note or told
+    if before is not None and not note:
+        note = f"{_times(value, before)}the baseline's {objective.show(before)}"
+    return ObjectiveResult(
+        expression=objective.expression,
+        backend=row.backend,
+        scenario=row.scenario,
+        value=value,
+        passed=holds,
+        threshold=None if math.isnan(threshold) else threshold,
+        baseline=before,
+        shown=objective.show(value),
+        note=note,
+    )
 
 
-def _small_sample(objective: Objective, cell: Cell, q: float) -> tuple[bool, str]:
+def _times(value: float | None, before: float) -> str:
+    return f"{brief(value / before)} times " if value is not None and before else ""
+
+
+def _before(objective: Objective, cell: Cell, baseline: Baseline | None) -> tuple[float | None, str]:
+    """The baseline's value of the objective's metric in this cell, or why there is none."""
+    if baseline is None:
+        return None, "not shown: there is no baseline; name its run with --baseline DIR"
+    value, why = baseline.value(objective.metric, cell)
+    return value, f"not shown: {why}" if value is None else ""
+
+
+def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool, str]:
+    """Whether what was measured can show that a value under the threshold is under it."""
+    row = cell.row
+    if objective.kind == "latency" and objective.op in ("<", "<="):
+        if row.lower_bound:
+            return False, "not shown: the server was saturated, so the value is a lower bound"
+        if objective.quantile and not carries(row.requests, objective.quantile):
+            return _small_sample(objective, cell, objective.quantile, threshold)
+    return True, ""
+
+
+def _small_sample(objective: Objective, cell: Cell, q: float, threshold: float) -> tuple[bool, str]:
     """A small sample may still bound the quantile: 60 requests under 200 ms show that p95 < 200 ms."""
     bound = cell.latency.quantile_at_most_ms(q, CONFIDENCE)
-    if bound is not None and _OPERATORS[objective.op](bound, objective.threshold):
+    if bound is not None and _OPERATORS[objective.op](bound, threshold):
         return True, f"few requests, but at most {ms(bound)} with {CONFIDENCE:.0%} confidence"
     requests = counted(cell.row.requests, "request")
     return False, f"not shown: {objective.metric} needs {needed_for(q):,} requests, there are {requests}"
 
 
-def _value(objective: Objective, cell: Cell) -> float | None:
+def value_of(metric: str, cell: Cell) -> float | None:
+    """A metric of a cell in ms, as a fraction or in 1/s; None where it was not measured."""
     row = cell.row
-    if objective.quantile is not None:
-        return cell.latency.quantile_ms(objective.quantile)
-    return {
+    named = {
         "mean": row.latency_ms.get("mean"),
         "max": row.latency_ms.get("max"),
         "error_rate": row.error_rate,
         "drop_rate": row.drop_rate,
         "throughput": row.achieved_per_s,
-    }[objective.metric]
-
-
-def _result(
-    objective: Objective, backend: str, scenario: str, value: float | None, passed: bool, note: str
-) -> ObjectiveResult:
-    return ObjectiveResult(
-        expression=objective.expression,
-        backend=backend,
-        scenario=scenario,
-        value=value,
-        passed=passed,
-        shown=objective.show(value),
-        note=note,
-    )
+    }
+    return named[metric] if metric in named else cell.latency.quantile_ms(float(metric[1:]) / 100)

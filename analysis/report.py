@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
-from analysis import figures, view, view_locust
+from analysis import baseline, figures, view, view_locust
+from analysis.baseline import Baseline
 from analysis.by_name import (
     ExceptionRow,
     FailureRow,
@@ -26,9 +27,22 @@ from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
 from analysis.objectives import Objective, ObjectiveResult, evaluate, parse
 from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
-from analysis.runfolder import Run, RunFacts, read_run
+from analysis.runfolder import NotARunFolder, Run, RunFacts, read_run
 from analysis.validity import oddities
 from analysis.words import counted
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reader asks of a report beyond what the run itself asked: each replaces the run's own.
+
+    ``baseline`` is the folder of the run to hold this one against; what is needed of it is kept in this one's.
+    """
+
+    objectives: tuple[str, ...] = ()
+    baseline: Path | None = None
+    price_cpu: float | None = None
+    price_memory: float | None = None
 
 
 class ReportPaths(BaseModel):
@@ -37,6 +51,7 @@ class ReportPaths(BaseModel):
     html: Path
     md: Path
     json_: Path = Field(alias="json")
+    junit: Path
 
 
 class Report(BaseModel):
@@ -44,8 +59,8 @@ class Report(BaseModel):
 
     ``rows`` has one entry per backend and scenario, ``trials`` one per trial; ``requests``, ``failures`` and
     ``exceptions`` are what Locust counted by name. ``valid`` is whether every trial was made, ended by itself
-    and is not invalid. ``problems`` names what is missing or damaged in the
-    run folder, ``notes`` what a reader must know to read the numbers rightly.
+    and is not invalid. ``problems`` names what is missing or damaged in the run folder, ``baseline`` the run
+    that objectives were held against, ``notes`` what a reader must know to read the numbers rightly.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +73,7 @@ class Report(BaseModel):
     problems: list[str]
     notes: list[str]
     objectives: list[ObjectiveResult]
+    baseline: str
     rankings: list[Ranking]
     rows: list[Row]
     trials: list[TrialRow]
@@ -73,9 +89,10 @@ class _Analysis:
 
     report: Report
     cells: list[Cell]
+    baseline: Baseline | None
 
 
-def build_report(run_dir: Path) -> Report:
+def build_report(run_dir: Path, asked: Asked = Asked()) -> Report:
     """Read a run folder and judge it, writing nothing.
 
     Raises
@@ -83,37 +100,45 @@ def build_report(run_dir: Path) -> Report:
     analysis.runfolder.NotARunFolder
         A ``ValueError`` with a sentence for the user, if there is nothing to report on.
     """
-    return _analyse(run_dir).report
+    return _analyse(run_dir, asked).report
 
 
-def write_report(run_dir: Path) -> Report:
-    """Write ``report.html``, ``report.md`` and ``report.json`` into the run folder, each whole or not at all.
+def write_report(run_dir: Path, asked: Asked = Asked()) -> Report:
+    """Write ``report.html``, ``.md``, ``.json`` and ``junit.xml`` into the run folder, each wholly.
 
     Raises what :func:`build_report` raises, and ``OSError`` if the folder cannot be written.
     """
-    analysis = _analyse(run_dir)
-    paths = ReportPaths.model_validate({kind: run_dir / f"report.{kind}" for kind in ("html", "md", "json")})
-    _write(paths.json_, analysis.report.model_dump_json(by_alias=True, indent=1) + "\n")
-    _write(paths.md, render_markdown(analysis.report))
-    _write(paths.html, _render_html(analysis))
+    from analysis.junit import junit
+
+    analysis = _analyse(run_dir, asked)
+    named = {kind: run_dir / f"report.{kind}" for kind in ("html", "md", "json")}
+    paths = ReportPaths.model_validate(named | {"junit": run_dir / "junit.xml"})
+    if analysis.baseline:
+        kept = analysis.baseline.model_dump_json(by_alias=True, indent=1)
+        write_whole(run_dir / baseline.FILE, f"{kept}\n")
+    write_whole(paths.junit, junit(analysis.report))
+    write_whole(paths.json_, analysis.report.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_whole(paths.md, render_markdown(analysis.report))
+    write_whole(paths.html, _render_html(analysis))
     return analysis.report.model_copy(update={"paths": paths})
 
 
-def _analyse(run_dir: Path) -> _Analysis:
+def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
     run = read_run(run_dir)
-    rng = np.random.default_rng(run.facts.seed or 0)  # the same folder gives the same report, to the byte
-    objectives, bad = _objectives(run.facts)
-    measured = cells(run, rng)
-    results = evaluate(objectives, measured)
+    objectives, bad = _objectives(asked.objectives or run.facts.objectives)
+    before = _baseline(run, asked, objectives)
+    measured = cells(run)
+    results = evaluate(objectives, measured, before)
     rankings = rank(measured, preferred_metric(objectives))
     rows = [trial_row(trial) for trial in run.trials]
     report = Report(
         run=run.facts,
         recommendation=recommend(rankings, measured, results),
         valid=bool(rows) and all(row.verdict != "invalid" for row in rows),
-        problems=_problems(run, rows) + bad,
+        problems=_problems(run, rows) + bad + (before.differs(run.facts) if before else []),
         notes=_notes(run, measured),
         objectives=results,
+        baseline=baseline.told(before) if before else "",
         rankings=rankings,
         rows=[cell.row for cell in measured],
         trials=rows,
@@ -121,12 +146,26 @@ def _analyse(run_dir: Path) -> _Analysis:
         failures=failures_by_name(run),
         exceptions=exceptions_of_users(run),
     )
-    return _Analysis(report, measured)
+    return _Analysis(report, measured, before)
 
 
-def _objectives(facts: RunFacts) -> tuple[list[Objective], list[str]]:
+def _baseline(run: Run, asked: Asked, objectives: Sequence[Objective]) -> Baseline | None:
+    """The run to hold this one against: the one that is asked for, else the one that is remembered."""
+    if asked.baseline:
+        return baseline.baseline_of(asked.baseline, objectives)
+    kept = baseline.read_baseline(run.path, run.problems)
+    if kept or not run.facts.plan.baseline:
+        return kept
+    try:
+        return baseline.baseline_of(Path(run.facts.plan.baseline), objectives)
+    except NotARunFolder as error:
+        run.problems.append(f"There is no baseline: {error}")
+        return None
+
+
+def _objectives(expressions: Sequence[str]) -> tuple[list[Objective], list[str]]:
     good, bad = [], []
-    for expression in facts.objectives:
+    for expression in expressions:
         try:
             good.append(parse(expression))
         except ValueError as error:
@@ -167,9 +206,18 @@ def _notes(run: Run, measured: list[Cell]) -> list[str]:
 
 def render_markdown(report: Report) -> str:
     """The report as Markdown for a terminal or a pull request."""
+    return _markdown("report.md.j2", report)
+
+
+def render_summary(report: Report) -> str:
+    """What a CI job's page should show: the answer, the objectives, the headline numbers."""
+    return _markdown("summary.md.j2", report)
+
+
+def _markdown(template: str, report: Report) -> str:
     environment = _environment(escape_html=False)
     environment.filters["cell"] = _markdown_cell
-    return environment.get_template("report.md.j2").render(_shared(report))
+    return environment.get_template(template).render(_shared(report))
 
 
 def _render_html(analysis: _Analysis) -> str:
@@ -204,6 +252,8 @@ def _shared(report: Report) -> dict[str, object]:
         "title": run.plan_name or "recorded trial",
         "when": view.moment(run.started),
         "objectives_held": f"{held} of {len(report.objectives)} held",
+        "outcome": _outcome(report),
+        "problems_counted": counted(len(report.problems), "problem"),
         "chips": _chips(report),
         "reasons": view.reasons(report.trials),
         "headline": view.headline(rows, report.rankings),
@@ -224,6 +274,15 @@ def _shared(report: Report) -> dict[str, object]:
         "fairness": view.fairness(run),
         "setting": view.setting(run),
     }
+
+
+def _outcome(report: Report) -> str:
+    """The exit status in words."""
+    if not report.valid:
+        return "not measured"
+    if not report.objectives:
+        return "measured"
+    return "held" if all(one.passed for one in report.objectives) else "missed"
 
 
 def _chips(report: Report) -> list[view.Entry]:
@@ -255,7 +314,8 @@ def _markdown_cell(text: str) -> str:
     return " ".join(text.split())
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")

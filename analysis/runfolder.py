@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.locust_csv import LocustFiles, read_locust
 from analysis.records import Count, Part, what_is_wrong
-from analysis.tables import Table, read_table
+from analysis.tables import Columns, Table, read_table
 from analysis.words import listed
 
 SCHEMA = 1
@@ -26,10 +26,19 @@ SCHEMA = 1
 RECORDED = "."
 """Path of the one trial where the run folder is that of a single `locust --record`."""
 
-POD_COLUMNS = ("time", "cpu_cores", "memory_bytes", "restarts"), ("pod", "container")
-GENERATOR_COLUMNS = ("time", "planned", "dropped", "cpu_cores"), ("worker",)
-"""Numbers and texts that are read of each table."""
+SERVER, GENERATOR = "server", "generator"
+"""Components that a pod can be part of."""
 
+POD_COLUMNS = Columns(
+    ("time", "cpu_cores", "memory_bytes", "restarts"),
+    ("pod", "container"),
+    optional={"ready": "1", "phase": "", "component": SERVER},
+)
+EVENT_COLUMNS = Columns(("time",), ("pod", "reason", "message", "type"))
+GENERATOR_COLUMNS = Columns(("time", "planned", "dropped", "cpu_cores"), ("worker",))
+
+Load = Literal["open", "closed", "imported"]
+"""Imported load has no planned times: what stands as its latency runs from the moment of sending."""
 Verdict = Literal["valid", "suspect", "invalid"]
 Status = Literal["ok", "failed", "interrupted", "pending", "running"]
 
@@ -64,13 +73,21 @@ class Fairness(Part):
 
 
 class Backend(Part):
-    """A server under test. A ``stand_in`` plays another's part and is never ranked."""
+    """A server under test. A ``stand_in`` plays another's part and is never ranked.
+
+    ``backend`` and ``options`` say which variant of which framework it is; ``kind`` what its requests hold,
+    ``note`` what a reader should know before choosing it.
+    """
 
     title: str = ""
     version: str = ""
     protocol: str = "predict"
     stand_in: bool = False
     differs: list[str] = Field(default_factory=list)
+    note: str = ""
+    kind: str = "image"
+    backend: str = ""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
 
 
 class Parity(Part):
@@ -95,11 +112,32 @@ class TrialEntry(Part):
     parity: Parity | None = None
 
 
+class PlanFacts(Part):
+    """What is read of the plan. Prices are those of an hour of one vCPU, and of one GiB of memory."""
+
+    description: str = ""
+    warmup: str = ""
+    warmup_requests: Count = 0
+    baseline: str = ""
+    price_cpu: Annotated[float, Field(ge=0)] | None = None
+    price_memory: Annotated[float, Field(ge=0)] | None = None
+
+
+class Imported(Part):
+    """Which other load tool made the run; ``cannot_tell`` has a sentence per thing that it lacks."""
+
+    tool: str = ""
+    file: str = ""
+    cannot_tell: list[str] = Field(default_factory=list)
+
+
 class RunFacts(Part):
     """The head of ``run.json``, without its trials."""
 
     schema_version: Count = Field(default=SCHEMA, alias="schema")
     plan_name: str = ""
+    plan: PlanFacts = Field(default_factory=PlanFacts)
+    imported: Imported | None = None
     target: str = ""
     command: str = ""
     status: str = "complete"
@@ -140,7 +178,7 @@ class Summary(Part):
     verdict: Verdict = "invalid"
     reasons: list[str] = Field(default_factory=list)
     saturated: bool = False
-    load: Literal["open", "closed"] = Field(default="open", alias="model")
+    load: Load = Field(default="open", alias="model")
     shape: Shape = Field(default_factory=Shape)
     started: AwareDatetime | None = None
     users: Count | None = None
@@ -159,6 +197,7 @@ class Trial:
     summary: Summary | None = None
     log: HistogramLog = field(default_factory=HistogramLog)
     pods: Table | None = None
+    events: Table | None = None
     generator: Table | None = None
     locust: LocustFiles = field(default_factory=LocustFiles)
 
@@ -190,7 +229,7 @@ def read_run(path: Path) -> Run:
         raise NotARunFolder(
             f"{path} is not a folder: name a run folder, such as results/20261121T143100Z-quick."
         )
-    raw = _read_json(path / "run.json", "run.json", problems) if (path / "run.json").exists() else None
+    raw = read_json(path / "run.json", "run.json", problems) if (path / "run.json").exists() else None
     if raw is None:
         entries = _found_on_disk(path)
         if not entries:
@@ -211,7 +250,8 @@ def read_run(path: Path) -> Run:
     return Run(path, facts, trials, problems)
 
 
-def _read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | None:
+def read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | None:
+    """The object in a JSON file; None, with the reason in ``problems``, if it holds none."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -300,17 +340,26 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         what = "there is no folder" if inside else "not read, as it leads out of the run folder:"
         problems.append(f"{name}: {what} {entry.path!r}.")
         return Trial(entry, name)
-    raw = _read_json(folder / "summary.json", f"{name}/summary.json", problems)
+    raw = read_json(folder / "summary.json", f"{name}/summary.json", problems)
     summary = _validated(Summary, raw, f"{name}/summary.json", problems) if raw is not None else None
-    pods, generator = folder / "pods.csv", folder / "generator.csv"
-    # A single `locust --record` started no server, so there is none whose use it could have sampled.
-    sampled = entry.path != RECORDED or pods.exists()
+    imported = summary is not None and summary.load == "imported"
+
+    def table(file: str, columns: Columns, always: bool) -> Table | None:
+        if not always and not (folder / file).exists():
+            return None
+        return read_table(folder / file, f"{name}/{file}", columns, problems)
+
+    # A single `locust --record` started no server, so there is none whose use it could have sampled; only
+    # clusters have events; and other tools write none of our files.
     return Trial(
         entry,
         name,
         summary,
-        log=read_hlog(folder / "latency.hlog", f"{name}/latency.hlog", problems),
-        pods=read_table(pods, f"{name}/pods.csv", *POD_COLUMNS, problems) if sampled else None,
-        generator=read_table(generator, f"{name}/generator.csv", *GENERATOR_COLUMNS, problems),
-        locust=read_locust(folder, name, problems),
+        log=HistogramLog()
+        if imported and not (folder / "latency.hlog").exists()
+        else read_hlog(folder / "latency.hlog", f"{name}/latency.hlog", problems),
+        pods=table("pods.csv", POD_COLUMNS, entry.path != RECORDED and not imported),
+        events=table("events.csv", EVENT_COLUMNS, False),
+        generator=table("generator.csv", GENERATOR_COLUMNS, not imported),
+        locust=read_locust(folder, name, problems, lacking=imported),
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.clean_csv import Wanted, read_clean
 from analysis.histograms import Floats
 
 Rows = list[list[str] | None]
+LONGEST_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -79,41 +81,98 @@ def name_bad_rows(name: str, bad: int, rows: int, problems: list[str]) -> None:
         problems.append(f"{name}: {bad} of {rows} rows are cut off or not numbers; they were left out.")
 
 
-def read_table(
-    path: Path,
-    name: str,
-    numbers: Sequence[str],
-    texts: Sequence[str],
-    problems: list[str],
-    time: str = "time",
-) -> Table | None:
-    """Read the named columns (``time`` among ``numbers``) of a CSV file; None if it has no usable row.
+@dataclass(frozen=True)
+class Columns:
+    """What is read of a table: numbers, ``time`` (epoch seconds) among them, and texts.
+
+    ``optional`` texts have a value for a table that lacks the column; ``only`` is a text column and the value
+    that a row must have in it to be read.
+    """
+
+    numbers: Sequence[str]
+    texts: Sequence[str]
+    optional: Mapping[str, str] = field(default_factory=dict)
+    only: tuple[str, str] | None = None
+    time: str = "time"
+
+
+def read_table(path: Path, name: str, columns: Columns, problems: list[str]) -> Table | None:
+    """Read the named columns of a CSV file; None if it has no usable row.
 
     Rows that are short, not numbers, not finite or negative are left out and named in ``problems``.
     """
-    rows = read_rows(path, name, [*numbers, *texts], problems)
-    return None if rows is None else _columns(rows, numbers, texts, time, name, problems)
+    header = _header(path)
+    texts = [*columns.texts, *(column for column in columns.optional if column in header)]
+    found = _clean(path, header, columns, texts)
+    if found is None:
+        rows = read_rows(path, name, [*columns.numbers, *texts], problems)
+        found = None if rows is None else _parsed(rows, columns, texts, name, problems)
+    if found is None:
+        return None
+    table = _ordered(*found, columns, texts, name, problems)
+    for column, value in columns.optional.items():
+        if column not in texts:
+            table.texts[column] = np.full(len(table), value)
+    return table
 
 
-def _columns(
-    rows: Rows, numbers: Sequence[str], texts: Sequence[str], time: str, name: str, problems: list[str]
-) -> Table | None:
+def _header(path: Path) -> list[str]:
+    """The column names, for choosing how to read; why a file cannot be read is told when it is."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(LONGEST_HEADER_BYTES).decode("ascii").rstrip("\r\n").split(",")
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _clean(
+    path: Path, header: Sequence[str], columns: Columns, texts: Sequence[str]
+) -> tuple[Floats, list[NDArray[np.str_]]] | None:
+    """Numbers (rows, columns) and texts of a file without a flaw, that has any; None of others."""
+    if len(set(header)) < len(header) or not {*columns.numbers, *texts} <= set(header):
+        return None
+    only = (header.index(columns.only[0]), columns.only[1].encode()) if columns.only else None
+    at = [header.index(column) for column in columns.numbers]
+    wanted = Wanted(len(header), at, [header.index(column) for column in texts], only)
+    found = read_clean(path.read_bytes(), wanted)
+    return found if found is not None and len(found[0]) else None
+
+
+def _parsed(
+    rows: Rows, columns: Columns, texts: Sequence[str], name: str, problems: list[str]
+) -> tuple[Floats, list[NDArray[np.str_]]] | None:
+    """Numbers and texts of the rows that are whole."""
+    count = len(columns.numbers)
     whole = [row for row in rows if row is not None]
-    values = np.array([[_number(cell) for cell in row[: len(numbers)]] for row in whole], dtype=np.float64)
-    values = values.reshape(len(whole), len(numbers))
+    values = np.array([[_number(cell) for cell in row[:count]] for row in whole], dtype=np.float64)
+    values = values.reshape(len(whole), count)
     kept = np.flatnonzero(np.all(np.isfinite(values) & (values >= 0), axis=1))
     name_bad_rows(name, len(rows) - len(kept), len(rows), problems)
+    if columns.only:
+        column = count + list(texts).index(columns.only[0])
+        kept = np.array([i for i in kept if whole[i][column] == columns.only[1]], dtype=np.int64)
     if not len(kept):
         if not rows:
             problems.append(f"{name}: has a header and no rows.")
         return None
-    at = values[kept, numbers.index(time)]
+    return values[kept], [np.array([whole[i][count + j] for i in kept]) for j in range(len(texts))]
+
+
+def _ordered(
+    values: Floats,
+    found: Sequence[NDArray[np.str_]],
+    columns: Columns,
+    texts: Sequence[str],
+    name: str,
+    problems: list[str],
+) -> Table:
+    at = values[:, list(columns.numbers).index(columns.time)]
     if np.any(np.diff(at) < -1.0):  # workers' rows interleave within a second
         problems.append(f"{name}: its rows are not in the order of time, or a clock went back; sorted.")
-    order = kept[np.argsort(at, kind="stable")]
+    order = np.argsort(at, kind="stable")
     return Table(
-        {column: values[order, i] for i, column in enumerate(numbers)},
-        {column: np.array([whole[i][len(numbers) + j] for i in order]) for j, column in enumerate(texts)},
+        {column: values[order, i] for i, column in enumerate(columns.numbers)},
+        {column: text[order] for column, text in zip(texts, found, strict=True)},
     )
 
 

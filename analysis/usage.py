@@ -1,4 +1,4 @@
-"""CPU and memory of a server over the seconds of a trial, from ``pods.csv``."""
+"""CPU and memory of servers and load generators over the seconds of a trial, from ``pods.csv``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.histograms import Floats
-from analysis.runfolder import Trial
+from analysis.runfolder import SERVER, Trial
 
 HALF_A_SAMPLE_S = 0.5
 """A sample tells of the second that ends with it, so its values belong half a second earlier."""
@@ -15,7 +15,7 @@ HALF_A_SAMPLE_S = 0.5
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU and memory of all of a server's containers together, one entry per second of the trial."""
+    """CPU and memory of all containers of a component together, one entry per second of the trial."""
 
     second: Floats
     cpu_cores: Floats
@@ -34,8 +34,10 @@ def last_answer_s(trial: Trial) -> float:
     return float(trial.log.tag("latency").start_s.max(initial=-1.0)) + 1
 
 
-def usage(trial: Trial, until_s: float | None = None) -> Usage | None:
+def usage(trial: Trial, until_s: float | None = None, component: str = SERVER) -> Usage | None:
     """What the server's containers used from plan time 0 to its end, or ``until_s``; None without samples.
+
+    ``component`` may name the load generator's instead.
 
     Containers sampled at different instants are put on whole seconds by linear interpolation, each within its
     own first and last sample, and then added up.
@@ -45,6 +47,7 @@ def usage(trial: Trial, until_s: float | None = None) -> Usage | None:
         return None
     offset = trial.pods["time"] - start - HALF_A_SAMPLE_S
     inside = (offset >= 0) & (offset < (until_s or trial.summary.duration_s))
+    inside &= trial.pods.texts["component"] == component
     table, offset = trial.pods.where(inside), offset[inside]
     if not len(table):
         return None

@@ -19,6 +19,7 @@ from scripts.errors import OK, UNMEASURED, CannotRun, UserError, nearest
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from scripts.plan import Plan
     from scripts.project import Project
 
 WEIGHTS = ("auto", "imagenet", "synthetic")
@@ -40,6 +41,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Baseline = Annotated[
+    str | None, typer.Option(help='The run that "p99 < 1.2 * baseline" holds this one against.')
+]
+PriceCpu = Annotated[float | None, typer.Option(help="Price of a vCPU-hour, for the cost table.", min=0)]
+PriceMemory = Annotated[float | None, typer.Option(help="Price of a GiB-hour of memory.", min=0)]
+Junit = Annotated[Path | None, typer.Option(help="Also write junit.xml here.", dir_okay=False)]
 
 
 @app.callback(invoke_without_command=True)
@@ -152,6 +159,10 @@ def run(
     objective: Annotated[
         list[str] | None, typer.Option(help='What must hold, such as "p95 < 500ms"; repeat.')
     ] = None,
+    baseline: Baseline = None,
+    price_cpu: PriceCpu = None,
+    price_memory: PriceMemory = None,
+    junit: Junit = None,
     target: Annotated[str, typer.Option(help="Where: auto, local, kind or cluster.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of runs. Default: results in the project.")] = None,
     threads: Annotated[int | None, typer.Option(help="Intra-op threads and cores of the server.")] = None,
@@ -171,8 +182,9 @@ def run(
     refuse_unbuilt(target)
     project = project_of(context)
     changes: dict[str, Any] = {"trials": trials, "seed": seed, "threads": threads}
+    changes |= {"baseline": baseline, "price_cpu": price_cpu, "price_memory": price_memory}
     changes |= {"objectives": objective or None, "backends": names_in(backends) or None}
-    chosen = read_plan(plan, changes).with_scenarios(names_in(scenarios))
+    chosen = with_baseline(project, read_plan(plan, changes).with_scenarios(names_in(scenarios)))
     services, left_out = choose_services(project, chosen.backends)
     terminal = console()
     for sentence in left_out:
@@ -181,7 +193,24 @@ def run(
         show_order(chosen, services, terminal)
         return
     place = LocalTarget(project, chosen, services, workers)
-    raise typer.Exit(measure(project, chosen, services, place, out or project.results, terminal, ask=not yes))
+    runs = out or project.results
+    raise typer.Exit(measure(project, chosen, services, place, runs, terminal, ask=not yes, junit=junit))
+
+
+def with_baseline(project: Project, plan: Plan) -> Plan:
+    """Return the plan with the folder of its baseline, which is looked at before anything is measured.
+
+    Raises:
+        UserError: it is no run.
+
+    """
+    from scripts.reporting import find_run, read_measured
+
+    if not plan.baseline:
+        return plan
+    folder = find_run(project, plan.baseline)
+    read_measured(folder)
+    return plan.model_copy(update={"baseline": str(folder)})
 
 
 def refuse_unbuilt(target: str) -> None:
@@ -203,13 +232,28 @@ def refuse_unbuilt(target: str) -> None:
 def report(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="A run's folder, or `latest`.")] = "latest",
+    objective: Annotated[
+        list[str] | None, typer.Option(help="What must hold, in place of the run's own objectives; repeat.")
+    ] = None,
+    baseline: Baseline = None,
+    price_cpu: PriceCpu = None,
+    price_memory: PriceMemory = None,
+    junit: Junit = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a run again, from its folder alone; exit status as `run` gave it."""
-    from scripts.reporting import find_run, report_run
+    from analysis.report import Asked
+    from scripts.reporting import checked_objectives, find_run, report_run
 
-    folder = find_run(project_of(context), run)
-    raise typer.Exit(report_run(folder, console(), as_json=as_json))
+    project = project_of(context)
+    asked = Asked(
+        objectives=checked_objectives(objective or []),
+        baseline=find_run(project, baseline) if baseline else None,
+        price_cpu=price_cpu,
+        price_memory=price_memory,
+    )
+    folder = find_run(project, run)
+    raise typer.Exit(report_run(folder, console(), as_json=as_json, asked=asked, junit=junit))
 
 
 @app.command(

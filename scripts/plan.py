@@ -125,6 +125,12 @@ class Plan(BaseModel):
     warmup_requests: int = Field(default=0, ge=0, le=100_000)
     """Requests sent one after the other before that."""
     objectives: tuple[str, ...] = ()
+    baseline: str = ""
+    """The run that objectives such as `p99 < 1.2 * baseline` hold this one against."""
+    price_cpu: float | None = Field(default=None, ge=0)
+    """What an hour of a vCPU costs, in any currency."""
+    price_memory: float | None = Field(default=None, ge=0)
+    """What an hour of a GiB of memory costs."""
     scenario: tuple[Scenario, ...] = Field(min_length=1)
 
     @field_validator("backends", mode="before")
@@ -136,7 +142,11 @@ class Plan(BaseModel):
     def _check(self) -> Plan:
         seconds(self.warmup)
         for objective in self.objectives:
-            objectives.parse(objective)
+            if objectives.parse(objective).relative and not self.baseline:
+                raise ValueError(
+                    f'{objective!r} needs a run to be held against: write baseline = "results/RUN", or '
+                    "--baseline RUN on the command line"
+                )
         names = [scenario.name for scenario in self.scenario]
         for name in names:
             if names.count(name) > 1:

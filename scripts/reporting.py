@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,10 @@ from scripts.project import Project
 if TYPE_CHECKING:
     from analysis.compare import Comparison
     from analysis.metrics import Row
-    from analysis.report import Report
+    from analysis.report import Asked, Report
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+"""The variable in which GitHub names a file for the job's page."""
 
 _LOOKS = {
     "valid": "[green]valid[/]",
@@ -49,24 +54,71 @@ def find_run(project: Project, name: str) -> Path:
     raise UserError(f"There is no run folder {name}; {known}.")
 
 
-def report_run(folder: Path, console: Console, as_json: bool = False) -> int:
+def report_run(
+    folder: Path,
+    console: Console,
+    as_json: bool = False,
+    asked: Asked | None = None,
+    junit: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> int:
     """Write a run's report and print its essence; return the exit status that it means.
 
+    `junit` is one more place for the JUnit file; on GitHub the job's page gets a summary.
+
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or the JUnit file cannot be written there.
 
     """
-    from analysis.report import write_report
+    from analysis.report import Asked, render_summary, write_report, write_whole
 
     try:
-        report = write_report(folder)
+        report = write_report(folder, asked or Asked())
     except NotARunFolder as error:
         raise UserError(str(error)) from error
+    if junit and report.paths:
+        try:
+            write_whole(junit, report.paths.junit.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{junit} cannot be written: {error.strerror}; it is in {folder} too.") from error
+    if environ.get(STEP_SUMMARY):
+        with Path(environ[STEP_SUMMARY]).open("a", encoding="utf-8") as file:
+            file.write(render_summary(report) + "\n")
     if as_json:
         print(report.model_dump_json(by_alias=True, indent=1))
     else:
         _print_report(report, folder, console)
     return status_of(report)
+
+
+def checked_objectives(expressions: Sequence[str]) -> tuple[str, ...]:
+    """Return the objectives.
+
+    Raises:
+        UserError: one of them cannot be read: what to write instead.
+
+    """
+    from analysis.objectives import parse
+
+    try:
+        return tuple(parse(expression).expression for expression in expressions)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def read_measured(folder: Path) -> None:
+    """Look whether a folder holds a run that something can be held against.
+
+    Raises:
+        UserError: it does not.
+
+    """
+    from analysis.runfolder import read_run
+
+    try:
+        read_run(folder)
+    except NotARunFolder as error:
+        raise UserError(str(error)) from error
 
 
 def status_of(report: Report) -> int:

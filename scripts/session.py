@@ -44,6 +44,7 @@ def measure(
     out: Path,
     console: Console,
     ask: bool,
+    junit: Path | None = None,
 ) -> int:
     """Run a plan, write its report, print what came out; return the exit status."""
     total_s = sum(estimate_s(plan, step) for step in steps(plan, [service.key for service in services]))
@@ -58,7 +59,7 @@ def measure(
     with stop.on_signals():
         record = begin_run(project, plan, services, target, out)
         make_run(project, plan, services, target, record, stop, Progress(console))
-    status = report_run(record.folder, console)
+    status = report_run(record.folder, console, junit=junit)
     if stop.asked:
         console.print(
             f"Stopped. What was measured until then is in {escape(str(record.folder))}.", soft_wrap=True

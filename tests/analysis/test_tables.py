@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.tables import Table, read_table
+from analysis.tables import Columns, Table, read_table
 
 WHOLE = "time,pod,cpu,extra\n10.5,a,0.5,x\n11.5,a,0.75,x\n12.5,b,1,x\n"
 
@@ -11,7 +11,7 @@ def read(tmp_path: Path, content: str | bytes) -> tuple[Table | None, list[str]]
     path = tmp_path / "pods.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     problems: list[str] = []
-    return read_table(path, "x/pods.csv", ("time", "cpu"), ("pod",), problems), problems
+    return read_table(path, "x/pods.csv", Columns(("time", "cpu"), ("pod",)), problems), problems
 
 
 class TestATable:
@@ -62,5 +62,5 @@ class TestATable:
 
     def test_that_is_not_there_is_named(self, tmp_path: Path) -> None:
         problems: list[str] = []
-        assert read_table(tmp_path / "no.csv", "no.csv", ("time",), (), problems) is None
+        assert read_table(tmp_path / "no.csv", "no.csv", Columns(("time",), ()), problems) is None
         assert problems == ["no.csv: is missing."]

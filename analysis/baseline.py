@@ -1,0 +1,122 @@
+"""The run that another is held against: what it measured, cell by cell, kept in the other's folder.
+
+``baseline.json`` has all that objectives such as ``p99 < 1.2 * baseline`` need, so that a report can be
+written again when the earlier run's folder is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from analysis.metrics import QUANTILES, Cell, cells
+from analysis.objectives import Objective, value_of
+from analysis.ranking import load_of
+from analysis.records import Count, Part, what_is_wrong
+from analysis.runfolder import RunFacts, read_json, read_run
+
+FILE = "baseline.json"
+SCHEMA = 1
+METRICS = ("mean", "max", "error_rate", "drop_rate", "throughput", *QUANTILES)
+
+
+class BaselineCell(Part):
+    """One backend in one scenario of the earlier run; ``why_not`` says why it cannot be held against."""
+
+    backend: str
+    scenario: str
+    load: tuple[str, ...] = ()
+    why_not: str = ""
+    values: dict[str, float] = Field(default_factory=dict)
+
+
+class Baseline(Part):
+    """What the earlier run measured, and where."""
+
+    schema_version: Count = Field(default=SCHEMA, alias="schema")
+    source: str = ""
+    plan_name: str = ""
+    started: AwareDatetime | None = None
+    machine: str = ""
+    model: str = ""
+    cells: list[BaselineCell] = Field(default_factory=list)
+
+    def value(self, metric: str, cell: Cell) -> tuple[float | None, str]:
+        """The metric in the same cell of the earlier run, or None and why it cannot be held against."""
+        row = cell.row
+        mine = [one for one in self.cells if (one.backend, one.scenario) == (row.backend, row.scenario)]
+        if not mine:
+            return None, f"the baseline has no {row.backend}/{row.scenario}"
+        if mine[0].why_not:
+            return None, f"in the baseline it was {mine[0].why_not}"
+        if mine[0].load != load_of(cell):
+            return None, "the baseline's load was not the same"
+        if metric not in mine[0].values:
+            return None, f"the baseline holds no {metric}; name its run again with --baseline"
+        return mine[0].values[metric], ""
+
+    def differs(self, facts: RunFacts) -> list[str]:
+        """A sentence for each thing besides the servers that was not the same in both runs."""
+        pairs = (("machine", self.machine, machine_of(facts)), ("model", self.model, facts.model.digest))
+        unknown = "not known"
+        return [
+            f"The baseline was measured with another {name}: {before or unknown}, now {now or unknown}."
+            for name, before, now in pairs
+            if before != now
+        ]
+
+
+def machine_of(facts: RunFacts) -> str:
+    """The machine in a few words."""
+    machine = facts.machine
+    return ", ".join(filter(None, [machine.cpu, f"{machine.cores} cores" if machine.cores else ""]))
+
+
+def baseline_of(run_dir: Path, objectives: Sequence[Objective] = ()) -> Baseline:
+    """What a run measured, for holding others against it.
+
+    Raises
+    ------
+    analysis.runfolder.NotARunFolder
+        A ``ValueError`` with a sentence for the user, if there is no run at ``run_dir``.
+    """
+    run = read_run(run_dir)
+    metrics = dict.fromkeys([*METRICS, *(one.metric for one in objectives)])
+    return Baseline(
+        source=run_dir.name or str(run_dir),
+        plan_name=run.facts.plan_name,
+        started=run.facts.started,
+        machine=machine_of(run.facts),
+        model=run.facts.model.digest,
+        cells=[_kept(cell, list(metrics)) for cell in cells(run)],
+    )
+
+
+def _kept(cell: Cell, metrics: Sequence[str]) -> BaselineCell:
+    row = cell.row
+    why_not = "not valid" if row.verdict == "invalid" else "saturated" if row.saturated else ""
+    values = {name: value for name in metrics if (value := value_of(name, cell)) is not None}
+    return BaselineCell(
+        backend=row.backend, scenario=row.scenario, load=load_of(cell), why_not=why_not, values=values
+    )
+
+
+def read_baseline(run_dir: Path, problems: list[str]) -> Baseline | None:
+    """The baseline kept in a run's folder, None if there is none or none that can be read."""
+    path = run_dir / FILE
+    raw = read_json(path, FILE, problems) if path.exists() else None
+    if raw is None:
+        return None
+    try:
+        return Baseline.model_validate(raw)
+    except ValidationError as error:
+        problems.append(f"{FILE}: {what_is_wrong(error)}; there is no baseline.")
+        return None
+
+
+def told(baseline: Baseline) -> str:
+    """Which run the baseline is, in a few words."""
+    when = f"of {baseline.started:%Y-%m-%d %H:%M} UTC" if baseline.started else ""
+    return " ".join(filter(None, [baseline.source, when])) or "an unnamed run"
