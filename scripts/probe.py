@@ -41,11 +41,13 @@ class Probe:
 
         """
         plan, recorder = LoadPlan.from_options(_OPTIONS | {"protocol": protocol}, None), Recorder()
-        user.host = host
-        user.prepare(Pacing(plan, Dispatcher(recorder.drop, recorder.drop_late), recorder), Environment())
-        self._user = _listening(user)(Environment())
+        listening = _listening(user)
+        listening.host = host
+        pacing = Pacing(plan, Dispatcher(recorder.drop, recorder.drop_late), recorder)
+        listening.prepare(pacing, Environment())
+        self._user = listening(Environment())
         self._user.on_start()
-        self.images = [request.image for request in user.requests]
+        self.images: list[Image] = [request.image for request in listening.requests]
 
     def not_ready(self, url: str) -> str | None:
         """Return why it does not predict yet: asked on its ready URL, then with a real request."""
@@ -99,7 +101,7 @@ def _unwell(url: str) -> str | None:
 
 def _difference(user: Any, image: Image) -> str:
     try:
-        answer = user.decode(user.heard)
+        answer = user.spoken.decode(user.heard)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"unreadable answer ({type(error).__name__}: {error})"
     return f"answered {[int(c) for c, _ in answer]}, stored are {[c for c, _ in image.top5]}"

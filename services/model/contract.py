@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 # A 24-megapixel photograph in base64 fits well; more is an accident or an attack.
 MAX_BODY_BYTES = 16 * 1024 * 1024
+# Where a server batches: at most so many requests at once, waiting for one another at most so long.
+MAX_BATCH, MAX_BATCH_WAIT_S = 8, 0.005
 
 
 class BadInput(ValueError):
@@ -36,16 +38,18 @@ class Prediction(NamedTuple):
 class Settings:
     """What a server takes from its environment, and nowhere else.
 
-    `threads` is the number of intra-op threads of one inference, `workers` that of server processes.
+    `threads` is the number of intra-op threads of one inference, `workers` that of server processes;
+    `batching` says whether a server that can infers several requests at once.
     """
 
     model_dir: Path
     threads: int
     workers: int
+    batching: bool = False
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """Read MODELSWARM_MODEL_DIR, _THREADS and _WORKERS; ValueError names a bad one."""
+        """Read MODELSWARM_MODEL_DIR, _THREADS, _WORKERS and _BATCHING; ValueError names a bad one."""
         model_dir = Path(env.get("MODELSWARM_MODEL_DIR", "artifacts/model"))
         if not (model_dir / "model.torchscript.pt").is_file():
             raise ValueError(
@@ -55,6 +59,7 @@ class Settings:
             model_dir=model_dir,
             threads=_count(env, "MODELSWARM_THREADS"),
             workers=_count(env, "MODELSWARM_WORKERS"),
+            batching=_switch(env, "MODELSWARM_BATCHING"),
         )
 
 
@@ -63,6 +68,20 @@ def _count(env: Mapping[str, str], name: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError(f"{name}={text!r} is not a count; write a whole number from 1")
     return int(text)
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "false")
+    if text not in ("true", "false"):
+        raise ValueError(f"{name}={text!r} is neither true nor false")
+    return text == "true"
+
+
+def answer_or_error(result: list[Prediction] | BadInput) -> tuple[dict[str, Any], HTTPStatus]:
+    """Return the body and status for one request of a batch."""
+    if isinstance(result, BadInput):
+        return {"error": str(result)}, result.status
+    return answer(result), HTTPStatus.OK
 
 
 def decode_request(body: bytes) -> bytes:

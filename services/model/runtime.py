@@ -7,6 +7,7 @@ Needs torch, Pillow and numpy, nothing else.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,30 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from services.model.contract import MAX_BODY_BYTES, BadInput, Prediction, Settings, answer, decode_request
+from services.model.contract import (
+    MAX_BATCH,
+    MAX_BATCH_WAIT_S,
+    MAX_BODY_BYTES,
+    BadInput,
+    Prediction,
+    Settings,
+    answer,
+    answer_or_error,
+    decode_request,
+)
 
-__all__ = ["MAX_BODY_BYTES", "BadInput", "Classifier", "Prediction", "Settings", "answer", "decode_request"]
+__all__ = [
+    "MAX_BATCH",
+    "MAX_BATCH_WAIT_S",
+    "MAX_BODY_BYTES",
+    "BadInput",
+    "Classifier",
+    "Prediction",
+    "Settings",
+    "answer",
+    "answer_or_error",
+    "decode_request",
+]
 
 SIDE = 224
 TOP = 5
@@ -46,7 +68,18 @@ class Classifier:
 
     def predict(self, encoded: bytes) -> list[Prediction]:
         """Return the five likeliest classes of a JPEG or PNG, likeliest first; BadInput if it is neither."""
-        confidences, ids = self.probabilities(prepare(encoded)).topk(TOP)
+        return self._top(self.probabilities(prepare(encoded)))
+
+    def predict_batch(self, bodies: Sequence[bytes]) -> list[list[Prediction] | BadInput]:
+        """Return the top 5 of each request's image, inferred at once, or what is wrong with the request."""
+        prepared = [_prepared(body) for body in bodies]
+        batch = [each for each in prepared if isinstance(each, Tensor)]
+        with torch.inference_mode():
+            rows = iter(self._module(torch.cat(batch)) if batch else ())
+        return [self._top(next(rows)) if isinstance(each, Tensor) else each for each in prepared]
+
+    def _top(self, probabilities: Tensor) -> list[Prediction]:
+        confidences, ids = probabilities.topk(TOP)
         return [
             Prediction(class_id, self._labels[class_id], confidence)
             for class_id, confidence in zip(ids.tolist(), confidences.tolist(), strict=True)
@@ -67,6 +100,13 @@ def prepare(encoded: bytes) -> Tensor:
     """
     image = torch.from_numpy(decode(encoded)).permute(2, 0, 1).unsqueeze(0).float()
     return normalised(F.interpolate(image, (SIDE, SIDE), mode="bilinear", antialias=True))
+
+
+def _prepared(body: bytes) -> Tensor | BadInput:
+    try:
+        return prepare(decode_request(body))
+    except BadInput as error:
+        return error
 
 
 def normalised(image: Tensor) -> Tensor:
