@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.metrics import Cell, cells
@@ -86,9 +85,8 @@ def compare(base: Path, new: Path) -> Comparison:
         A ``ValueError`` with a sentence for the user, if either is not a run folder.
     """
     runs = read_run(base), read_run(new)
-    rng = np.random.default_rng(0)
     before, after = (
-        {(cell.row.scenario, cell.row.backend): cell for cell in cells(run, rng)} for run in runs
+        {(cell.row.scenario, cell.row.backend): cell for cell in cells(run)} for run in runs
     )
     rows: list[ComparisonRow] = []
     for key in dict.fromkeys([*before, *after]):

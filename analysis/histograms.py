@@ -86,6 +86,10 @@ class Histogram:
         bucket = np.searchsorted(self.cumulative, rank)
         return min(float(bucket_middle_ms(np.asarray(bucket))), self.largest_ms)
 
+    def quantile_bucket(self, q: float) -> int:
+        """The bucket in which quantile ``q`` lies."""
+        return int(np.searchsorted(self.cumulative, max(1, _ceil(q * self.total))))
+
     def quantile_ms(self, q: float) -> float | None:
         """Smallest value in ms that at least ``q`` of all values do not exceed; None if there are none."""
         return self.rank_ms(max(1, _ceil(q * self.total))) if self.total else None

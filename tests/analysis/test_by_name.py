@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from analysis.by_name import disagreements, exceptions_of_users, failures_by_name, requests_by_name
@@ -47,7 +46,7 @@ def rewrite(run: Run, file: str, change: Callable[[dict[str, Any]], object]) -> 
 class TestRequestsByName:
     def test_have_a_row_per_name_summed_over_the_trials(self, tmp_path: Path) -> None:
         run = written(tmp_path, SPEC, SLOWER)
-        rows = requests_by_name(cells(run, np.random.default_rng(0)))
+        rows = requests_by_name(cells(run))
         assert [(row.method, row.name, row.trials, row.requests) for row in rows] == [
             ("POST", "large", 2, 12), ("POST", "medium", 2, 12), ("POST", "small", 2, 12),
         ]  # fmt: skip
@@ -55,25 +54,25 @@ class TestRequestsByName:
 
     def test_give_times_as_the_range_of_the_trials_since_they_cannot_be_merged(self, tmp_path: Path) -> None:
         run = written(tmp_path, SPEC, SLOWER)
-        row = requests_by_name(cells(run, np.random.default_rng(0)))[0]
+        row = requests_by_name(cells(run))[0]
         assert (row.median_ms, row.p95_ms, row.p99_ms) == ((10, 40), (10, 40), (10, 40))
 
     def test_weigh_the_size_of_answers_by_requests(self, tmp_path: Path) -> None:
         run = written(tmp_path, replace(SPEC, latency_ms=exact([10.0], 30)), SLOWER)
         path = run.path / TRIAL / "stats.csv"
         path.write_text(path.read_text().replace("460.5", "1000"))
-        row = requests_by_name(cells(read_run(run.path), np.random.default_rng(0)))[0]
+        row = requests_by_name(cells(read_run(run.path)))[0]
         assert row.answer_bytes_mean == pytest.approx((10 * 1000 + 6 * 460.5) / 16)
 
     def test_have_no_time_where_nothing_was_sent(self, tmp_path: Path) -> None:
         run = written(tmp_path, replace(SPEC, dropped=7))
-        row = requests_by_name(cells(run, np.random.default_rng(0)))[0]
+        row = requests_by_name(cells(run))[0]
         assert (row.method, row.requests, row.failures) == ("DROP", 7, 7)
         assert (row.median_ms, row.p99_ms, row.answer_bytes_mean) == (None, None, None)
 
     def test_leave_out_trials_that_are_not_merged(self, tmp_path: Path) -> None:
         run = written(tmp_path, SPEC, replace(SLOWER, status="failed", error="died"))
-        rows = requests_by_name(cells(run, np.random.default_rng(0)))
+        rows = requests_by_name(cells(run))
         assert {(row.trials, row.requests) for row in rows} == {(1, 6)}
 
 

@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from analysis.figures import by_scenario
@@ -19,7 +18,7 @@ EPOCH = int(START.timestamp())
 
 def told(run: Path) -> list[str]:
     """What each second of the first panel tells when it is pointed at."""
-    measured = cells(read_run(run), np.random.default_rng(0))
+    measured = cells(read_run(run))
     (figures,) = by_scenario(measured, rank(measured, "p95"))
     return re.findall(r"<title>(\d+ to \d+ s: [^<]*)</title>", figures.by_locust[0].svg)
 
@@ -71,7 +70,7 @@ class TestLocustsHistory:
 
     def test_that_is_lost_leaves_no_panel(self, run: Path) -> None:
         (run / "fastapi/constant/1/stats_history.csv").unlink()
-        measured = cells(read_run(run), np.random.default_rng(0))
+        measured = cells(read_run(run))
         (figures,) = by_scenario(measured, rank(measured, "p95"))
         assert figures.by_locust == []
         assert len(figures.over_time) == 1

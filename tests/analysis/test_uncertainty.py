@@ -4,71 +4,72 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.histograms import Floats, Intervals, Ints, bucket_low_us, bucket_middle_ms, together
 from analysis.uncertainty import (
     SINGLE_TRIAL_MARGIN,
+    Contrast,
     Estimate,
+    Spread,
     _welch,
-    block_seconds,
+    contrast,
     differences,
     estimates,
     interval_ms,
     pool,
-    resampled_ms,
 )
+from tests.analysis.simulated import Kind, autocorrelated, heavy_tailed, intervals
+
+QUEUE = Kind(autocorrelated(0.6))
 
 
-def trial(seconds: list[Floats]) -> Intervals:
-    parts = []
-    for start, values in enumerate(seconds):
-        bucket, count = np.unique(
-            np.searchsorted(bucket_low_us(), values * 1000, side="right") - 1, return_counts=True
-        )
-        row = np.zeros(len(bucket), dtype=np.int64)
-        parts.append(Intervals(np.array([float(start)]), np.array([values.max()]), row, bucket, count))
-    return together(parts)
-
-
-def correlated(rng: np.random.Generator, median_ms: float, seconds: int = 60, per_s: int = 20) -> Intervals:
-    """Latencies whose level drifts from second to second, as queues do."""
-    level, levels = 0.0, []
-    for _ in range(seconds):
-        level = 0.6 * level + rng.normal(0, 0.08)
-        levels.append(level)
-    return trial([median_ms * np.exp(one + rng.normal(0, 0.25, per_s)) for one in levels])
-
-
-def measured(rng: np.random.Generator, median_ms: float, trials: int, spread: float) -> Estimate:
+def measured(rng: np.random.Generator, times: float, trials: int, spread: float) -> Estimate:
     """p95 of so many trials, each of which settles at its own level."""
-    each = [correlated(rng, median_ms * math.exp(rng.normal(0, spread)), seconds=20) for _ in range(trials)]
-    return estimates(each, [0.95], rng)[0]
+    kind = Kind(autocorrelated(0.6), spread)
+    return estimates([kind.trial(rng, 20, 20, times) for _ in range(trials)], [0.95])[0]
 
 
-def told(merged: float, *trials: float, within: float = 0.01, blocks: int = 20) -> Estimate:
-    return Estimate(merged, np.array(trials), np.full(len(trials), within), blocks * len(trials))
+def told(merged: float, *trials: float, within: float = 0.005, free: float = 10) -> Estimate:
+    return Estimate(merged, np.array(trials), Spread.even(within, free))
 
 
 class TestTheIntervalWithinATrial:
-    def test_covers_the_truth_of_correlated_latencies(self) -> None:
-        rng = np.random.default_rng(1)
-        sigma = math.hypot(0.25, 0.08 / math.sqrt(1 - 0.6**2))
-        truth = 50 * math.exp(1.6449 * sigma)
-        covered = 0
-        for _ in range(100):
-            (one,) = estimates([correlated(rng, 50.0)], [0.95], rng)
-            interval = interval_ms(one, None)
-            assert interval is not None
-            covered += interval[0] <= truth <= interval[1]
-        assert covered >= 84  # about 91 % at this correlation
-
     def test_is_narrower_with_more_seconds(self) -> None:
         rng = np.random.default_rng(2)
-        short, long = (estimates([correlated(rng, 50.0, seconds=s)], [0.5], rng)[0] for s in (20, 320))
-        assert long.within[0] < 0.6 * short.within[0]
+        short, long = (estimates([QUEUE.trial(rng, s, 20)], [0.5])[0].within for s in (20, 320))
+        assert short is not None
+        assert long is not None
+        assert long.below + long.above < 0.6 * (short.below + short.above)
+        assert long.free > 3 * short.free
 
-    def test_needs_five_seconds(self) -> None:
+    def test_is_wider_where_seconds_depend_on_each_other(self) -> None:
         rng = np.random.default_rng(3)
-        (one,) = estimates([correlated(rng, 50.0, seconds=4)], [0.5], rng)
+        shuffled = []
+        kept = QUEUE.trial(rng, 600, 50)
+        order = rng.permutation(600)
+        shuffled = replace(kept, row=order[kept.row])
+        errors = [estimates([one], [0.5])[0].within for one in (kept, shuffled)]
+        assert errors[0] is not None
+        assert errors[1] is not None
+        assert errors[0].below > 1.3 * errors[1].below
+
+    def test_of_independent_requests_is_that_of_the_binomial_law(self) -> None:
+        rng = np.random.default_rng(4)
+        found = [estimates([Kind(heavy_tailed).trial(rng, 100, 100)], [0.95])[0] for _ in range(100)]
+        # a Pareto's quantile moves by 1 / (2.5 (1 - q)) for each unit of q
+        theory = math.sqrt(0.95 * 0.05 / 10_000) / (2.5 * 0.05)
+        errors = [(one.within.below + one.within.above) / 2 for one in found if one.within]
+        assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(theory, rel=0.15)
+
+    def test_leans_to_the_side_on_which_values_lie_further(self) -> None:
+        rng = np.random.default_rng(5)
+        (one,) = estimates([Kind(heavy_tailed).trial(rng, 60, 50)], [0.99])
+        assert one.within is not None
+        assert one.within.above > 1.2 * one.within.below
+
+    @pytest.mark.parametrize("q", [0.5, 0.999])
+    def test_is_not_known_of_four_seconds_or_beyond_the_largest_value(self, q: float) -> None:
+        rng = np.random.default_rng(6)
+        (one,) = estimates([QUEUE.trial(rng, 4 if q == 0.5 else 40, 20)], [q])
+        assert one.within is None
         assert interval_ms(one, None) is None
         difference = differences([one, one])[0, 1]
         assert not difference.shown
@@ -76,31 +77,23 @@ class TestTheIntervalWithinATrial:
 
     def test_of_a_day_takes_no_more_pieces_than_of_ten_minutes(self) -> None:
         rng = np.random.default_rng(7)
-        short = correlated(rng, 50.0, seconds=20)
+        short = QUEUE.trial(rng, 20, 20)
         day = replace(short, start_s=short.start_s * 4320)
-        (one,) = estimates([day], [0.5], rng)
-        assert one.blocks <= 600 / block_seconds(600) + 1
+        (one,) = estimates([day], [0.5])
+        assert one.within is None or one.within.free <= 0.35 * 600 ** (2 / 3) + 1
 
-    def test_has_blocks_that_grow_with_the_trial(self) -> None:
-        assert [block_seconds(s) for s in (1, 10, 60, 600)] == [2, 4, 8, 17]
-
-
-class TestTwoBackendsThatAreTheSame:
-    @pytest.mark.parametrize(("trials", "spread"), [(2, 0.05), (3, 0.05), (5, 0.05), (1, 0.05)])
-    def test_are_rarely_told_apart(self, trials: int, spread: float) -> None:
-        rng = np.random.default_rng(4)
-        wrong = sum(
-            differences([measured(rng, 50.0, trials, spread) for _ in range(2)])[0, 1].shown
-            for _ in range(30)
-        )
-        assert wrong <= 4  # 1.5 expected at 5 %; more than 4 happens once in 60 tries
+    def test_of_values_that_are_all_the_same_is_a_bucket_wide(self) -> None:
+        second = np.repeat(np.arange(10), 50)
+        (one,) = estimates([intervals(np.full(500, 10.0), second, 10)], [0.5])
+        low, high = interval_ms(one, None) or (0, 0)
+        assert 9.99 < low < 10.0 < high < 10.01 + 0.01
 
 
 class TestTwoBackendsThatDiffer:
     def test_by_half_are_told_apart_with_two_trials(self) -> None:
         rng = np.random.default_rng(5)
         found = [
-            differences([measured(rng, 50.0, 2, 0.02), measured(rng, 75.0, 2, 0.02)])[0, 1] for _ in range(20)
+            differences([measured(rng, 1.0, 2, 0.02), measured(rng, 1.5, 2, 0.02)])[0, 1] for _ in range(20)
         ]
         assert sum(one.shown for one in found) >= 18
         assert np.median([one.ratio for one in found]) == pytest.approx(1.5, rel=0.05)
@@ -108,7 +101,7 @@ class TestTwoBackendsThatDiffer:
     def test_by_a_fifth_are_told_apart_with_five_trials(self) -> None:
         rng = np.random.default_rng(6)
         found = [
-            differences([measured(rng, 50.0, 5, 0.02), measured(rng, 60.0, 5, 0.02)])[0, 1] for _ in range(20)
+            differences([measured(rng, 1.0, 5, 0.02), measured(rng, 1.2, 5, 0.02)])[0, 1] for _ in range(20)
         ]
         assert sum(one.shown for one in found) >= 15
 
@@ -164,34 +157,48 @@ class TestTheSpreadBetweenTrials:
         assert ten.low < one.low < one.high < ten.high
 
 
-class TestWhatIsComputedQuickly:
-    """Shortcuts give what the plain way gives."""
-
-    def test_a_resampled_quantile_is_that_of_the_joined_seconds(self) -> None:
-        measured = correlated(np.random.default_rng(3), 40, seconds=23)
-        quick = resampled_ms(measured, [0.01, 0.5, 0.99, 1.0], np.random.default_rng(7), draws=50)
-        rng = np.random.default_rng(7)
-        block = block_seconds(23)
-        whole, rest = rng.integers(23, size=(23 // block, 50)), rng.integers(23, size=(1, 50))
-        for draw in range(50):
-            seconds = [(first + i) % 23 for first in whole[:, draw] for i in range(block)]
-            seconds += [(first + i) % 23 for first in rest[:, draw] for i in range(23 % block)]
-            mine = np.sort(np.concatenate([np.repeat(*second_of(measured, s)) for s in seconds]))
-            for q, found in zip((0.01, 0.5, 0.99, 1.0), quick[:, draw], strict=True):
-                rank = max(1, int(np.ceil(q * len(mine) - 1e-9)))
-                assert bucket_middle_ms(mine[rank - 1]) == found
-
-    @pytest.mark.parametrize("trials", [(5, 5), (5, 9)])
-    def test_welchs_interval_is_that_of_scipy(self, trials: tuple[int, int]) -> None:
+class TestAPValue:
+    def test_is_that_of_a_t_test(self) -> None:
         from scipy.stats import ttest_ind
 
-        rng = np.random.default_rng(1)
-        first, second = rng.normal(3, 0.1, trials[0]), rng.normal(3.2, 0.4, trials[1])
-        theirs = ttest_ind(first, second, equal_var=False).confidence_interval(0.99)
-        assert _welch(first, second, 0.99) == pytest.approx((theirs.high - theirs.low) / 2, rel=1e-9)
-        assert math.isnan(_welch(np.ones(5), np.ones(5), 0.99))
+        rng = np.random.default_rng(8)
+        first, second = rng.lognormal(3, 0.05, 6), rng.lognormal(3.04, 0.05, 7)
+        means = [float(np.exp(np.log(one).mean())) for one in (first, second)]
+        pair = [Estimate(mean, one, None) for mean, one in zip(means, (first, second), strict=True)]
+        theirs = ttest_ind(np.log(first), np.log(second), equal_var=False).pvalue
+        assert contrast(*pair, pool(pair)).p_differs() == pytest.approx(theirs, rel=1e-9)
+
+    def test_of_equivalence_is_that_of_two_one_sided_tests(self) -> None:
+        from statsmodels.stats.weightstats import ttost_ind
+
+        rng = np.random.default_rng(9)
+        first, second = rng.normal(3, 0.02, 6), rng.normal(3.01, 0.02, 6)
+        pair = [Estimate(float(np.exp(one.mean())), np.exp(one), None) for one in (first, second)]
+        margin = math.log(1.05)
+        theirs, _, _ = ttost_ind(second, first, -margin, margin, usevar="unequal")
+        assert contrast(*pair, pool(pair)).p_equivalent(margin) == pytest.approx(theirs, rel=1e-9)
+
+    def test_agrees_with_the_interval(self) -> None:
+        for spread in (Spread.even(0.1, 4), Spread(0.05, 0.2, 3)):
+            low, _ = Contrast(0.3, spread).interval(0.95) or (0, 0)
+            assert 2 * Contrast(0.3, spread).p_one_sided(low) == pytest.approx(0.05)
+
+    def test_of_nothing_known_is_one(self) -> None:
+        unknown = Contrast(0.3, None)
+        assert (unknown.p_differs(), unknown.p_equivalent(0.5)) == (1.0, 0.5)
+
+    def test_of_equivalence_is_one_beyond_the_margin(self) -> None:
+        assert Contrast(0.06, Spread.even(0.001, 8)).p_equivalent(0.05) == 1.0
 
 
-def second_of(measured: Intervals, second: int) -> tuple[Ints, Ints]:
-    mine = measured.row == second
-    return measured.bucket[mine], measured.count[mine]
+@pytest.mark.parametrize("trials", [(5, 5), (5, 9)])
+def test_welchs_error_is_that_of_scipy(trials: tuple[int, int]) -> None:
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(3, 0.1, trials[0]), rng.normal(3.2, 0.4, trials[1])
+    theirs = ttest_ind(first, second, equal_var=False).confidence_interval(0.99)
+    ours = _welch(first, second)
+    assert ours is not None
+    assert ours.half(0.99)[0] == pytest.approx((theirs.high - theirs.low) / 2, rel=1e-9)
+    assert _welch(np.ones(5), np.ones(5)) is None
