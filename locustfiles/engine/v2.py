@@ -153,12 +153,12 @@ class V2Grpc(V2Settings, GrpcProtocol):
     @classmethod
     def decode(cls, body: bytes) -> Answer:
         """The tensors of a ModelInferResponse."""
-        raw = messages(body, 6)
+        tensors, raw = messages(body, 5), messages(body, 6)
         found = {}
-        for i, tensor in enumerate(messages(body, 5)):
+        for tensor, data in zip(tensors, raw or [b""] * len(tensors), strict=True):
             datatype = text(tensor, 2)
             if raw:
-                found[text(tensor, 1)] = np.frombuffer(raw[i], _DTYPES[datatype])
+                found[text(tensor, 1)] = np.frombuffer(data, _DTYPES[datatype])
             else:
                 contents = b"".join(messages(tensor, 5))
                 found[text(tensor, 1)] = numbers(contents, _CONTENTS[datatype], _DTYPES[datatype])
