@@ -1,4 +1,4 @@
-"""What the tests of images and manifests read: the folders under services/, and Kubernetes objects in files."""
+"""What the tests of images and manifests read: folders under services/, and Kubernetes objects in files."""
 
 from __future__ import annotations
 
