@@ -15,6 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.model import runtime
 
 settings = runtime.Settings.from_env()
+manners: dict[str, Any] = {
+    "workers": settings.workers,
+    "threads": 1,  # one inference at a time and process: it takes its own cores
+    "traffic": {"timeout": 60},
+    "logging": {"access": {"enabled": False}},
+}
 
 
 class AlwaysJson:
@@ -35,25 +41,26 @@ def health(_: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-@bentoml.asgi_app(Starlette(routes=[Route("/health", health)]))
-@bentoml.service(
-    name="modelswarm",
-    workers=settings.workers,
-    threads=1,  # one inference at a time and process: it takes its own cores
-    traffic={"timeout": 60},
-    logging={"access": {"enabled": False}},
-)
-class MobileNet:
-    """Each worker loads the model when it starts."""
+def served(inner: type[Any]) -> bentoml.Service[Any]:
+    """Make a class the service that answers on the port, with the manners of the other servers."""
+    service = bentoml.service(inner, name="modelswarm", **manners)
+    service.mount_asgi_app(Starlette(routes=[Route("/health", health)]))
+    service.add_asgi_middleware(AlwaysJson)
+    return service
+
+
+# The whole body, not its field: BentoML's own validation would not say what to send instead.
+Body = Annotated[bytes, ContentType("application/json")]
+
+
+class Single:
+    """Each worker loads the model when it starts, and infers one image at a time."""
 
     def __init__(self) -> None:
         self.classifier = runtime.Classifier(settings.model_dir, settings.threads)
 
-    # The whole body, not its field: BentoML's own validation would not say what to send instead.
     @bentoml.api(route="/predict")
-    def predict(
-        self, body: Annotated[bytes, ContentType("application/json")], /, ctx: bentoml.Context
-    ) -> dict[str, Any]:
+    def predict(self, body: Body, /, ctx: bentoml.Context) -> dict[str, Any]:
         """Return the top 5 of the JPEG or PNG in `image_base64`."""
         try:
             return runtime.answer(self.classifier.predict(runtime.decode_request(body)))
@@ -62,4 +69,32 @@ class MobileNet:
             return {"error": str(error)}
 
 
-MobileNet.add_asgi_middleware(AlwaysJson)
+@bentoml.service(name="batches", **manners)
+class Batches:
+    """Infers what BentoML has gathered; it decides itself how long to wait for more."""
+
+    def __init__(self) -> None:
+        self.classifier = runtime.Classifier(settings.model_dir, settings.threads)
+
+    @bentoml.api(batchable=True, max_batch_size=runtime.MAX_BATCH)
+    def predict(self, bodies: list[bytes]) -> list[dict[str, Any]]:
+        """Return the body and status of each request's answer."""
+        results = map(runtime.answer_or_error, self.classifier.predict_batch(bodies))
+        return [{"body": body, "status": int(status)} for body, status in results]
+
+
+class Batching:
+    """Passes single requests on to a service of batches, as BentoML's documentation has it."""
+
+    batches = bentoml.depends(Batches)
+
+    @bentoml.api(route="/predict")
+    async def predict(self, body: Body, /, ctx: bentoml.Context) -> dict[str, Any]:
+        """Return the top 5 of the JPEG or PNG in `image_base64`."""
+        [answer] = await self.batches.to_async.predict([body])
+        ctx.response.status_code = answer["status"]
+        result: dict[str, Any] = answer["body"]
+        return result
+
+
+MobileNet = served(Batching if settings.batching else Single)

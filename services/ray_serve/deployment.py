@@ -11,7 +11,16 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from ray import serve
 
-from services.model.runtime import BadInput, Classifier, Settings, answer, decode_request
+from services.model.runtime import (
+    MAX_BATCH,
+    MAX_BATCH_WAIT_S,
+    BadInput,
+    Classifier,
+    Prediction,
+    Settings,
+    answer,
+    decode_request,
+)
 
 app = FastAPI(title="modelswarm on Ray Serve")
 
@@ -36,17 +45,29 @@ class MobileNet:
     def __init__(self, settings: Settings) -> None:
         self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.classifier = self.pool.submit(Classifier, settings.model_dir, settings.threads).result()
+        self.infer = self._in_batches if settings.batching else self._singly
 
     @app.post("/predict")
     async def predict(self, request: Request) -> dict[str, Any]:
         """Return the top 5 of the JPEG or PNG in `image_base64`."""
-        body = await request.body()
-        return await asyncio.get_running_loop().run_in_executor(self.pool, self._predict, body)
+        result = await self.infer(await request.body())
+        if isinstance(result, BadInput):
+            raise result
+        return answer(result)
 
     @app.get("/health")
     async def health(self) -> dict[str, str]:
         """Answer once a replica is there to answer."""
         return {"status": "ok"}
 
-    def _predict(self, body: bytes) -> dict[str, Any]:
-        return answer(self.classifier.predict(decode_request(body)))
+    async def _singly(self, body: bytes) -> list[Prediction]:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, self._predict, body)
+
+    def _predict(self, body: bytes) -> list[Prediction]:
+        return self.classifier.predict(decode_request(body))
+
+    # A mistake is a result here: an exception would end the whole batch.
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=MAX_BATCH_WAIT_S)
+    async def _in_batches(self, bodies: list[bytes]) -> list[list[Prediction] | BadInput]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.pool, self.classifier.predict_batch, bodies)
