@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from locustfiles.engine.arrivals import Cursor
+import numpy as np
+
+from locustfiles.engine.arrivals import Cursor, Floats, Ints
 from locustfiles.engine.options import LoadPlan
-from locustfiles.engine.pacing import Arrival
 
 CLOCK_ROUNDING_S = 1e-8
 """A planned time that went through a clock and back, (start + t) - start, is off by the clock's last bit."""
@@ -44,7 +45,8 @@ class Deal:
         if self.plan.closed:
             return 0
         rest = replace(self, since_s=max(self.since_s, since_s - CLOCK_ROUNDING_S))
-        return sum(index >= 0 for _, index in Share(rest).until(until_s))
+        _, indices = Share(rest).until(until_s)
+        return int(np.count_nonzero(indices >= 0))
 
     def to_message(self) -> dict[str, Any]:
         """The deal as plain values for Locust's msgpack."""
@@ -66,10 +68,10 @@ class Share:
         self._warmup = Cursor(deal.plan.warmup(), deal.since_s + deal.plan.warmup_s)
         self._measured = Cursor(deal.plan.arrivals(), deal.since_s - deal.origin_s)
 
-    def until(self, plan_s: float) -> list[Arrival]:
-        """The arrivals before plan time `plan_s` that no earlier call returned, by plan time."""
+    def until(self, plan_s: float) -> tuple[Floats, Ints]:
+        """Plan times and indices (n,) of the arrivals before `plan_s` that no earlier call returned."""
         deal = self._deal
-        found: list[Arrival] = []
+        found: list[tuple[Floats, Ints]] = []
         for cursor, zero, sign in (
             (self._warmup, -deal.plan.warmup_s, -1),
             (self._measured, deal.origin_s, 1),
@@ -77,8 +79,9 @@ class Share:
             indices, times = cursor.until(plan_s - zero)
             mine = indices % deal.count == deal.index
             signed = indices[mine] if sign > 0 else -1 - indices[mine]
-            found.extend(zip((times[mine] + zero).tolist(), signed.tolist(), strict=True))
-        return found
+            found.append((times[mine] + zero, signed))
+        times, indices = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return times, indices
 
     @property
     def exhausted(self) -> bool:

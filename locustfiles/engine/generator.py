@@ -170,7 +170,8 @@ class Generator:
         """Hand the dispatcher this worker's arrivals before plan time `until_s`."""
         if self._share is None or self._dispatcher is None or until_s <= self._filled_s:
             return
-        self._dispatcher.offer((self._start + t, k) for t, k in self._share.until(until_s))
+        times, indices = self._share.until(until_s)
+        self._dispatcher.offer((self._start + times).tolist(), indices.tolist())
         self._filled_s = until_s
 
     # The loop of a test.

@@ -76,7 +76,7 @@ class World:
     def offer(self, *indices: int, every_s: float = 0.0) -> float:
         """Offer arrivals from soon on; returns when the last of them is due."""
         begin = self.clock() + SOON_S
-        self.dispatcher.offer((begin + k * every_s, index) for k, index in enumerate(indices))
+        self.dispatcher.offer((begin + k * every_s for k in range(len(indices))), indices)
         return begin + (len(indices) - 1) * every_s
 
     def wait(self, *indices: int, every_s: float = 0.0) -> None:
@@ -136,7 +136,7 @@ class TestArrivals:
 
     def test_that_were_due_when_they_were_offered_are_handed_out_at_once(self, world: World) -> None:
         world.park("a")
-        world.dispatcher.offer([(world.clock() - 0.5, 0)])
+        world.dispatcher.offer([world.clock() - 0.5], [0])
         world.until(lambda: bool(world.handed))
         assert 0.5 <= world.lags_s[0] < 1.0
 
@@ -144,7 +144,7 @@ class TestArrivals:
         world.park("a", "b", "c")
         world.offer(0, 1)
         world.clock.ahead_s = 3.0  # as if the process had been stopped before they were due
-        world.dispatcher.offer([(world.clock() - 1.9, 2)])
+        world.dispatcher.offer([world.clock() - 1.9], [2])
         world.until(lambda: len(world.late) == 2)
         assert [index for _, index in world.late] == [0, 1]
         assert world.handed == [("c", 2)]
@@ -168,7 +168,7 @@ class TestWithdrawal:
     def test_takes_back_what_is_planned_from_an_instant_on(self, world: World) -> None:
         world.park("a", "b", "c", "d")
         begin = world.clock() + SOON_S
-        world.dispatcher.offer((begin + k / 100, k) for k in range(4))
+        world.dispatcher.offer((begin + k / 100 for k in range(4)), range(4))
         assert world.dispatcher.withdraw(begin + 0.02) == 2
         gevent.sleep(SOON_S + 0.06)
         assert [index for _, index in world.handed] == [0, 1]
@@ -184,7 +184,7 @@ class TestWithdrawal:
 
     def test_leaves_room_for_other_arrivals(self, world: World) -> None:
         world.park("a", "b")
-        world.dispatcher.offer([(world.clock() + 60, 0)])
+        world.dispatcher.offer([world.clock() + 60], [0])
         world.dispatcher.withdraw(-math.inf)
         world.wait(1)
         assert world.handed == [("b", 1)]
@@ -212,7 +212,7 @@ class TestUsers:
 
     def test_that_are_killed_as_an_arrival_falls_due_are_not_handed_it(self, world: World) -> None:
         world.park("a")
-        world.dispatcher.offer([(world.clock() - 0.001, 0)])
+        world.dispatcher.offer([world.clock() - 0.001], [0])
         world.greenlets["a"].kill(block=False)
         world.until(lambda: bool(world.dropped))
         assert world.handed == []
@@ -405,7 +405,7 @@ class TestAnIdleWorker:
         for _ in range(100):
             gevent.spawn(dispatcher.wait)
         gevent.sleep(0.05)
-        dispatcher.offer([(time.monotonic() - 0.01, 0), (time.monotonic() + 3600, 1)])
+        dispatcher.offer([time.monotonic() - 0.01, time.monotonic() + 3600], [0, 1])
         gevent.sleep(0.05)
         before = psutil.Process().cpu_times()
         gevent.sleep(1.0)
