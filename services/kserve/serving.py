@@ -1,0 +1,113 @@
+"""KServe's model server on an address of our choice, and with 4xx for every request that it cannot read.
+
+Its own listens on all interfaces, without an option, and answers some unreadable requests with 500.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import struct
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import kserve.model_server
+import kserve.protocol.rest.multiprocess.server
+from grpc import aio
+from kserve import Model, ModelServer
+from kserve.errors import InferenceError, InvalidInput
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
+from kserve.protocol.grpc.server import GRPCServer
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.rest.multiprocess.server import RESTServerProcess
+from kserve.protocol.rest.server import RESTServer
+
+START_S = 60.0
+GRACE_S = 5  # for requests under way when the server is told to end
+READING_FAILED = (AttributeError, InferenceError, LookupError, TypeError, ValueError, struct.error)
+
+
+class StrictDataPlane(DataPlane):
+    """Names every failure to read a request as the client's."""
+
+    def decode(self, *args: Any, **options: Any) -> Any:
+        """As KServe's; raises InvalidInput for whatever is wrong with the request."""
+        try:
+            return super().decode(*args, **options)
+        except InvalidInput:
+            raise
+        except READING_FAILED as error:
+            raise InvalidInput(f"the request cannot be read ({type(error).__name__}: {error})") from error
+
+
+class BoundRest(RESTServer):
+    """Listens on `host`; without a log line per request, as the other frameworks' servers."""
+
+    def __init__(self, *args: Any, host: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.config.host = host
+
+    def create_application(self) -> None:
+        """Called in each worker process."""
+        super().create_application()
+        for logger in ("uvicorn.access", "kserve.trace"):
+            logging.getLogger(logger).setLevel(logging.WARNING)
+
+
+class PatientProcess(RESTServerProcess):
+    """A worker process that may take its time to start: KServe kills and replaces it after 5 s."""
+
+    def is_alive(self, timeout: float = START_S) -> bool:
+        """Whether it answers in time."""
+        return bool(super().is_alive(timeout))
+
+
+class BoundGrpc(GRPCServer):
+    """Listens on `host`."""
+
+    def __init__(self, *args: Any, host: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._host = host
+
+    async def start(self, max_workers: int) -> None:
+        """As KServe's, which listens on all interfaces."""
+        self._server = aio.server(
+            ThreadPoolExecutor(max_workers),
+            interceptors=(ExceptionToStatusInterceptor(),),
+            options=[(f"grpc.{name}", self._kwargs[f"grpc_{name}"]) for name in MESSAGE_LIMITS],
+        )
+        servicer = InferenceServicer(self._data_plane, self._model_repository_extension)
+        add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
+        self._server.add_insecure_port(f"{self._host}:{self._port}")
+        await self._server.start()
+        await self._server.wait_for_termination()
+
+
+MESSAGE_LIMITS = ("max_send_message_length", "max_receive_message_length")
+
+
+def serve(model: Model, host: str) -> None:
+    """Serve a ready model until SIGTERM; ports and workers come from KServe's own options."""
+    kserve.model_server.RESTServer = partial(BoundRest, host=host)
+    kserve.protocol.rest.multiprocess.server.RESTServer = partial(BoundRest, host=host)
+    kserve.protocol.rest.multiprocess.server.RESTServerProcess = PatientProcess
+    kserve.model_server.GRPCServer = partial(BoundGrpc, host=host)
+    server = ModelServer(enable_latency_logging=False, grace_period=GRACE_S)
+    server.dataplane = StrictDataPlane(model_registry=server.registered_models)
+    server.start([model])
+
+
+def end_with_parent() -> None:
+    """End this process group when standard input is closed: whoever started us is gone, however it went."""
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os.killpg(0, signal.SIGKILL)
