@@ -10,7 +10,7 @@ bin := .venv/bin
 chosen := $(if $(strip $(BACKENDS)),--backends "$(BACKENDS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup loadtest test report ui list doctor clean lint bench lock
+.PHONY: help env setup loadtest test test-kind report ui list doctor clean lint bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,17 +23,22 @@ env:
 setup: env ## Make every environment and the export (BACKENDS= for a choice); quick when they are there
 	@$(bin)/modelswarm setup $(BACKENDS)
 
-loadtest: setup ## Set up, run a plan (PLAN=, BACKENDS=, TARGET=), write the report
+loadtest: env ## Set up, run a plan (PLAN=, BACKENDS=, TARGET=), write the report
+	@$(bin)/modelswarm setup $(BACKENDS) --target $(TARGET)
 	@$(bin)/modelswarm run $(PLAN) $(chosen) --target $(TARGET) $(ARGS)
 
 test: setup ## Set up and run all tests that this machine can run; says what was skipped and why
 	@$(bin)/python -m pytest $(ARGS)
 
+test-kind: setup ## Build every image and try it in kind (makes and removes the cluster if there is none)
+	@$(bin)/python -m pytest -m kind tests/kind $(ARGS)
+
 report: env ## Write the report of a run again (RUN=results/… or latest)
 	@$(bin)/modelswarm report $(RUN) $(ARGS)
 
-ui: setup ## Start a backend (BACKENDS=name) and Locust's web UI at http://localhost:8089
-	@$(bin)/modelswarm ui $(if $(strip $(BACKENDS)),--backend $(BACKENDS)) $(ARGS)
+ui: env ## Start a backend (BACKENDS=name, TARGET=) and Locust's web UI at http://localhost:8089
+	@$(bin)/modelswarm setup $(BACKENDS) --target $(TARGET)
+	@$(bin)/modelswarm ui --target $(TARGET) $(if $(strip $(BACKENDS)),--backend $(BACKENDS)) $(ARGS)
 
 list: env ## Show the backends: version, protocol, port, installed or not
 	@$(bin)/modelswarm list $(ARGS)
@@ -41,8 +46,8 @@ list: env ## Show the backends: version, protocol, port, installed or not
 doctor: env ## Look whether this machine is ready to measure
 	@$(bin)/modelswarm doctor
 
-clean: env ## Remove what can be made again (ARGS="--results" or "--all" for more)
-	@$(bin)/modelswarm clean --yes $(ARGS)
+clean: env ## Remove what can be made again (ARGS="--results" or "--all" for more; TARGET=kind: the cluster)
+	@$(bin)/modelswarm clean --yes --target $(TARGET) $(ARGS)
 
 lint: env ## Check style and types
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/python -m scripts.actionlint

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from objects import DOCKERFILES, ROOT, SERVICES, instructions, relative
+from kube_files import DOCKERFILES, ROOT, SERVICES, instructions, relative
 
 from scripts.images import version
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from objects import ROOT, SERVICES, Object, facts, k8s_name, manifest, objects, pod_of, relative, tracked
+from kube_files import ROOT, SERVICES, Object, facts, k8s_name, manifest, objects, pod_of, relative, tracked
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 

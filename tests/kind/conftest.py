@@ -1,0 +1,78 @@
+"""A kind cluster with every image, and a namespace in it that is not a run's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from kind_cluster import NAMESPACE, Cluster, in_namespace, rendered, run
+from kube_files import ROOT, SERVICES, pod_of
+from rich.console import Console
+
+from scripts import images, kind
+from scripts.project import Project
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it was asked for."""
+    if "kind" not in config.option.markexpr:
+        reason = "builds images and runs them in kind, for many minutes: make test-kind"
+        for item in items:
+            if item.get_closest_marker("kind"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def project() -> Project:
+    return Project(ROOT)
+
+
+@pytest.fixture(scope="session")
+def built(project: Project) -> dict[str, images.Built]:
+    """Every image, built or up to date."""
+    if reason := images.docker_fault():
+        pytest.skip(f"{reason}: the images cannot be built")
+    return images.build(project, images.find_images(project), Console(width=200))
+
+
+@pytest.fixture(scope="session")
+def nodes(project: Project, built: dict[str, images.Built]) -> Iterator[None]:
+    """The kind cluster with the images; removed at the end if it was made here."""
+    if reason := kind.unusable(project):
+        pytest.skip(f"kind cannot be used: {reason}")
+    there = kind.exists()
+    try:
+        kind.make_ready(project, SERVICES, Console(width=200))
+        yield
+    finally:
+        if not there and not os.environ.get("KEEP_CLUSTER"):
+            run("kind", "delete", "cluster", "--name", images.CLUSTER)
+
+
+@pytest.fixture(scope="session")
+def cluster(nodes: None) -> Iterator[Cluster]:
+    """The room of k8s/base in a namespace of the tests' own."""
+    cluster = Cluster()
+    cluster.attempt("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", timeout_s=180)
+    cluster.apply(in_namespace(rendered(ROOT / "k8s" / "base")))
+    try:
+        cluster.wait("results")
+        yield cluster
+    finally:
+        cluster.attempt("delete", "namespace", NAMESPACE, "--wait", timeout_s=180)
+
+
+@pytest.fixture(scope="session")
+def generator(cluster: Cluster) -> str:
+    """The name of a pod of the load side that does nothing until somebody executes something in it."""
+    room = in_namespace(rendered(ROOT / "k8s" / "base"))
+    worker = next(each for each in room if each["metadata"]["name"] == "locust-worker")
+    worker["spec"]["replicas"] = 1
+    container = pod_of(worker)["containers"][0]
+    container |= {"command": ["sleep", "infinity"], "args": []}
+    pod_of(worker)["terminationGracePeriodSeconds"] = 1
+    container["resources"]["requests"]["cpu"] = "50m"  # beside a run's own workers
+    cluster.apply([worker])
+    cluster.wait("locust-worker")
+    return "deployment/locust-worker"
