@@ -9,16 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from analysis.happenings import under_load
 from analysis.histograms import Floats, together
-from analysis.metrics import Cell
-from analysis.plots import Bar, Track, as_locust_saw_it, distribution, over_time, side_by_side
+from analysis.levels import Level, families
+from analysis.metrics import QUANTILES, Cell
+from analysis.plots import Bar, Mark, Track, as_locust_saw_it, distribution, over_time, side_by_side
+from analysis.plots_load import Curve, Point, Trials, apart, saturation, throughput
 from analysis.ranking import Ranking
+from analysis.runfolder import GENERATOR, SERVER
 from analysis.usage import last_answer_s, start_epoch_s, usage
 from analysis.view import heading
+from analysis.words import counted, ms, per_s
 
-COLOURS = 8  # that report.css has
 MOST_BINS = 120
 """A panel over time has at most so many points: what can be told apart on a phone."""
+MOST_MARKS = 25
+"""A panel over time has at most so many marks; the table of events has them all."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Panel:
     """One backend over time."""
 
     title: str
+    series: int
     svg: Markup
 
 
@@ -38,18 +45,63 @@ class Figures:
     distribution: Markup
     over_time: list[Panel]
     by_locust: list[Panel]
+    apart: Markup | None
+
+
+@dataclass(frozen=True)
+class RateFigures:
+    """The plots over arrival rates of one kind of load."""
+
+    heading: str
+    throughput: Markup
+    saturation: Markup | None
+
+
+def series_of(cells: Sequence[Cell]) -> dict[str, int]:
+    """A number for each backend, which is its colour and mark in every plot."""
+    return {backend: i for i, backend in enumerate(sorted({cell.row.backend for cell in cells}), 1)}
 
 
 def by_scenario(cells: Sequence[Cell], rankings: Sequence[Ranking]) -> list[Figures]:
-    """The plots of each scenario in which anything was measured; a backend has one colour in all of them."""
-    backends = sorted({cell.row.backend for cell in cells})
-    series = {backend: i % COLOURS + 1 for i, backend in enumerate(backends)}
+    """The plots of each scenario in which anything was measured."""
+    series = series_of(cells)
     found = []
     for ranking in rankings:
         mine = [cell for cell in cells if cell.row.scenario == ranking.scenario and cell.latency.total]
         if mine:
             found.append(_figures(ranking, mine, series))
     return found
+
+
+def over_rates(found: Sequence[Level], series: dict[str, int]) -> list[RateFigures]:
+    """Throughput against latency, and of open load saturation, for each kind of load with several rates."""
+    figures = []
+    for family in families(found):
+        curves = _curves(family.levels, series)
+        full = saturation(family.heading, curves) if family.open_load else None
+        figures.append(RateFigures(family.heading, throughput(family.heading, curves), full))
+    return figures
+
+
+def _curves(found: Sequence[Level], series: dict[str, int]) -> list[Curve]:
+    curves = []
+    for backend in dict.fromkeys(level.backend for level in found):
+        mine = [level for level in found if level.backend == backend]
+        ordered = sorted(
+            mine, key=lambda level: (level.offered_per_s or level.users or 0, level.answered_per_s)
+        )
+        curves.append(Curve(mine[0].title, series[backend], [_point(level) for level in ordered]))
+    return curves
+
+
+def _point(level: Level) -> Point:
+    offered = level.answered_per_s if level.offered_per_s is None else level.offered_per_s
+    asked = counted(level.users, "caller") if level.users else f"{per_s(offered)} planned"
+    bound = "at least " if level.lower_bound else ""
+    few = "" if level.carried else f" of only {counted(level.requests, 'request')}"
+    answered, latency = per_s(level.answered_per_s), ms(level.p95_ms)
+    told = f"{level.scenario}, {asked}, {answered} answered, p95 {bound}{latency}{few}"
+    return Point(offered, level.answered_per_s, level.p95_ms, not level.lower_bound, told)
 
 
 def _figures(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) -> Figures:
@@ -65,15 +117,36 @@ def _figures(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) ->
         side_by_side=side_by_side(ranking.scenario, bars),
         distribution=distribution(ranking.scenario, [(t, n, cell.latency) for t, n, cell in titles]),
         over_time=[
-            Panel(track.title, over_time(track, tracks, number))
+            Panel(track.title, number, over_time(track, tracks, number))
             for track, (_, number, _) in zip(tracks, titles, strict=True)
         ],
         by_locust=[
-            Panel(track.title, as_locust_saw_it(track, tracks, number))
+            Panel(track.title, number, as_locust_saw_it(track, tracks, number))
             for track, (_, number, _) in zip(tracks, titles, strict=True)
             if np.any(np.isfinite(track.users))
         ],
+        apart=_apart(ranking, ordered, series),
     )
+
+
+def _apart(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) -> Markup | None:
+    """The trials' own percentiles, where any backend has several."""
+    rows = [
+        Trials(
+            cell.row.title,
+            series[cell.row.backend],
+            [
+                (trial.entry.trial, trial.entry.order or trial.entry.trial, value)
+                for trial in cell.trials
+                if (value := trial.log.tag("latency").merged().quantile_ms(QUANTILES[ranking.metric]))
+            ],
+        )
+        for cell in cells
+    ]
+    rows = [row for row in rows if row.values_ms]
+    if not any(len(row.values_ms) > 1 for row in rows):
+        return None
+    return apart(ranking.scenario, ranking.metric, rows)
 
 
 def _bar(title: str, series: int, cell: Cell, sure: bool) -> Bar:
@@ -98,16 +171,37 @@ def _track(cell: Cell) -> Track:
         answered_per_s=binned.totals / (width_s * trials),
         planned_per_s=_generated(cell, "planned", width_s, bins),
         dropped_per_s=_generated(cell, "dropped", width_s, bins),
-        cpu_cores=_cpu(cell, width_s, bins),
+        cpu_cores=_used(cell, width_s, bins, SERVER, "cpu_cores"),
+        memory_bytes=_used(cell, width_s, bins, SERVER, "memory_bytes"),
+        generator_cores=_generated(cell, "cpu_cores", width_s, bins, np.nan),
+        generator_bytes=_used(cell, width_s, bins, GENERATOR, "memory_bytes"),
         users=history[0],
         locust_per_s=history[1],
         locust_failed_per_s=history[2],
+        marks=_marks(cell),
     )
 
 
-def _generated(cell: Cell, column: str, width_s: int, bins: int) -> Floats:
-    """A count of generator.csv per second of each bin, averaged over trials; NaN where it does not tell."""
-    counted = np.zeros(bins)
+def _marks(cell: Cell) -> list[Mark]:
+    """What happened under load, in any trial."""
+    several = len(cell.trials) > 1
+    return [
+        Mark(
+            one.at_s,
+            " ".join(filter(None, [one.what, one.reason, one.message[:120]]))
+            + (f" (trial {one.trial})" if several else ""),
+            "bad" if one.warning else "event",
+        )
+        for one in under_load(cell.trials)[:MOST_MARKS]
+    ]
+
+
+def _generated(cell: Cell, column: str, width_s: int, bins: int, lacking: float = 0.0) -> Floats:
+    """A column of generator.csv per second of each bin, averaged over trials; NaN where it does not tell.
+
+    ``lacking`` stands in bins without any row: nothing was planned there, but what was used is not known.
+    """
+    counted, rows = np.zeros(bins), np.zeros(bins, dtype=np.int64)
     known = 0
     for trial in cell.trials:
         start = start_epoch_s(trial)
@@ -117,17 +211,23 @@ def _generated(cell: Cell, column: str, width_s: int, bins: int) -> Floats:
         # A row is written at the end of the second that it counts.
         at = np.floor((trial.generator["time"] - start - 0.5) / width_s)
         inside = (at >= 0) & (at < bins)
-        counted += np.bincount(at[inside].astype(np.int64), trial.generator[column][inside], bins)
-    return counted / (known * width_s) if known else np.full(bins, np.nan)
+        bin_of = at[inside].astype(np.int64)
+        counted += np.bincount(bin_of, trial.generator[column][inside], bins)
+        rows += np.bincount(bin_of, minlength=bins)
+    if not known:
+        return np.full(bins, np.nan)
+    return np.asarray(np.where(rows > 0, counted / (known * width_s), lacking))
 
 
-def _cpu(cell: Cell, width_s: int, bins: int) -> Floats:
-    """The server's CPU in cores, averaged over a bin and over the trials, NaN where there is no sample."""
+def _used(cell: Cell, width_s: int, bins: int, component: str, column: str) -> Floats:
+    """CPU in cores or memory in bytes, averaged over a bin and the trials, NaN where there is no sample."""
     total, samples = np.zeros(bins), np.zeros(bins)
-    for used in filter(None, [usage(trial, until_s=bins * width_s) for trial in cell.trials]):
+    found = [usage(trial, bins * width_s, component) for trial in cell.trials]
+    for used in filter(None, found):
         at = np.floor(used.second / width_s).astype(np.int64)
         inside = at < bins
-        total += np.bincount(at[inside], used.cpu_cores[inside], bins)
+        values: Floats = getattr(used, column)
+        total += np.bincount(at[inside], values[inside], bins)
         samples += np.bincount(at[inside], minlength=bins)
     with np.errstate(invalid="ignore"):
         return np.asarray(total / samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
-from analysis import baseline, figures, view, view_locust
+from analysis import baseline, figures, view, view_cost, view_locust
 from analysis.baseline import Baseline
 from analysis.by_name import (
     ExceptionRow,
@@ -23,11 +24,15 @@ from analysis.by_name import (
     failures_by_name,
     requests_by_name,
 )
+from analysis.cost import Cost, Prices, costs
+from analysis.happenings import Happening, happenings
+from analysis.levels import Level, levels
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
 from analysis.objectives import Objective, ObjectiveResult, evaluate, parse
 from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
 from analysis.runfolder import NotARunFolder, Run, RunFacts, read_run
+from analysis.svg import COLOURS
 from analysis.validity import oddities
 from analysis.words import counted
 
@@ -36,7 +41,8 @@ from analysis.words import counted
 class Asked:
     """What a reader asks of a report beyond what the run itself asked: each replaces the run's own.
 
-    ``baseline`` is the folder of the run to hold this one against; what is needed of it is kept in this one's.
+    ``baseline`` is the folder of the run to hold this one against; what is needed of it is kept in this
+    one's.
     """
 
     objectives: tuple[str, ...] = ()
@@ -80,6 +86,10 @@ class Report(BaseModel):
     requests: list[RequestsRow]
     failures: list[FailureRow]
     exceptions: list[ExceptionRow]
+    levels: list[Level]
+    prices: Prices
+    costs: list[Cost]
+    events: list[Happening]
     paths: ReportPaths | None = Field(default=None, exclude=True)
 
 
@@ -131,6 +141,7 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
     results = evaluate(objectives, measured, before)
     rankings = rank(measured, preferred_metric(objectives))
     rows = [trial_row(trial) for trial in run.trials]
+    prices = _prices(run.facts, asked)
     report = Report(
         run=run.facts,
         recommendation=recommend(rankings, measured, results),
@@ -145,8 +156,19 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
         requests=requests_by_name(measured),
         failures=failures_by_name(run),
         exceptions=exceptions_of_users(run),
+        levels=levels(measured),
+        prices=prices,
+        costs=costs(measured, results, run.facts, prices),
+        events=happenings(run),
     )
     return _Analysis(report, measured, before)
+
+
+def _prices(facts: RunFacts, asked: Asked) -> Prices:
+    plan = facts.plan
+    cpu = plan.price_cpu if asked.price_cpu is None else asked.price_cpu
+    memory = plan.price_memory if asked.price_memory is None else asked.price_memory
+    return Prices(cpu_hour=cpu, gib_hour=memory)
 
 
 def _baseline(run: Run, asked: Asked, objectives: Sequence[Objective]) -> Baseline | None:
@@ -221,12 +243,22 @@ def _markdown(template: str, report: Report) -> str:
 
 
 def _render_html(analysis: _Analysis) -> str:
-    environment = _environment(escape_html=True)
-    style = Markup((Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2").render(
-        _shared(analysis.report),
-        style=style,
-        figures=figures.by_scenario(analysis.cells, analysis.report.rankings),
+    report, templates = analysis.report, Path(__file__).parent / "templates"
+    series = figures.series_of(analysis.cells)
+    titles = {row.backend: row.title for row in report.rows}
+    return (
+        _environment(escape_html=True)
+        .get_template("report.html.j2")
+        .render(
+            _shared(report),
+            style=Markup((templates / "report.css").read_text(encoding="utf-8")),
+            script=Markup((templates / "report.js").read_text(encoding="utf-8")),
+            series=series,
+            colours=COLOURS,
+            backends=[(number, titles[backend]) for backend, number in series.items()],
+            figures=figures.by_scenario(analysis.cells, report.rankings),
+            rate_figures=figures.over_rates(report.levels, series),
+        )
     )
 
 
@@ -246,8 +278,11 @@ def _shared(report: Report) -> dict[str, object]:
     rows, run = report.rows, report.run
     titles = {row.backend: row.title for row in rows}
     held = sum(one.passed for one in report.objectives)
+    first, _, rest = report.recommendation.sentences[0].partition(": ")
     return {
         "report": report,
+        "answer": (first, rest),
+        "carried": view_cost.carried(report.costs, bool(report.objectives)),
         "run": run,
         "title": run.plan_name or "recorded trial",
         "when": view.moment(run.started),
@@ -271,6 +306,10 @@ def _shared(report: Report) -> dict[str, object]:
         "requests": view_locust.requests(report.requests, titles),
         "failures": view_locust.failures(report.failures, titles),
         "exceptions": view_locust.exceptions(report.exceptions, titles),
+        "levels": view_cost.levels(report.levels),
+        "costs": view_cost.costs(report.costs),
+        "prices": view_cost.prices(report.prices),
+        "events": view_cost.events(report.events, titles),
         "fairness": view.fairness(run),
         "setting": view.setting(run),
     }
@@ -311,7 +350,7 @@ def _markdown_cell(text: str) -> str:
     """Text that stays in its table cell and shows as it is."""
     for character in "\\`*_[]<>|#":
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text).strip(" ")
 
 
 def write_whole(path: Path, text: str) -> None:

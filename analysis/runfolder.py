@@ -34,6 +34,7 @@ POD_COLUMNS = Columns(
     ("pod", "container"),
     optional={"ready": "1", "phase": "", "component": SERVER},
 )
+ENERGY_COLUMNS = Columns(("time", "joules"), ("zone",))
 EVENT_COLUMNS = Columns(("time",), ("pod", "reason", "message", "type"))
 GENERATOR_COLUMNS = Columns(("time", "planned", "dropped", "cpu_cores"), ("worker",))
 
@@ -199,6 +200,7 @@ class Trial:
     pods: Table | None = None
     events: Table | None = None
     generator: Table | None = None
+    energy: Table | None = None
     locust: LocustFiles = field(default_factory=LocustFiles)
 
 
@@ -361,5 +363,6 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         pods=table("pods.csv", POD_COLUMNS, entry.path != RECORDED and not imported),
         events=table("events.csv", EVENT_COLUMNS, False),
         generator=table("generator.csv", GENERATOR_COLUMNS, not imported),
+        energy=table("energy.csv", ENERGY_COLUMNS, False),
         locust=read_locust(folder, name, problems, lacking=imported),
     )

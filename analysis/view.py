@@ -1,6 +1,7 @@
 """The report's tables as text, once for HTML and Markdown alike: the templates only lay them out.
 
-A percentile of a saturated server is written ``≥ 812``; one beyond which fewer than 10 requests lie ``812°``.
+A percentile of a saturated server is written ``≥ 812``; one beyond which fewer than 10 requests lie is a
+dash.
 """
 
 from __future__ import annotations
@@ -10,24 +11,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from analysis.metrics import Measures, Row, TrialRow
+from analysis.histograms import needed_for
+from analysis.metrics import QUANTILES, Measures, Row, TrialRow
 from analysis.objectives import ObjectiveResult
 from analysis.ranking import Ranking
 from analysis.runfolder import RunFacts
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s, percent
 
-HEADLINE = ["Backend", "Rank", "Arrivals", "p50 ms", "p95 ms", "p99 ms", "Errors", "CPU cores", "Per CPU-s",
-            "Verdict"]  # fmt: skip
+HEADLINE = ["Backend", "Rank", "Arrivals", "p50 ms", "p95 ms", "95 % interval", "p99 ms", "Errors",
+            "CPU cores", "Verdict"]  # fmt: skip
 PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A table's cell: its text, classes for its look (``dim good warn bad``) and a hint shown on pointing."""
+    """A table's cell: its text, classes for its look (``dim good warn bad``) and a hint shown on pointing.
+
+    The first cell of a row names in ``of`` the backend that the row is about; ``sub`` stands under the text.
+    """
 
     text: str
     look: str = ""
     hint: str = ""
+    of: str = ""
+    sub: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,18 +59,29 @@ def text(value: str, look: str = "", hint: str = "") -> Entry:
     return Entry(value, look, hint)
 
 
+def named(row: Row, full: bool = False) -> Entry:
+    """The backend of a row; ``full``: also what a reader should know before choosing it."""
+    known = [row.note, "a stand-in" if row.stand_in else "", f"{row.kind} payloads" * (row.kind != "image")]
+    return Entry(row.title, of=row.backend, sub="; ".join(filter(None, known)) if full else "")
+
+
 def quantile(measures: Measures, name: str, kind: str = "latency_ms") -> Entry:
-    """A percentile as ``41.2``, ``≥ 812`` or ``812°``."""
+    """A percentile as ``41.2`` or ``≥ 812``, or a dash where the sample is too small for it."""
     value = getattr(measures, kind).get(name)
+    if name in measures.not_carried:
+        needed = f"needs {needed_for(QUANTILES[name]):,} requests, there are {measures.requests:,}"
+        return Entry(NONE, "dim", needed)
     if value is None:
         return Entry(NONE, "dim")
     bound = "≥ " if measures.lower_bound and kind == "latency_ms" else ""
-    if name in measures.not_carried:
-        hint = f"rests on {counted(measures.requests, 'request')}: fewer than 10 lie beyond it"
-        return Entry(f"{bound}{number(value)}°", "dim", hint)
     return Entry(
         bound + number(value), "", "a lower bound: dropped arrivals have no latency" if bound else ""
     )
+
+
+def between(pair: tuple[float, float] | None) -> Entry:
+    """An interval as ``39.1 to 44.0``."""
+    return Entry(f"{number(pair[0])} to {number(pair[1])}") if pair else Entry(NONE, "dim")
 
 
 def verdict(row: Row | TrialRow) -> Entry:
@@ -105,14 +123,14 @@ def headline(rows: Sequence[Row], rankings: Sequence[Ranking]) -> Grid:
             arrivals(row),
             quantile(row, "p50"),
             quantile(row, "p95"),
+            between(row.interval_ms.get("p95")),
             quantile(row, "p99"),
             errors(row),
             text(number(row.cpu_cores_mean)),
-            text(number(row.predictions_per_cpu_s)),
             verdict(row),
         ]
         return [
-            text(row.title),
+            named(row, full=True),
             *(Entry(one.text, one.look + faint, one.hint) for one in cells[:-1]),
             cells[-1],
         ]
@@ -129,7 +147,7 @@ def percentiles(rows: Sequence[Row], kind: str) -> Grid:
     def line(row: Row) -> list[Entry]:
         mean = text(number(getattr(row, kind).get("mean")))
         return [
-            text(row.title),
+            named(row),
             text(f"{row.requests:,}"),
             mean,
             *(quantile(row, p, kind) for p in PERCENTILES),
@@ -141,15 +159,12 @@ def percentiles(rows: Sequence[Row], kind: str) -> Grid:
 def uncertainty(rows: Sequence[Row]) -> Grid:
     """Intervals of the percentiles, and how far the trials lay apart."""
 
-    def between(pair: tuple[float, float] | None) -> Entry:
-        return Entry(f"{number(pair[0])} to {number(pair[1])}") if pair else Entry(NONE, "dim")
-
     def line(row: Row) -> list[Entry]:
         spread = [
             between(row.spread_ms.get(name) if row.trials > 1 else None) for name in ("p50", "p95", "p99")
         ]
         interval = [between(row.interval_ms.get(name)) for name in ("p50", "p95", "p99")]
-        return [text(row.title), text(f"{row.trials} of {row.trials_planned}"), *interval, *spread]
+        return [named(row), text(f"{row.trials} of {row.trials_planned}"), *interval, *spread]
 
     columns = ["p50", "p95", "p99"]
     return Grid(
@@ -163,7 +178,7 @@ def resources(rows: Sequence[Row]) -> Grid:
 
     def line(row: Row) -> list[Entry]:
         return [
-            text(row.title),
+            named(row),
             text(number(row.cpu_cores_mean)),
             text(number(row.cpu_cores_peak)),
             text(mebibytes(row.memory_bytes_mean)),
@@ -182,7 +197,7 @@ def counts(rows: Sequence[Row]) -> Grid:
         values = (row.planned, row.sent, row.completed, row.failed, row.dropped)
         cells = [text(NONE if value is None else f"{value:,}") for value in values]
         rates = [text(number(row.planned_per_s)), text(number(row.achieved_per_s))]
-        return [text(row.title), *cells, *rates, text(percent(row.error_rate)), text(percent(row.drop_rate))]
+        return [named(row), *cells, *rates, text(percent(row.error_rate)), text(percent(row.drop_rate))]
 
     names = [
         "Planned",
@@ -203,7 +218,7 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
 
     def line(row: TrialRow) -> list[Entry]:
         return [
-            text(f"{row.backend}/{row.scenario}/{row.trial}"),
+            Entry(f"{row.backend}/{row.scenario}/{row.trial}", of=row.backend),
             Entry(row.status, "" if row.status == "ok" else "bad"),
             verdict(row),
             text(NONE if row.order is None else str(row.order)),
@@ -268,7 +283,7 @@ def reasons(rows: Sequence[TrialRow]) -> Grid:
 def excluded(rankings: Sequence[Ranking], titles: dict[str, str]) -> Grid:
     """Who is not ranked, and why."""
     rows = [
-        [text(titles[backend]), text(ranking.scenario), text(why.reason)]
+        [Entry(titles[backend], of=backend), text(ranking.scenario), text(why.reason)]
         for ranking in rankings
         for backend, why in ranking.excluded.items()
     ]

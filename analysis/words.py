@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 NONE = "\N{EN DASH}"
+PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None) -> str:
@@ -35,12 +36,10 @@ def percent(fraction: float | None) -> str:
     if fraction is None:
         return NONE
     if 0 < fraction < 0.0001:
-        return "< 0.01 %"
-    return (
-        f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + " %"
-        if fraction < 0.1
-        else f"{100 * fraction:.0f} %"
-    )
+        return f"<\N{NO-BREAK SPACE}0.01{PERCENT}"
+    if fraction >= 0.1:
+        return f"{100 * fraction:.0f}{PERCENT}"
+    return f"{100 * fraction:.2f}".rstrip("0").rstrip(".") + PERCENT
 
 
 def per_s(value: float | None) -> str:

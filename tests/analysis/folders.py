@@ -66,6 +66,10 @@ class TrialSpec:
     generator_cores: float = 0.1
     restarts: int = 0
     started: datetime = START
+    events: Sequence[tuple[float, str, str, str]] = ()
+    """Second of the plan, reason, message and type of what Kubernetes told of the server's pod."""
+    generator_pod: str = ""
+    """A pod of the load generator, if it has one."""
 
     @property
     def path(self) -> str:
@@ -148,11 +152,19 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
     seconds = range(len(spec.latency_ms))
     with (folder / "pods.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["time", "pod", "container", "cpu_cores", "memory_bytes", "restarts", "ready"])
+        columns = ["time", "pod", "container", "cpu_cores", "memory_bytes", "restarts", "ready"]
+        rows.writerow([*columns, "phase", "component"] if spec.generator_pod else columns)
         for s in seconds:
-            rows.writerow(
-                [epoch + s + 1, spec.backend, "server", spec.cpu_cores, spec.memory_bytes, spec.restarts, 1]
-            )
+            row = [
+                epoch + s + 1, spec.backend, "server", spec.cpu_cores, spec.memory_bytes, spec.restarts, 1
+            ]  # fmt: skip
+            rows.writerow([*row, "Running", "server"] if spec.generator_pod else row)
+            if spec.generator_pod:
+                used = [spec.generator_cores, 120e6, 0, 1, "Running", "generator"]
+                rows.writerow([epoch + s + 1.3, spec.generator_pod, "locust", *used])
+    if spec.events:
+        told = [[epoch + at_s, spec.backend, *texts] for at_s, *texts in spec.events]
+        write_rows(folder / "events.csv", ["time", "pod", "reason", "message", "type"], *told)
     with (folder / "generator.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(GENERATOR_COLUMNS)

@@ -18,7 +18,7 @@ def run(path: Path, median_ms: float, count: int = 3, seed: int = 0, head: Any =
 
 
 def compared(tmp_path: Path, base: dict[str, Any], new: dict[str, Any]) -> Comparison:
-    return compare(run(tmp_path / "base", **base), run(tmp_path / "new", seed=50, **new))
+    return compare([run(tmp_path / "base", **base)], [run(tmp_path / "new", seed=50, **new)])
 
 
 def verdicts(found: Comparison) -> dict[str, str]:
@@ -28,7 +28,9 @@ def verdicts(found: Comparison) -> dict[str, str]:
 class TestTwoRuns:
     def test_of_the_same_server_show_no_difference(self, tmp_path: Path) -> None:
         found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40})
-        assert verdicts(found) == dict.fromkeys(("p50", "p95", "p99", "error_rate"), "not shown")
+        assert verdicts(found) == {
+            "p50": "equivalent", "p95": "not shown", "p99": "not shown", "error_rate": "not shown"
+        }  # fmt: skip
         assert (found.regressions, found.differs, found.problems) == ([], [], [])
 
     def test_of_a_slower_server_show_a_regression_with_its_numbers(self, tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ class TestTwoRuns:
         found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 400, "saturated": True, "dropped": 300})
         assert verdicts(found) == {"p95": "worse", "error_rate": "worse"}
         assert "the server no longer keeps up" in found.regressions[0]
-        assert "error_rate went from 0 % to 20 %" in found.regressions[1]
+        assert "error_rate went from 0\N{NO-BREAK SPACE}% to 20\N{NO-BREAK SPACE}%" in found.regressions[1]
 
     @pytest.mark.parametrize(("failed", "worse"), [(5, False), (60, True)])
     def test_with_more_errors_are_a_regression_from_a_percent_on(
@@ -66,11 +68,58 @@ class TestTwoRuns:
         found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "failed": failed})
         assert (verdicts(found)["error_rate"] == "worse") is worse
 
+    def test_say_how_sure_they_are_and_what_would_settle_it(self, tmp_path: Path) -> None:
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 41})
+        row = next(row for row in found.rows if row.metric == "p99")
+        assert (row.verdict, row.regression) == ("not shown", False)
+        assert row.p is not None
+        assert row.p > 0.05
+        assert row.power is not None
+        assert 0.05 < row.power < 0.9
+        assert row.more_trials is not None
+        assert row.more_trials >= 1
+        assert not found.settled
+
+    def test_take_a_margin(self, tmp_path: Path) -> None:
+        base, new = run(tmp_path / "base", 40, 6), run(tmp_path / "new", 43, 6, seed=50)
+        verdict = {margin: verdicts(compare([base], [new], margin=margin))["p50"] for margin in (0.02, 0.2)}
+        assert verdict == {0.02: "slower", 0.2: "equivalent"}
+
+    def test_looked_at_after_each_trial_need_more_of_them(self, tmp_path: Path) -> None:
+        base, new = run(tmp_path / "base", 40, 3), run(tmp_path / "new", 43, 3, seed=50)
+        once, always = (compare([base], [new], sequential=mode).rows[0] for mode in (False, True))
+        assert (once.verdict, always.verdict) == ("slower", "not shown")
+        assert once.low is not None
+        assert always.low is None or always.low < once.low
+
     def test_on_other_machines_or_models_say_so(self, tmp_path: Path) -> None:
         head = {"machine": {"cpu": "Other CPU", "cores": 8}, "model": {"digest": "sha256:cd"}}
         found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "head": head})
         assert "Machine: Example CPU, 2 cores, now Other CPU, 8 cores." in found.differs
         assert any(sentence.startswith("Model: sha256:ab") for sentence in found.differs)
+
+
+class TestTwoSetsOfRuns:
+    def test_count_all_their_trials(self, tmp_path: Path) -> None:
+        base = [run(tmp_path / f"base{i}", 40, 2, seed=10 * i) for i in range(3)]
+        new = [run(tmp_path / f"new{i}", 44, 2, seed=100 + 10 * i) for i in range(3)]
+        found = compare(base, new)
+        assert found.rows[0].verdict == "slower"
+        assert found.rows[0].note == "rests on 6 trials of each"
+        assert found.differs == []
+
+    def test_that_lie_further_apart_than_their_trials_say_so(self, tmp_path: Path) -> None:
+        base = [run(tmp_path / f"base{i}", median, 3, seed=10 * i) for i, median in enumerate((40, 60))]
+        found = compare(base, [run(tmp_path / "new", 50, 3, seed=50)])
+        assert found.differs[0].startswith(
+            "fastapi in constant: the base runs lie further apart than their trials (p = "
+        )
+
+    def test_on_two_machines_name_both(self, tmp_path: Path) -> None:
+        other = {"machine": {"cpu": "Other CPU", "cores": 8}}
+        base = [run(tmp_path / "1", 40), run(tmp_path / "2", 40, head=other)]
+        found = compare(base, [run(tmp_path / "3", 40)])
+        assert "Machine: Example CPU, 2 cores; Other CPU, 8 cores, now Example CPU, 2 cores." in found.differs
 
 
 class TestWhatIsNotComparable:
@@ -97,13 +146,13 @@ class TestWhatIsNotComparable:
 
     def test_is_a_folder_without_a_run(self, tmp_path: Path) -> None:
         with pytest.raises(NotARunFolder):
-            compare(run(tmp_path / "base", 40), tmp_path / "nothing")
+            compare([run(tmp_path / "base", 40)], [tmp_path / "nothing"])
 
 
 def test_json_has_rows_and_regressions(tmp_path: Path) -> None:
     found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 60})
     content = json.loads(found.to_json())
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["regressions"] == found.regressions
     assert content["rows"][1]["metric"] == "p95"
     assert content["rows"][1]["ratio"] == found.rows[1].ratio
@@ -112,4 +161,4 @@ def test_json_has_rows_and_regressions(tmp_path: Path) -> None:
 def test_a_single_short_trial_each_is_never_called_different(tmp_path: Path) -> None:
     base = write_run(tmp_path / "base", [TrialSpec(exact([10.0] * 100, 3))])
     new = write_run(tmp_path / "new", [TrialSpec(exact([30.0] * 100, 3))])
-    assert {row.verdict for row in compare(base, new).rows} == {"not shown"}
+    assert {row.verdict for row in compare([base], [new]).rows} == {"not shown"}

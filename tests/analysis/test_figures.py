@@ -47,7 +47,7 @@ class TestLocustsHistory:
         for second, (users, rate) in enumerate([(100, 10), (100, 20), (100, 10), (90, 0), (90, 0)]):
             assert found[second] == (
                 f"{second} to {second + 1} s: p50 10.0 ms, p95 10.0 ms, 20 answers/s, 0.5 CPU cores, "
-                f"{rate} requests/s by Locust, {users} users"
+                f"0.1 of the generator, {rate} requests/s by Locust, {users} users, 286 MiB"
             )
 
     def test_spreads_what_came_in_seconds_that_were_not_written(self, run: Path) -> None:

@@ -4,7 +4,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from analysis.plots import Scale, Track, as_locust_saw_it, latency_scale, over_time
+from analysis.plots import Mark, Track, as_locust_saw_it, over_time
+from analysis.svg import Scale, latency_scale
 
 
 class TestAScale:
@@ -41,24 +42,26 @@ class TestAScale:
 def test_a_second_without_answers_is_a_gap_and_not_a_number() -> None:
     nan, one = math.nan, np.ones(4)
     gap = np.array([10.0, nan, nan, 30.0])
-    track = Track("FastAPI", 1, np.arange(4.0), gap, gap * 2, one, *[one * nan] * 6)
+    track = Track("FastAPI", 1, np.arange(4.0), gap, gap * 2, one, *[one * nan] * 9)
     drawing = str(over_time(track, [track], 1))
     assert "nan" not in drawing
     told = [title.text for title in ElementTree.fromstring(drawing).iter("title")]
-    assert told[0] == "FastAPI: latency, arrivals and CPU over time. Highest p95 of 1 s: 60.0 ms."
+    assert told[0] == "FastAPI: latency, arrivals, CPU and memory over time. Highest p95 of 1 s: 60.0 ms."
     assert told[1] == "0 to 1 s: p50 10.0 ms, p95 20.0 ms, 1 answers/s"
     assert told[2] == "1 to 2 s: no answer, 1 answers/s"
 
 
 def test_pointing_at_a_second_tells_what_every_file_says_of_it() -> None:
-    p50, p95, answered, planned, dropped, cpu, users, rate, failed = (
-        np.full(2, value) for value in (10, 20, 30, 31, 1, 0.5, 100, 29, 2)
+    p50, p95, answered, planned, dropped, cpu, memory, load_cpu, load_memory, users, rate, failed = (
+        np.full(2, value) for value in (10, 20, 30, 31, 1, 0.5, 300 * 2**20, 0.1, 1e6, 100, 29, 2)
     )
-    at = np.arange(2.0)
-    track = Track("FastAPI", 1, at, p50, p95, answered, planned, dropped, cpu, users, rate, failed)
+    at, used = np.arange(2.0), (cpu, memory, load_cpu, load_memory)
+    marks = [Mark(0.4, "pod Killed", "bad"), Mark(9, "after the end")]
+    track = Track("FastAPI", 1, at, p50, p95, answered, planned, dropped, *used, users, rate, failed, marks)
     for drawing in (over_time(track, [track], 1), as_locust_saw_it(track, [track], 1)):
-        told = [title.text for title in ElementTree.fromstring(drawing).iter("title")]
-        assert told[1] == (
-            "0 to 1 s: p50 10.0 ms, p95 20.0 ms, 30 answers/s, 1 dropped/s, 0.5 CPU cores, "
-            "29 requests/s by Locust, 2 failures/s by Locust, 100 users"
+        told = [t.text for t in ElementTree.fromstring(drawing).iter("title") if " s: p50" in str(t.text)]
+        assert told[0] == (
+            "0 to 1 s: p50 10.0 ms, p95 20.0 ms, 30 answers/s, 1 dropped/s, 0.5 CPU cores, 0.1 of the "
+            "generator, 29 requests/s by Locust, 2 failures/s by Locust, 100 users, 300 MiB, pod Killed"
         )
+        assert "after the end" not in drawing

@@ -78,10 +78,10 @@ class TestWhatIsNotRanked:
             ({"status": "interrupted"}, "was interrupted before its end"),
             (
                 {"saturated": True, "dropped": 500},
-                "saturated, it could not keep up: 33 % of arrivals dropped",
+                "saturated, it could not keep up: 33\N{NO-BREAK SPACE}% of arrivals dropped",
             ),
             ({"saturated": True}, "saturated, it could not keep up"),
-            ({"failed": 40}, "4 % of its arrivals failed"),
+            ({"failed": 40}, "4\N{NO-BREAK SPACE}% of its arrivals failed"),
         ],
     )
     def test_however_fast_it_looks(self, tmp_path: Path, change: dict[str, Any], told: str) -> None:

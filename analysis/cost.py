@@ -1,0 +1,122 @@
+"""What a backend costs: predictions per CPU-second and GiB-hour, and money per million of them.
+
+Judged at the highest rate at which a backend held the run's latency and error objectives in a whole scenario,
+or, where there are none, kept up. Two bills are made out: for what the server *used*, and for what must be
+*reserved* for it (the cores that it was given and its peak memory), which is what a cloud charges for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from analysis.energy import joules
+from analysis.metrics import Cell, Row
+from analysis.objectives import ObjectiveResult
+from analysis.ranking import MAX_ERROR_RATE
+from analysis.runfolder import RunFacts
+
+GIB = 2**30
+HOUR_S = 3600.0
+MILLION = 1e6
+
+
+class Prices(BaseModel):
+    """What an hour of one vCPU and of one GiB of memory costs; None where it is not told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cpu_hour: float | None = None
+    gib_hour: float | None = None
+
+
+class Cost(BaseModel):
+    """What one backend's predictions cost at ``answered_per_s``, in ``scenario``.
+
+    Money is per million predictions in the currency of the prices; None where a price or a measurement lacks.
+    ``joules_per_prediction`` is that of the whole processor package, idle power and load generator included.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    backend: str
+    title: str
+    scenario: str
+    answered_per_s: float
+    cpu_cores_used: float | None
+    cpu_cores_reserved: int | None
+    memory_bytes_peak: float | None
+    predictions_per_cpu_s: float | None
+    predictions_per_gib_hour: float | None
+    million_used: float | None
+    million_reserved: float | None
+    joules_per_prediction: float | None
+
+
+def costs(
+    cells: Sequence[Cell], objectives: Sequence[ObjectiveResult], facts: RunFacts, prices: Prices
+) -> list[Cost]:
+    """What each backend costs at the highest rate that held, the backends that held none left out."""
+    missed = {(one.backend, one.scenario) for one in objectives if not one.passed}
+    best: dict[str, Cell] = {}
+    for cell in cells:
+        row = cell.row
+        if (row.backend, row.scenario) in missed or not _kept_up(row):
+            continue
+        before = best.get(row.backend)
+        if before is None or (row.achieved_per_s or 0) > (before.row.achieved_per_s or 0):
+            best[row.backend] = cell
+    return [_cost(cell, facts, prices) for cell in best.values()]
+
+
+def _kept_up(row: Row) -> bool:
+    right = row.verdict != "invalid" and not row.saturated and (row.error_rate or 0) <= MAX_ERROR_RATE
+    return right and row.load == "open" and bool(row.achieved_per_s)
+
+
+def _cost(cell: Cell, facts: RunFacts, prices: Prices) -> Cost:
+    row = cell.row
+    per_s = row.achieved_per_s or 0.0
+    used, peak = row.cpu_cores_mean, row.memory_bytes_peak
+    held = facts.fairness
+    reserved = (len(held.server_cores) if held.server_cores else None) or held.threads
+    spent = [joules(trial) for trial in cell.trials]
+    gib = row.memory_bytes_mean / GIB if row.memory_bytes_mean else None
+    return Cost(
+        backend=row.backend,
+        title=row.title,
+        scenario=row.scenario,
+        answered_per_s=per_s,
+        cpu_cores_used=used,
+        cpu_cores_reserved=reserved,
+        memory_bytes_peak=peak,
+        predictions_per_cpu_s=row.predictions_per_cpu_s,
+        predictions_per_gib_hour=per_s * HOUR_S / gib if gib else None,
+        million_used=_million(per_s, used, row.memory_bytes_mean, prices),
+        million_reserved=_million(per_s, reserved, peak, prices),
+        joules_per_prediction=_per_prediction(spent, row.completed),
+    )
+
+
+def _per_prediction(spent: Sequence[float | None], completed: int | None) -> float | None:
+    known = [one for one in spent if one is not None]
+    if not known or len(known) < len(spent) or not completed:
+        return None
+    return float(np.sum(known)) / completed
+
+
+def _million(per_s: float, cores: float | None, memory_bytes: float | None, prices: Prices) -> float | None:
+    """The price of a million predictions at so many cores and bytes; None where a part is not known."""
+    if prices.cpu_hour is None and prices.gib_hour is None:
+        return None
+    hours = MILLION / per_s / HOUR_S
+    total = 0.0
+    for price, amount in ((prices.cpu_hour, cores), (prices.gib_hour, memory_bytes and memory_bytes / GIB)):
+        if price is None:
+            continue
+        if amount is None:
+            return None
+        total += price * amount * hours
+    return total

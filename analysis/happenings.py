@@ -1,0 +1,103 @@
+"""What happened under load besides requests: pods' events, restarts, lost readiness, lost load workers.
+
+From ``events.csv`` (Kubernetes' own events), ``pods.csv`` and ``summary.json``, each with its second of the
+plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from analysis.runfolder import Run, Trial
+from analysis.usage import last_answer_s, start_epoch_s
+
+NORMAL = "Normal"
+"""Kubernetes' type of an event that is no warning."""
+NOT_READY = ("0", "false")
+
+
+class Happening(BaseModel):
+    """One thing that happened to ``what`` in a trial; ``at_s`` may lie before its load or after it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    backend: str
+    scenario: str
+    trial: int
+    at_s: float
+    what: str
+    reason: str
+    message: str
+    warning: bool
+
+
+def happenings(run: Run) -> list[Happening]:
+    """All of a run's, trial by trial in the order of their time."""
+    return [one for trial in run.trials for one in of_trial(trial)]
+
+
+def of_trial(trial: Trial) -> list[Happening]:
+    """One trial's, none where its start is not known."""
+    start = start_epoch_s(trial)
+    if start is None:
+        return []
+    found = [*_events(trial, start), *_pods(trial, start), *_workers(trial, start)]
+    return sorted(found, key=lambda one: one.at_s)
+
+
+def under_load(trials: Sequence[Trial]) -> list[Happening]:
+    """Those of several trials that fell between the first arrival and the last answer."""
+    return [one for trial in trials for one in of_trial(trial) if 0 <= one.at_s <= last_answer_s(trial)]
+
+
+def _one(trial: Trial, at_s: float, what: str, reason: str, message: str, warning: bool) -> Happening:
+    return Happening(
+        backend=trial.entry.backend,
+        scenario=trial.entry.scenario,
+        trial=trial.entry.trial,
+        at_s=round(at_s, 1),
+        what=what,
+        reason=reason,
+        message=message,
+        warning=warning,
+    )
+
+
+def _events(trial: Trial, start: float) -> Iterator[Happening]:
+    table = trial.events
+    if table is None:
+        return
+    texts = [table.texts[column] for column in ("pod", "reason", "message", "type")]
+    for time, pod, reason, message, kind in zip(table["time"], *texts, strict=True):
+        yield _one(trial, float(time) - start, str(pod), str(reason), str(message), kind != NORMAL)
+
+
+def _pods(trial: Trial, start: float) -> Iterator[Happening]:
+    """A restart or a lost readiness, at the first sample that shows it."""
+    table = trial.pods
+    if table is None:
+        return
+    keys = np.char.add(np.char.add(table.texts["pod"], "\0"), table.texts["container"])
+    for key in dict.fromkeys(keys.tolist()):
+        mine = table.where(keys == key)
+        pod = str(mine.texts["pod"][0])
+        for i in np.flatnonzero(np.diff(mine["restarts"]) > 0) + 1:
+            times = f"{mine['restarts'][i]:.0f} in all"
+            yield _one(trial, mine["time"][i] - start, pod, "Restarted", times, True)
+        ready = ~np.isin(np.char.lower(mine.texts["ready"]), NOT_READY)
+        for i in np.flatnonzero(ready[:-1] & ~ready[1:]) + 1:
+            phase = str(mine.texts["phase"][i])
+            yield _one(trial, mine["time"][i] - start, pod, "NotReady", phase, True)
+
+
+def _workers(trial: Trial, start: float) -> Iterator[Happening]:
+    for lost in trial.summary.lost_workers if trial.summary else ():
+        try:
+            at_s = datetime.fromisoformat(str(lost.get("time"))).timestamp() - start
+        except (ValueError, OverflowError):
+            continue
+        yield _one(trial, at_s, str(lost.get("worker", "")), "WorkerLost", "its share was dealt again", True)

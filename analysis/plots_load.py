@@ -1,0 +1,146 @@
+"""Plots over rates and over trials: throughput against latency, saturation, how far trials lie apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, SubElement
+
+from markupsafe import Markup
+
+from analysis.svg import (
+    LEFT,
+    RIGHT,
+    WIDTH,
+    Scale,
+    drawing,
+    element,
+    latency_scale,
+    legend,
+    legend_height,
+    line,
+    marker,
+    markup,
+    of,
+    round_top,
+    x_axis,
+    y_axis,
+)
+from analysis.words import brief, ms, per_s
+
+BOTTOM = 200
+
+
+@dataclass(frozen=True)
+class Point:
+    """A level of a backend, with ``words`` for pointing; not ``sure`` if its p95 is a lower bound."""
+
+    offered_per_s: float
+    answered_per_s: float
+    p95_ms: float
+    sure: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A backend's levels in the order of their rates."""
+
+    title: str
+    series: int
+    points: Sequence[Point]
+
+
+def throughput(heading: str, curves: Sequence[Curve]) -> Markup:
+    """p95 latency over answers per second; a hollow mark is a lower bound."""
+    points = [point for curve in curves for point in curve.points]
+    words = "; ".join(
+        f"{curve.title} up to {per_s(max(one.answered_per_s for one in curve.points))}" for curve in curves
+    )
+    svg = drawing(_height(curves), f"{heading}: latency against throughput. {words}.")
+    x = Scale(0, round_top([point.answered_per_s for point in points]), LEFT, WIDTH - RIGHT)
+    y = latency_scale([point.p95_ms for point in points], BOTTOM, 20)
+    y_axis(svg, y, y.ticks(7), "p95 latency, ms")
+    _rates(svg, x, "answers per second")
+    for curve in curves:
+        at = [(x(point.answered_per_s), y(point.p95_ms)) for point in curve.points]
+        _drawn(svg, curve, at)
+    _legend(svg, curves)
+    return markup(svg)
+
+
+def saturation(heading: str, curves: Sequence[Curve]) -> Markup:
+    """Answers over arrivals per second: a curve leaves the dashed diagonal where a server is full."""
+    points = [point for curve in curves for point in curve.points]
+    svg = drawing(_height(curves), f"{heading}: answered against offered rate, {len(points)} levels.")
+    top = round_top([max(point.offered_per_s, point.answered_per_s) for point in points])
+    x, y = Scale(0, top, LEFT, WIDTH - RIGHT), Scale(0, top, BOTTOM, 20)
+    y_axis(svg, y, y.ticks(5), "answers per second")
+    _rates(svg, x, "planned arrivals per second")
+    line(svg, [(x(0), y(0)), (x(top), y(top))], "line planned")
+    for curve in curves:
+        at = [(x(point.offered_per_s), y(point.answered_per_s)) for point in curve.points]
+        _drawn(svg, curve, at)
+    _legend(svg, curves)
+    return markup(svg)
+
+
+def _rates(svg: Element, x: Scale, words: str) -> None:
+    ticks = x.ticks(6)
+    x_axis(svg, x, ticks, [brief(tick) for tick in ticks], BOTTOM)
+    element(svg, "text", "tick end", x=WIDTH - RIGHT, y=BOTTOM + 28).text = words
+
+
+def _drawn(svg: Element, curve: Curve, at: Sequence[tuple[float, float]]) -> None:
+    line(svg, at, f"line {of(curve.series)}")
+    for point, (px, py) in zip(curve.points, at, strict=True):
+        marker(svg, px, py, curve.series, f"{curve.title}: {point.words}")
+        if not point.sure:
+            element(svg, "circle", f"ring {of(curve.series)}", cx=px, cy=py, r=7)
+
+
+def _height(curves: Sequence[Curve]) -> float:
+    return BOTTOM + 46 + legend_height([(curve.title, curve.series) for curve in curves])
+
+
+def _legend(svg: Element, curves: Sequence[Curve]) -> None:
+    legend(svg, [(curve.title, curve.series) for curve in curves], BOTTOM + 50)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """A backend's trials: number, place in the order of all, and percentile in ms of each."""
+
+    title: str
+    series: int
+    values_ms: Sequence[tuple[int, int, float]]
+
+
+def apart(scenario: str, metric: str, rows: Sequence[Trials]) -> Markup:
+    """Each trial's percentile over its place in the run, so that a drift of the machine shows."""
+    values = [value for row in rows for _, _, value in row.values_ms]
+    last = max(order for row in rows for _, order, _ in row.values_ms)
+    words = "; ".join(
+        f"{row.title} {ms(min(v for *_, v in row.values_ms))} to {ms(max(v for *_, v in row.values_ms))}"
+        for row in rows
+    )
+    names = [(row.title, row.series) for row in rows]
+    svg = drawing(BOTTOM + 46 + legend_height(names), f"{scenario}: {metric} of each trial. {words}.")
+    x = Scale(0.5, last + 0.5, LEFT, WIDTH - RIGHT)
+    y = latency_scale(values, BOTTOM, 20)
+    y_axis(svg, y, y.ticks(6), f"{metric} latency of a trial, ms")
+    step = max(1, math.ceil(last / 12))
+    ticks = list(range(1, last + 1, step))
+    x_axis(svg, x, ticks, [str(tick) for tick in ticks], BOTTOM)
+    element(svg, "text", "tick end", x=WIDTH - RIGHT, y=BOTTOM + 28).text = "place of the trial in the run"
+    for row in rows:
+        group = SubElement(svg, "g", {"class": of(row.series)})
+        ordered = sorted(row.values_ms, key=lambda one: one[1])
+        points = [(x(order), y(value)) for _, order, value in ordered]
+        line(group, points, f"line thin faint {of(row.series)}")
+        for number, order, value in ordered:
+            told = f"{row.title}, trial {number}: {metric} {ms(value)}"
+            marker(group, x(order), y(value), row.series, told)
+    legend(svg, names, BOTTOM + 50)
+    return markup(svg)

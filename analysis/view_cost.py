@@ -1,0 +1,110 @@
+"""The tables of costs, of arrival rates and of what happened under load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.cost import Cost, Prices
+from analysis.happenings import Happening
+from analysis.levels import Level
+from analysis.view import Entry, Grid, Group, text
+from analysis.words import NONE, counted, listed, mebibytes, number, per_s
+
+SHOWN_AT_MOST = 200
+"""A table has at most so many events; report.json has them all."""
+
+
+def costs(found: Sequence[Cost]) -> Grid:
+    """A line per backend, the cheapest first."""
+
+    def line(one: Cost) -> list[Entry]:
+        cores = f"{number(one.cpu_cores_used)} of {one.cpu_cores_reserved}" if one.cpu_cores_reserved else ""
+        return [
+            Entry(one.title, of=one.backend),
+            text(one.scenario),
+            text(per_s(one.answered_per_s)),
+            text(cores or number(one.cpu_cores_used)),
+            text(mebibytes(one.memory_bytes_peak)),
+            text(number(one.predictions_per_cpu_s)),
+            text(number(one.predictions_per_gib_hour)),
+            _money(one.million_used),
+            _money(one.million_reserved),
+            text(number(one.joules_per_prediction)),
+        ]
+
+    def by_price(one: Cost) -> tuple[float, float]:
+        dearest = float("inf")
+        price = one.million_reserved if one.million_reserved is not None else dearest
+        return price, -(one.predictions_per_cpu_s or 0.0)
+
+    columns = ["Backend", "Scenario", "Answered", "CPU cores", "Memory peak", "Per CPU-second",
+               "Per GiB-hour", "1 million, used", "1 million, reserved", "Joules each"]  # fmt: skip
+    lines = [line(one) for one in sorted(found, key=by_price)]
+    return Grid(columns, [Group("", lines)] if lines else [], words=2)
+
+
+def carried(found: Sequence[Cost], by_objectives: bool) -> str:
+    """At which of the measured rates the backends held; nothing where all were measured at the same."""
+    if len({round(one.answered_per_s) for one in found}) < 2:
+        return ""
+    ordered = sorted(found, key=lambda one: -one.answered_per_s)
+    rates = listed([f"{one.title} {per_s(one.answered_per_s)} ({one.scenario})" for one in ordered])
+    what = "the objectives held" if by_objectives else "each kept up"
+    return f"Highest measured rate at which {what}: {rates}."
+
+
+def _money(value: float | None) -> Entry:
+    if value is None:
+        return Entry(NONE, "dim", "needs prices, --price-cpu and --price-memory, and what was used")
+    return text(f"{value:,.2f}" if value >= 1 else number(value))
+
+
+def prices(given: Prices) -> str:
+    """The prices in words."""
+    told = [
+        f"{price:g} per {unit}-hour"
+        for price, unit in ((given.cpu_hour, "vCPU"), (given.gib_hour, "GiB"))
+        if price is not None
+    ]
+    return " and ".join(told)
+
+
+def levels(found: Sequence[Level]) -> Grid:
+    """A line per backend and rate, grouped by scenario."""
+    groups: dict[str, list[list[Entry]]] = {}
+    for one in found:
+        bound = "≥ " if one.lower_bound else ""
+        asked = counted(one.users, "caller") if one.users else per_s(one.offered_per_s)
+        p95 = (
+            text(f"{bound}{number(one.p95_ms)}") if one.carried else Entry(NONE, "dim", "needs 200 requests")
+        )
+        groups.setdefault(one.scenario, []).append(
+            [
+                Entry(one.title, of=one.backend),
+                text(asked),
+                text(per_s(one.answered_per_s)),
+                text(f"{one.requests:,}"),
+                text(f"{bound}{number(one.p50_ms)}"),
+                p95,
+            ]
+        )
+    columns = ["Backend", "Planned", "Answered", "Requests", "p50 ms", "p95 ms"]
+    return Grid(columns, [Group(scenario, lines) for scenario, lines in groups.items()])
+
+
+def events(found: Sequence[Happening], titles: dict[str, str]) -> Grid:
+    """A line per event, warnings first, in the order of trials and time."""
+    ordered = sorted(found, key=lambda one: not one.warning)[:SHOWN_AT_MOST]
+    lines = [
+        [
+            Entry(titles.get(one.backend, one.backend), of=one.backend),
+            text(f"{one.scenario}, trial {one.trial}"),
+            text(one.what),
+            Entry(one.reason, "warn" if one.warning else ""),
+            text(one.message or NONE),
+            text(f"{one.at_s:.0f} s"),
+        ]
+        for one in ordered
+    ]
+    columns = ["Backend", "Trial", "What", "Event", "Message", "At"]
+    return Grid(columns, [Group("", lines)] if lines else [], words=5)
