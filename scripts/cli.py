@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from scripts.plan import Plan
     from scripts.project import Project
+    from scripts.stop import Stop
+    from scripts.target import Target
 
 WEIGHTS = ("auto", "imagenet", "synthetic")
 IMAGE_ACTIONS = ("list", "build", "load", "push")
-TARGETS = ("auto", "local", "kind", "cluster")
 
 
 def examples(*lines: str) -> str:
@@ -40,6 +41,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+Where = Annotated[str, typer.Option(help="Where: auto, local, kind or cluster.")]
+KubeContext = Annotated[
+    str | None, typer.Option("--context", help="Context of your kubeconfig; default: the current one.")
+]
+Namespace = Annotated[str, typer.Option(help="Namespace in the cluster, made where it is missing.")]
+Registry = Annotated[
+    str | None,
+    typer.Option(envvar="MODELSWARM_REGISTRY", help="Where a cluster gets the images from."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Baseline = Annotated[
     str | None, typer.Option(help='The run that "p99 < 1.2 * baseline" holds this one against.')
@@ -126,6 +136,9 @@ def setup(
         Path | None,
         typer.Option(help="Export again with your own test images.", exists=True, file_okay=False),
     ] = None,
+    target: Annotated[
+        str, typer.Option(help="In kind or a cluster, images take the place of the environments.")
+    ] = "local",
 ) -> None:
     """Make the backends' environments and the one export that they all serve; quick when they are there."""
     from scripts.setup import set_up
@@ -134,7 +147,16 @@ def setup(
         raise UserError(f"There are no weights {weights!r}; {nearest(weights, WEIGHTS)}")
     options = ["--weights", weights] if weights else []
     options += ["--images", str(images.resolve())] if images else []
-    set_up(project_of(context), names_in(names), options, console())
+    project = project_of(context)
+    if target == "local":
+        set_up(project, names_in(names), options, console())
+        return
+    from scripts.places import Wish, resolve
+    from scripts.web_password import web_password
+
+    where = resolve(project, Wish(target), console())
+    set_up(project, names_in(names), options, console(), environments=where == "local")
+    web_password(project)
 
 
 @app.command(
@@ -163,7 +185,13 @@ def run(
     price_cpu: PriceCpu = None,
     price_memory: PriceMemory = None,
     junit: Junit = None,
-    target: Annotated[str, typer.Option(help="Where: auto, local, kind or cluster.")] = "auto",
+    target: Where = "auto",
+    kube_context: KubeContext = None,
+    registry: Registry = None,
+    namespace: Namespace = "modelswarm",
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Let the run in the cluster go on by itself; see attach.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of runs. Default: results in the project.")] = None,
     threads: Annotated[int | None, typer.Option(help="Intra-op threads and cores of the server.")] = None,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
@@ -174,27 +202,46 @@ def run(
 
     Ctrl-C once finishes the folder, stops every process and reports what is there (exit status 3).
     """
-    from scripts.local import LocalTarget
+    from scripts.places import Wish, furnish, lacking, resolve
     from scripts.plan import read_plan
+    from scripts.project import Service
     from scripts.run import choose_services
     from scripts.session import measure, show_order
 
-    refuse_unbuilt(target)
-    project = project_of(context)
+    project, terminal = project_of(context), console()
     changes: dict[str, Any] = {"trials": trials, "seed": seed, "threads": threads}
     changes |= {"baseline": baseline, "price_cpu": price_cpu, "price_memory": price_memory}
     changes |= {"objectives": objective or None, "backends": names_in(backends) or None}
     chosen = with_baseline(project, read_plan(plan, changes).with_scenarios(names_in(scenarios)))
-    services, left_out = choose_services(project, chosen.backends)
-    terminal = console()
+    wish = Wish(target, kube_context, registry, namespace, detach)
+    where = resolve(project, wish, terminal)
+    services, left_out = choose_services(
+        project, chosen.backends, Service.missing if where == "local" else lacking
+    )
     for sentence in left_out:
         terminal.print(sentence, highlight=False, markup=False)
     if dry_run:
         show_order(chosen, services, terminal)
         return
-    place = LocalTarget(project, chosen, services, workers)
     runs = out or project.results
-    raise typer.Exit(measure(project, chosen, services, place, runs, terminal, ask=not yes, junit=junit))
+
+    def open_target(stop: Stop) -> Target:
+        if where == "local":
+            from scripts.local import LocalTarget
+
+            return LocalTarget(project, chosen, services, workers)
+        from scripts.cluster import ClusterTarget
+
+        place = furnish(project, where, wish, services, terminal)
+        return ClusterTarget(project, chosen, workers, place, stop)
+
+    if detach:
+        from scripts.attach import start_detached
+
+        raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal))
+    raise typer.Exit(
+        measure(project, chosen, services, open_target, runs, terminal, ask=not yes, junit=junit)
+    )
 
 
 def with_baseline(project: Project, plan: Plan) -> Plan:
@@ -213,17 +260,26 @@ def with_baseline(project: Project, plan: Plan) -> Plan:
     return plan.model_copy(update={"baseline": str(folder)})
 
 
-def refuse_unbuilt(target: str) -> None:
-    """Accept the targets that exist; `auto` is local.
+@app.command(
+    epilog=examples("modelswarm attach", "modelswarm attach 20261121T143100Z-quick --context my-cluster")
+)
+def attach(
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(help="The run; default: the one that the namespace holds.")
+    ] = None,
+    kube_context: KubeContext = None,
+    namespace: Namespace = "modelswarm",
+) -> None:
+    """Follow a run in a cluster, and finish it if its command is gone; then report as `run` does.
 
-    Raises:
-        UserError: for any other.
-
+    Ctrl-C leaves a run that another process drives to it.
     """
-    if target not in TARGETS:
-        raise UserError(f"There is no target {target!r}; {nearest(target, TARGETS)}")
-    if target in ("kind", "cluster"):
-        raise UserError(f"The target {target} is not built yet: write --target local.")
+    from scripts.attach import attach as go_on
+    from scripts.places import cluster_at_hand
+
+    project = project_of(context)
+    raise typer.Exit(go_on(project, run, cluster_at_hand(kube_context, namespace), console()))
 
 
 @app.command(
@@ -275,20 +331,40 @@ def compare(
     raise typer.Exit(compare_runs(*folders, console(), as_json=as_json))
 
 
-@app.command(epilog=examples("modelswarm ui", "modelswarm ui --backend fastapi --port 8090"))
+@app.command(
+    epilog=examples(
+        "modelswarm ui", "modelswarm ui --backend fastapi --port 8090", "modelswarm ui --target kind"
+    )
+)
 def ui(
     context: typer.Context,
     backend: Annotated[str | None, typer.Option(help="Which backend; default: the first installed.")] = None,
     port: Annotated[int, typer.Option(help="Port of Locust's web UI.")] = 8089,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
+    target: Where = "local",
+    kube_context: KubeContext = None,
+    registry: Registry = None,
+    namespace: Namespace = "modelswarm",
 ) -> None:
     """Start one backend and Locust's web UI for it, until Ctrl-C."""
+    from scripts.places import Wish, furnish, lacking, resolve
+    from scripts.project import Service
     from scripts.run import choose_services
-    from scripts.ui import serve_ui
 
-    project = project_of(context)
-    services, _ = choose_services(project, names_in([backend] if backend else None))
-    serve_ui(project, services[0], port, workers, console())
+    project, terminal = project_of(context), console()
+    wish = Wish(target, kube_context, registry, namespace)
+    where = resolve(project, wish, terminal)
+    names = names_in([backend] if backend else None)
+    services, _ = choose_services(project, names, Service.missing if where == "local" else lacking)
+    if where == "local":
+        from scripts.ui import serve_ui
+
+        serve_ui(project, services[0], port, workers, terminal)
+    else:
+        from scripts.cluster_ui import serve_ui_in_cluster
+
+        place = furnish(project, where, wish, services[:1], terminal)
+        serve_ui_in_cluster(project, services[0], place, workers, port, terminal)
 
 
 @app.command(
@@ -366,18 +442,33 @@ def doctor(context: typer.Context) -> None:
 
 
 @app.command(
-    epilog=examples("modelswarm clean", "modelswarm clean --results --yes", "modelswarm clean --all")
+    epilog=examples(
+        "modelswarm clean",
+        "modelswarm clean --results --yes",
+        "modelswarm clean --all",
+        "modelswarm clean --target kind",
+    )
 )
 def clean(
     context: typer.Context,
     results: Annotated[bool, typer.Option("--results", help="Also the runs in results/.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also the runs and .venv.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    target: Annotated[
+        str, typer.Option(help="local, kind (its cluster and the images), or cluster (the namespace).")
+    ] = "local",
+    kube_context: KubeContext = None,
+    namespace: Namespace = "modelswarm",
 ) -> None:
-    """Remove what can be made again: framework environments, the export, caches."""
+    """Remove what can be made again: framework environments, the export, caches; or what is in a cluster."""
     from scripts.clean import removable, remove, size_bytes
 
     project = project_of(context)
+    if target not in ("local", "auto"):
+        from scripts.places import Wish, clear
+
+        clear(project, Wish(target, kube_context, None, namespace), console())
+        return
     paths = removable(project, results, everything)
     if not paths:
         print("There is nothing to remove.")

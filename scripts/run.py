@@ -18,8 +18,8 @@ from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
 from scripts.project import Project, Service
 from scripts.stop import Interrupted, Stop
-from scripts.target import Target, Tell
-from scripts.trial import Bench, NeverReady, TrialRecord, make_trial, utc_now
+from scripts.target import NeverReady, Target, Tell
+from scripts.trial import Bench, TrialRecord, make_trial, utc_now
 
 NEEDED_BYTES = 200_000_000
 GIVE_UP_AFTER = 2
@@ -65,10 +65,13 @@ class RunRecord:
         return tell
 
 
-def choose_services(project: Project, names: Sequence[str]) -> tuple[list[Service], list[str]]:
+def choose_services(
+    project: Project, names: Sequence[str], lacking: Callable[[Service], str | None] = Service.missing
+) -> tuple[list[Service], list[str]]:
     """Return the backends to measure, and a sentence for each that is left out.
 
-    Named ones must be installed; with no names, every installed one is taken.
+    Named ones must be installed; with no names, every installed one is taken. `lacking` says what a backend
+    lacks where the run is made.
 
     Raises:
         UserError: a named one cannot be measured, or none is there.
@@ -77,12 +80,12 @@ def choose_services(project: Project, names: Sequence[str]) -> tuple[list[Servic
     if names:
         chosen = project.select(names)
         for service in chosen:
-            if reason := service.missing():
+            if reason := lacking(service):
                 raise UserError(f"{service.key} cannot be measured: {reason}")
         return chosen, []
     found = project.services().values()
-    left_out = [f"{service.name} is left out: {reason}" for service in found if (reason := service.missing())]
-    chosen = [service for service in found if service.missing() is None]
+    left_out = [f"{service.name} is left out: {reason}" for service in found if (reason := lacking(service))]
+    chosen = [service for service in found if lacking(service) is None]
     if not chosen:
         raise UserError(
             "\n".join(["No backend is installed: run `make setup` or `modelswarm setup NAME`.", *left_out])

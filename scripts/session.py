@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
@@ -40,7 +40,7 @@ def measure(
     project: Project,
     plan: Plan,
     services: Sequence[Service],
-    target: Target,
+    open_target: Callable[[Stop], Target],
     out: Path,
     console: Console,
     ask: bool,
@@ -57,6 +57,7 @@ def measure(
         return 0
     stop = Stop()
     with stop.on_signals():
+        target = open_target(stop)
         record = begin_run(project, plan, services, target, out)
         make_run(project, plan, services, target, record, stop, Progress(console))
     status = report_run(record.folder, console, junit=junit)

@@ -19,8 +19,16 @@ from scripts.project import Project
 EXPORT_STAMP = ".model-stamp"
 
 
-def set_up(project: Project, names: Sequence[str], export_options: Sequence[str], console: Console) -> None:
+def set_up(
+    project: Project,
+    names: Sequence[str],
+    export_options: Sequence[str],
+    console: Console,
+    environments: bool = True,
+) -> None:
     """Make what is missing for the named frameworks (all of them if none is named), and the export.
+
+    Without `environments` only the export: in a cluster, images take their place.
 
     What is there and up to date costs a look at its stamp. `export_options` go to `services/model/export.py`,
     which is always asked when there are any; an export that was made with some stays without them.
@@ -31,9 +39,9 @@ def set_up(project: Project, names: Sequence[str], export_options: Sequence[str]
 
     """
     services = project.select(names or project.services())
-    environments = [service.environment for service in services if service.environment]
+    theirs = [service.environment for service in services if service.environment and environments]
     model = project.model_environment()
-    wanted = [each for each in [model, *environments] if each and each.state() != "fresh"]
+    wanted = [each for each in [model, *theirs] if each and each.state() != "fresh"]
     export_needed = model is not None and (bool(export_options) or not export_is_fresh(project))
     steps = len(wanted) + export_needed
     if not steps:

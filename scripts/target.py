@@ -7,12 +7,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scripts.errors import CannotRun
+
 if TYPE_CHECKING:
     from scripts.plan import Step
     from scripts.project import Service
 
 Tell = Callable[[str], None]
 """Hears, in a few words, what is being waited for."""
+
+
+class NeverReady(CannotRun):
+    """The server did not start, or never predicted."""
 
 
 class Server(Protocol):
@@ -35,6 +41,7 @@ class Server(Protocol):
 
         Raises:
             CannotRun: it cannot be started; the sentence says why.
+            NeverReady: it was started, and ended or never listened.
 
         """
 

@@ -19,13 +19,9 @@ from scripts.plan import Plan, Step
 from scripts.project import Project, Service
 from scripts.server import child_environment
 from scripts.stop import Interrupted, Stop
-from scripts.target import Load, Server, Target, Tell
+from scripts.target import Load, NeverReady, Server, Target, Tell
 
 Status = Literal["ok", "failed", "interrupted", "pending", "running"]
-
-
-class NeverReady(CannotRun):
-    """The server did not start, or never predicted."""
 
 
 @dataclass
@@ -87,15 +83,17 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
     server = bench.target.server(service, step, folder)
     load = bench.target.load(service, step, folder)
     try:
-        under_way = load.under_way()
+        under_way, started_s = load.under_way(), time.monotonic()
         if not under_way:
             tell("starting")
             server.start(tell)
         with server.sampled():
             if not under_way:
-                _await_answers(bench, service, server, record, tell)
+                _await_answers(bench, service, server, record, started_s, tell)
             began_s = time.time()
             _load(bench, step, service, server, load, record, tell)
+        if not (folder / "summary.json").exists():
+            raise CannotRun(f"Locust recorded no load: {load.complaint()}")
         record.status, record.others_cores = "ok", server.others_cores(began_s)
     except Interrupted:
         record.status, record.error = "interrupted", "stopped by the user"
@@ -110,7 +108,9 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
         record.ended = utc_now()
 
 
-def _await_answers(bench: Bench, service: Service, server: Server, record: TrialRecord, tell: Tell) -> None:
+def _await_answers(
+    bench: Bench, service: Service, server: Server, record: TrialRecord, started_s: float, tell: Tell
+) -> None:
     """Wait until the server predicts, compare all its answers, and send the warm-up requests."""
     began_s, patience_s = time.monotonic(), bench.target.ready_timeout_s(service)
     with _Probe(bench, service, server) as probe:
@@ -122,7 +122,7 @@ def _await_answers(bench: Bench, service: Service, server: Server, record: Trial
                 reason = probe.heard.get("waiting", "nothing listens")
                 raise NeverReady(f"not ready within {patience_s:g} s ({reason}); {server.last_words()}")
             bench.stop.sleep(bench.target.poll_s)
-        record.ready_after_s = round(time.monotonic() - began_s, 1)
+        record.ready_after_s = round(time.monotonic() - started_s, 1)
         tell("checking its answers")
         while "warm" not in probe.heard:
             if ended := server.ended():

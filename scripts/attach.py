@@ -1,0 +1,209 @@
+"""A run in a cluster outlives the command that began it: following it, and taking it over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from scripts.cluster import ClusterTarget, Place, kept_record
+from scripts.errors import UNMEASURED, CannotRun, UserError
+from scripts.kube import Kube
+from scripts.lease import NAME, Holder, Taken, me
+from scripts.plan import Plan, steps
+from scripts.progress import Progress
+from scripts.project import Project, Service
+from scripts.reporting import report_run
+from scripts.run import RunRecord, begin_run, make_run
+from scripts.stop import Interrupted, Stop
+from scripts.target import Target
+from scripts.trial import utc_now
+
+DRIVER_LOG = "driver.log"
+_LOOK_S = 1.0
+_START_S = 60.0
+
+
+def start_detached(
+    project: Project,
+    plan: Plan,
+    services: Sequence[Service],
+    open_target: Callable[[Stop], Target],
+    out: Path,
+    console: Console,
+) -> int:
+    """Begin a run and leave it to a process that outlives this command and its terminal.
+
+    Raises:
+        CannotRun: the process ended at once; the message has its last words.
+
+    """
+    target = open_target(Stop())
+    assert isinstance(target, ClusterTarget)  # the local one is refused before
+    record = begin_run(project, plan, services, target, out)
+    code = "from scripts.cli import main; main()"
+    command = [sys.executable, "-c", code, "--root", str(project.root), "attach", str(record.folder)]
+    log = record.folder / DRIVER_LOG
+    with log.open("wb") as output:
+        driver = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and _holder(target.kube, record.folder.name) is None:
+        if driver.poll() is not None:
+            raise CannotRun(f"The run did not start: {log.read_text(errors='replace').strip()[-800:]}")
+        time.sleep(_LOOK_S)
+    console.print(f"The run {record.folder.name} goes on by itself (process {driver.pid}).", highlight=False)
+    console.print(f"`modelswarm attach {record.folder.name}` follows it, and finishes it if it has stopped.")
+    return 0
+
+
+def attach(project: Project, name: str | None, kube: Kube | None, console: Console) -> int:
+    """Follow a run to its end, or finish it when nobody drives it any more; write its report.
+
+    Raises:
+        UserError: there is no such run.
+        Taken: somebody elsewhere drives it.
+
+    """
+    folder, text = find(project, name, kube)
+    record = RunRecord.read(folder, text)
+    if "cluster" not in record.head:
+        raise UserError(f"{folder.name} was made on this machine, so nothing of it can be left to fetch.")
+    place = place_of(record)
+    plan = Plan.model_validate(record.head["plan"])
+    services = project.select(record.head["backends"])
+    stop, progress = Stop(), Progress(console)
+    with stop.on_signals():
+        target = ClusterTarget(project, plan, record.head["cluster"]["workers"], place, stop)
+        finished = record.head["ended"] is not None and record.head["status"] != "failed"
+        try:
+            finished = finished or follow(record, plan, target.kube, progress, stop)
+        except Interrupted:
+            console.print(f"The run goes on; `modelswarm attach {folder.name}` comes back to it.")
+            return 0
+        if not finished:
+            record = RunRecord.read(folder, _newest(folder, target.kube) or text)
+            record.note = target.note
+            _reopen(record)
+            make_run(project, plan, services, target, record, stop, progress)
+    status = report_run(folder, console)
+    if stop.asked:
+        console.print(f"Stopped. What was measured until then is in {escape(str(folder))}.", soft_wrap=True)
+        return UNMEASURED
+    return status
+
+
+def place_of(record: RunRecord) -> Place:
+    """Return where a run was begun."""
+    cluster = record.head["cluster"]
+    return Place(
+        kind=record.head["target"],
+        context=cluster["context"],
+        namespace=cluster["namespace"],
+        images=cluster["images"],
+        detached=cluster["detached"],
+    )
+
+
+def find(project: Project, name: str | None, kube: Kube | None) -> tuple[Path, str]:
+    """Return a run's folder and its `run.json`: from this machine, else from the cluster.
+
+    Raises:
+        UserError: neither has it.
+
+    """
+    if name is not None:
+        for folder in (Path(name), project.results / name):
+            if (folder / "run.json").exists():
+                return folder.resolve(), (folder / "run.json").read_text()
+    kept = kept_record(kube) if kube is not None else None
+    if kept is None or name not in (None, kept[0]):
+        where = f"the namespace {kube.namespace} of {kube.context}" if kube else "a cluster (none is known)"
+        raise UserError(f"There is no run {name or ''} in {project.results}, nor in {where}.")
+    folder = project.results / kept[0]
+    if (folder / "run.json").exists():
+        return folder, (folder / "run.json").read_text()
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(kept[1])
+    return folder, kept[1]
+
+
+def follow(record: RunRecord, plan: Plan, kube: Kube, progress: Progress, stop: Stop) -> bool:
+    """Show a run that another process drives; return whether it came to its end.
+
+    Raises:
+        Taken: the process is on another machine, so its files are not here.
+
+    """
+    holder = _holder(kube, record.folder.name)
+    if holder is None or holder.pid == os.getpid() or not _drives(holder):
+        return False
+    if holder.who != me():
+        raise Taken(kube.namespace, holder, driven=True)
+    order = steps(plan, list(record.head["backends"]))
+    with progress.showing(plan, order, record):
+        for step, trial in zip(order, record.trials, strict=True):
+            if trial.ended is not None:
+                continue
+            with progress.trial(step, trial) as tell:
+                while trial.ended is None:
+                    if not _drives(holder) and _again(record.folder).trials[step.order - 1].ended is None:
+                        return _again(record.folder).head["ended"] is not None
+                    stop.sleep(_LOOK_S)
+                    vars(trial).update(vars(_again(record.folder).trials[step.order - 1]))
+                    tell(trial.status)
+    _wait(lambda: not _drives(holder), stop)
+    return _again(record.folder).head["ended"] is not None
+
+
+def _wait(condition: Callable[[], bool], stop: Stop) -> None:
+    while not condition():
+        stop.sleep(_LOOK_S)
+
+
+def _again(folder: Path) -> RunRecord:
+    return RunRecord.read(folder, (folder / "run.json").read_text())
+
+
+def _newest(folder: Path, kube: Kube) -> str | None:
+    """Return the newest `run.json`: this machine's is written first, where it has one."""
+    with suppress(OSError):
+        return (folder / "run.json").read_text()
+    kept = kept_record(kube)
+    return kept[1] if kept and kept[0] == folder.name else None
+
+
+def _holder(kube: Kube, run: str) -> Holder | None:
+    lease = kube.lease(NAME)
+    holder = Holder.of(lease) if lease else None
+    return holder if holder and holder.run == run else None
+
+
+def _drives(holder: Holder) -> bool:
+    return holder.drives(time.time(), me()) if holder.who != me() else _lives(holder.pid)
+
+
+def _lives(pid: int) -> bool:
+    """Tell whether a process of this machine runs; a zombie does not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _reopen(record: RunRecord) -> None:
+    """Say of a run that it goes on; a trial that was under way is looked for, or made again."""
+    under_way = [trial.path for trial in record.trials if trial.status == "running"]
+    resumed = [*record.head.get("resumed", []), {"at": utc_now(), "under_way": under_way}]
+    record.head |= {"status": "running", "ended": None, "resumed": resumed}
+    record.save()

@@ -1,0 +1,199 @@
+"""Trials in a Kubernetes cluster: one framework's pod at a time, loaded by pods of Locust.
+
+A trial needs this command only to begin and to be fetched: between the two the pods go on without it, and
+what they record stays on a volume. So another command can take over, after this one was killed, from
+`run.json`, which the cluster keeps too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.cluster_load import ClusterLoad
+from scripts.cluster_objects import RESULTS, find, placed, server_objects
+from scripts.cluster_server import PULL_PATIENCE_S, ClusterServer
+from scripts.errors import CannotRun
+from scripts.guard import guarded
+from scripts.kube import Kube, Object, rendered
+from scripts.lease import Lease
+from scripts.plan import Plan, Step
+from scripts.pod_faults import is_ready, pod_fault
+from scripts.pod_sampler import PodSampler
+from scripts.project import Project, Service
+from scripts.stop import Stop
+
+RECORD = "modelswarm-run"
+"""The ConfigMap with the newest `run.json`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in which cluster a run is made, and with which images."""
+
+    kind: str
+    """`kind` or `cluster`."""
+    context: str
+    namespace: str
+    images: Mapping[str, str]
+    """By the name in the manifests, the name to use; none for kind, which has the manifests' own."""
+    detached: bool = False
+
+
+class ClusterTarget:
+    """A namespace of a cluster."""
+
+    poll_s = 1.0
+    load_grace_s = 240.0
+
+    def __init__(self, project: Project, plan: Plan, workers: int, place: Place, stop: Stop) -> None:
+        """Prepare; `workers` is the number of Locust's worker pods.
+
+        Raises:
+            UserError: the kubeconfig has no such context, or kubectl is missing.
+            CannotRun: the manifests cannot be rendered, or the cluster does not answer.
+
+        """
+        self.name, self.mark = place.kind, uuid.uuid4().hex
+        self._project, self._plan, self.workers, self._place, self._stop = (
+            project,
+            plan,
+            workers,
+            place,
+            stop,
+        )
+        self.kube = Kube(place.context, place.namespace, self.mark)
+        self.base = self._placed(project.root / "k8s" / "overlays" / place.kind)
+        self.sampler = PodSampler(self.kube)
+        self._run = ""
+
+    def _placed(self, folder: Path) -> list[Object]:
+        return placed(rendered(folder), self._place.namespace, self._place.images)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Threads and nodes; which cores a pod gets, the cluster decides."""
+        nodes = [_describe(node) for node in self.kube.nodes()]
+        not_held = [
+            "Cores are not pinned in a cluster: limits hold for CPU time, not for a core of one's own."
+        ]
+        if self.name == "kind":
+            not_held.append("All nodes of kind are this machine: server and generators share its cores.")
+        return {
+            "fairness": {
+                "server_cores": [],
+                "generator_cores": [],
+                "threads": self._plan.threads,
+                "workers": 1,
+                "not_held": not_held,
+            },
+            "cluster": {
+                "context": self._place.context,
+                "namespace": self._place.namespace,
+                "workers": self.workers,
+                "detached": self._place.detached,
+                "images": dict(self._place.images),
+                "nodes": nodes,
+            },
+        }
+
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[None]:
+        """Take the namespace, have the volume, and remove everything afterwards."""
+        self._run = folder.name
+        self.kube.apply([find(self.base, "Namespace", self._place.namespace)])
+        lease = Lease(self.kube, self._run, self._place.detached)
+        with (
+            tempfile.TemporaryDirectory(prefix="msw-") as scratch,
+            guarded(self.mark, Path(scratch)),
+            lease.held(),
+        ):
+            try:
+                self._furnish()
+                yield
+            finally:
+                self.clear()
+
+    def _furnish(self) -> None:
+        """Make what all trials share, and wait for the pod that keeps the volume readable."""
+        self.kube.apply([each for each in self.base if each["kind"] != "Deployment"])
+        self.kube.apply([find(self.base, "Deployment", RESULTS)])
+        began_s = time.monotonic()
+        while True:
+            pods = self.kube.pods(f"app.kubernetes.io/name={RESULTS}")
+            if any(is_ready(pod) for pod in pods):
+                return
+            nodes, events = self.kube.nodes(), self.kube.events()
+            for pod in pods:
+                if fault := pod_fault(pod, nodes, events, time.time()):
+                    raise CannotRun(f"The volume for results cannot be had: {fault}")
+            if time.monotonic() - began_s > PULL_PATIENCE_S:
+                raise CannotRun(f"The volume for results was not there within {PULL_PATIENCE_S:.0f} s")
+            self._stop.sleep(self.poll_s)
+
+    def clear(self) -> None:
+        """Remove everything of a run from the namespace but the Lease; the namespace stays."""
+        kinds = "job,deployment,service,poddisruptionbudget,secret,configmap"
+        self.kube.delete(kinds, labels="app.kubernetes.io/part-of=modelswarm")
+        self.kube.delete("configmap", RECORD)
+        self.kube.delete("persistentvolumeclaim", RESULTS)
+
+    def note(self, text: str) -> None:
+        """Keep `run.json` in the cluster too, so that it outlives this machine."""
+        if not self._run:
+            return  # the namespace is not taken yet
+        self.kube.apply(
+            [
+                {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": RECORD, "namespace": self._place.namespace},
+                    "data": {"run": self._run, "run.json": text},
+                }
+            ]
+        )
+
+    def ready_timeout_s(self, service: Service) -> float:
+        """Return what its `service.toml` says; the pod is ready by its own probe before."""
+        return service.facts.local.ready_timeout_s
+
+    def manifest(self, service: Service) -> list[Object]:
+        """Return the objects of a framework."""
+        return server_objects(self._placed(service.folder), service, self._plan.threads)
+
+    def ui_server(self, service: Service, folder: Path) -> ClusterServer:
+        """Prepare a server that is looked at by hand, outside any trial."""
+        return ClusterServer(self.kube, self.sampler, service, self.manifest(service), folder, self._stop)
+
+    def server(self, service: Service, step: Step, folder: Path) -> ClusterServer:
+        """Prepare the server of one trial."""
+        return self.ui_server(service, folder)
+
+    def load(self, service: Service, step: Step, folder: Path) -> ClusterLoad:
+        """Prepare the load of one trial."""
+        trial = f"{self._run}/{step.path}"
+        name = service.user_file.name
+        return ClusterLoad(self.kube, self.sampler, self.base, name, folder, trial, self.workers)
+
+
+def _describe(node: Object) -> dict[str, str]:
+    status = node["status"]
+    return {
+        "name": node["metadata"]["name"],
+        "role": node["metadata"]["labels"].get("modelswarm/role", ""),
+        "cpu": status["capacity"]["cpu"],
+        "memory": status["capacity"]["memory"],
+        "kubelet": status["nodeInfo"]["kubeletVersion"],
+    }
+
+
+def kept_record(kube: Kube) -> tuple[str, str] | None:
+    """Return the name and the `run.json` of the run that the namespace holds; None where there is none."""
+    kept = kube.read("configmap", RECORD)
+    return (kept["data"]["run"], kept["data"]["run.json"]) if kept else None

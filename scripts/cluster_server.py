@@ -1,0 +1,163 @@
+"""One framework's server as a pod of a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+from scripts.cluster_objects import SERVER, container_port, server_name, service_port
+from scripts.kube import Kube, Object
+from scripts.pod_faults import is_ready, pod_fault, waiting_for
+from scripts.pod_logs import logs_of
+from scripts.pod_sampler import PodSampler
+from scripts.project import Service
+from scripts.server import free_ports
+from scripts.stop import Stop
+from scripts.target import NeverReady, Tell
+
+POLL_S = 1.0
+PULL_PATIENCE_S = 900.0
+"""From a pod's making to its container's start: an image of gigabytes may have to be pulled."""
+ONE_CORE_S = 60.0
+"""How much longer than on this machine a server may take in a pod."""
+STOP_PATIENCE_S = 45.0
+
+
+class ClusterServer:
+    """One framework's Deployment and Service."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        sampler: PodSampler,
+        service: Service,
+        manifest: Sequence[Object],
+        folder: Path,
+        stop: Stop,
+    ) -> None:
+        """Prepare the server that `manifest` describes; its logs go to the trial's `folder`."""
+        self._kube, self._sampler, self._service, self._manifest = kube, sampler, service, manifest
+        self._folder, self._stop = folder, stop
+        self._name = server_name(service)
+        self._forwarded = ExitStack()
+        facts = service.facts
+        self._port = container_port(self._manifest, service, service.protocol)
+        self._ready_port = container_port(self._manifest, service, facts.ready_port or "")
+        self._here = dict(zip({self._port, self._ready_port}, free_ports(2), strict=False))
+
+    @property
+    def _scheme(self) -> str:
+        return "grpc" if self._service.protocol.startswith("grpc") else "http"
+
+    @property
+    def host(self) -> str:
+        """The near end of a port that leads to the pod."""
+        return f"{self._scheme}://127.0.0.1:{self._here[self._port]}"
+
+    @property
+    def load_host(self) -> str:
+        """The Service, as pods of the namespace call it."""
+        return f"{self._scheme}://{self._name}:{service_port(self._manifest, self._service, self._port)}"
+
+    @property
+    def ready_url(self) -> str:
+        """What answers 200 once it is ready."""
+        return f"http://127.0.0.1:{self._here[self._ready_port]}{self._service.facts.ready_path}"
+
+    def start(self, tell: Tell) -> None:
+        """Deploy it and wait until its own probe holds."""
+        self._sampler.begin(time.time())
+        self._kube.apply(self._manifest)
+        made_s, running_s = time.monotonic(), None
+        while True:
+            pods = self._sampler.look(everything=True).of(self._name)
+            if ended := self.ended():
+                raise NeverReady(f"server {ended}; {self.last_words()}")
+            if pods and all(is_ready(pod) for pod in pods):
+                break
+            now_s = time.monotonic()
+            if running_s is None and any(_runs(pod) for pod in pods):
+                running_s = now_s
+            self._refuse_to_wait(pods, now_s - made_s, running_s and now_s - running_s)
+            tell(waiting_for(pods[0]) if pods else "waiting for its pod")
+            self._stop.sleep(POLL_S)
+        pairs = [f"{here}:{there}" for there, here in self._here.items()]
+        forward = ("port-forward", "--address", "127.0.0.1", f"deployment/{self._name}", *pairs)
+        self._forwarded.enter_context(self._kube.kept(*forward))
+
+    def _refuse_to_wait(self, pods: Sequence[Object], waited_s: float, ran_s: float | None) -> None:
+        """Give up on a pod whose container does not start, or whose probe never holds."""
+        patience_s = self._service.facts.local.ready_timeout_s + ONE_CORE_S
+        if ran_s is not None and ran_s > patience_s:
+            (name,) = {pod["metadata"]["name"] for pod in pods[:1]}
+            reason = self._probe_says(name) or "its probe said nothing"
+            raise NeverReady(
+                f"pod {name} was not ready within {patience_s:g} s ({reason}); {self.last_words()}"
+            )
+        if ran_s is None and waited_s > PULL_PATIENCE_S:
+            what = waiting_for(pods[0]) if pods else "no pod was made"
+            raise NeverReady(f"server pod did not start within {PULL_PATIENCE_S:.0f} s: {what}")
+
+    def _probe_says(self, pod: str) -> str | None:
+        said = [
+            event["message"]
+            for event in self._sampler.snapshot.events
+            if event["involvedObject"].get("name") == pod and event["reason"] == "Unhealthy"
+        ]
+        return " ".join(said[-1].split()) if said else None
+
+    def sampled(self) -> AbstractContextManager[None]:
+        """Sample its pods, and Locust's, while the block lasts."""
+        return self._sampler.running(self._folder)
+
+    def others_cores(self, since_s: float) -> float | None:
+        """Nobody here knows what others do on its node."""
+        return None
+
+    def ended(self) -> str | None:
+        """Return what befell its pods."""
+        snapshot = self._sampler.snapshot
+        pods = snapshot.of(self._name)
+        for pod in pods:
+            if fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time()):
+                return fault
+        return None
+
+    def last_words(self) -> str:
+        """Return how the log of its newest pod ends, the ended container's if it was restarted."""
+        for pod in reversed(self._sampler.snapshot.of(self._name)):
+            name = pod["metadata"]["name"]
+            text = self._kube.log(name, SERVER, previous=True) or self._kube.log(name, SERVER)
+            lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
+            if lines:
+                return f"its log ends: {' | '.join(lines[-5:])[-500:]}"
+        return "its log is empty"
+
+    def stop(self) -> list[str]:
+        """Keep its logs and the events, and remove it."""
+        self._forwarded.close()
+        self._keep_logs()
+        self._sampler.keep_events(self._folder)
+        for each in self._manifest:
+            self._kube.delete(each["kind"].lower(), each["metadata"]["name"])
+        self._gone()
+        return []
+
+    def _gone(self) -> None:
+        """Wait until its pods have ended: the next server wants their cores."""
+        deadline = time.monotonic() + STOP_PATIENCE_S
+        while self._kube.pods(f"app.kubernetes.io/name={self._name}") and time.monotonic() < deadline:
+            time.sleep(0.5)
+
+    def _keep_logs(self) -> None:
+        with (self._folder / "server.log").open("ab") as file:
+            for pod in self._kube.pods(f"app.kubernetes.io/name={self._name}"):
+                for container in pod["spec"]["containers"]:
+                    file.write(logs_of(self._kube, pod, container["name"]))
+
+
+def _runs(pod: Object) -> bool:
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return any("running" in each.get("state", {}) for each in statuses)

@@ -1,0 +1,315 @@
+"""One namespace of a Kubernetes cluster: read through the API, changed through kubectl.
+
+Objects are the API's own JSON, since the client's classes hold nothing more and cost a second of CPU a minute
+on the machine that is measured. Everything waits for an API server that is away for a while.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import yaml
+
+from scripts.errors import CannotRun, UserError, nearest
+from scripts.family import MARK
+
+T = TypeVar("T")
+Object = dict[str, Any]
+"""A Kubernetes object as the API writes it in JSON."""
+
+PATIENCE_S = 90.0
+"""So long may the API server be away."""
+_PAUSE_S = 1.0
+_TIMEOUT_S = (3.0, 15.0)
+_AWAY = (
+    "connection refused",
+    "connection reset",
+    "unable to connect to the server",
+    "the connection to the server",
+    "i/o timeout",
+    "tls handshake timeout",
+    "no route to host",
+    "unexpected eof",
+    "etcdserver: ",
+    "the server is currently unable to handle the request",
+    "http2: client connection lost",
+)
+
+
+class Away(CannotRun):
+    """The API server does not answer."""
+
+
+def contexts() -> tuple[list[str], str | None]:
+    """Return the contexts of the kubeconfig, and the current one.
+
+    Raises:
+        UserError: there is no kubeconfig.
+
+    """
+    from kubernetes import config
+
+    try:
+        known, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+    except config.ConfigException as error:
+        raise UserError(f"There is no usable kubeconfig: {error}") from error
+    return [each["name"] for each in known], current and current["name"]
+
+
+class Kube:
+    """The cluster of a kubeconfig's context, seen as one of its namespaces."""
+
+    def __init__(
+        self,
+        context: str,
+        namespace: str,
+        mark: str = "",
+        patience_s: float = PATIENCE_S,
+        pause_s: float = _PAUSE_S,
+    ) -> None:
+        """Connect when first asked; `mark` is what the run's guard knows kubectl's processes by.
+
+        Raises:
+            UserError: there is no such context, or no kubectl.
+
+        """
+        known, _ = contexts()
+        if context not in known:
+            raise UserError(f"The kubeconfig has no context {context!r}; {nearest(context, known)}")
+        if shutil.which("kubectl") is None:
+            raise UserError("kubectl is not on PATH: install it, or write --target local.")
+        self.context, self.namespace, self._mark = context, namespace, mark
+        self._patience_s, self._pause_s = patience_s, pause_s
+        self._connected = threading.local()
+
+    def _api(self, group: str) -> Any:
+        """Return this thread's client of an API group; threads time out at their own pace."""
+        from kubernetes import client
+
+        if not hasattr(self._connected, "client"):
+            from kubernetes import config
+
+            settings = client.Configuration()
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                context=self.context, client_configuration=settings
+            )
+            settings.retries = False  # what is away is waited for here
+            settings.safe_chars_for_path_param = "/"  # a path behind the node proxy
+            self._connected.client = client.ApiClient(settings)
+        return getattr(client, group)(self._connected.client)
+
+    def pods(self, labels: str) -> list[Object]:
+        """Return the namespace's pods with these labels."""
+        return self._items("list_namespaced_pod", self.namespace, label_selector=labels)
+
+    def events(self) -> list[Object]:
+        """Return what the cluster says happened in the namespace; it forgets after an hour."""
+        return self._items("list_namespaced_event", self.namespace)
+
+    def nodes(self) -> list[Object]:
+        """Return the cluster's nodes."""
+        return self._items("list_node")
+
+    def node_metrics(self, node: str) -> str:
+        """Return the kubelet's counters of its containers, in Prometheus' text format."""
+        return self._read("connect_get_node_proxy_with_path", node, "metrics/resource").decode()
+
+    def pod_metrics(self) -> list[Object]:
+        """Return metrics-server's averages of the namespace's pods; none where there is no metrics-server."""
+        try:
+            text = self.kubectl(
+                "get", "--raw", f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
+            )
+        except Away:
+            raise
+        except CannotRun:
+            return []
+        found: list[Object] = json.loads(text)["items"]
+        return found
+
+    def log(self, pod: str, container: str, previous: bool = False) -> bytes:
+        """Return a container's log; empty where there is none (yet, or any more)."""
+        from kubernetes.client import ApiException
+
+        try:
+            return self._read(
+                "read_namespaced_pod_log", pod, self.namespace, container=container, previous=previous
+            )
+        except ApiException:
+            return b""
+
+    def _items(self, call: str, *arguments: str, **options: Any) -> list[Object]:
+        found: list[Object] = json.loads(self._read(call, *arguments, **options))["items"]
+        return found
+
+    def lease(self, name: str) -> Object | None:
+        """Return a Lease, None where there is none."""
+        from kubernetes.client import ApiException
+
+        try:
+            found: Object = json.loads(
+                self._read("read_namespaced_lease", name, self.namespace, group="CoordinationV1Api")
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            return None
+        return found
+
+    def put_lease(self, name: str, body: Object, new: bool) -> bool:
+        """Make or replace a Lease; return whether nobody else did meanwhile."""
+        from kubernetes.client import ApiException
+
+        call = ("create_namespaced_lease",) if new else ("replace_namespaced_lease", name)
+        try:
+            self._read(*call, self.namespace, body, group="CoordinationV1Api")
+        except ApiException as error:
+            if error.status != 409:
+                raise
+            return False
+        return True
+
+    def _read(self, call: str, *arguments: Any, group: str = "CoreV1Api", **options: Any) -> bytes:
+        """Call the API, again and again while it is away.
+
+        Raises:
+            Away: it was for too long.
+            kubernetes.client.ApiException: it refused.
+
+        """
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        def attempt() -> bytes:
+            try:
+                answer = getattr(self._api(group), call)(
+                    *arguments, **options, _preload_content=False, _request_timeout=_TIMEOUT_S
+                )
+                data: bytes = answer.data
+                return data
+            except ApiException as error:
+                if error.status in (429, 500, 502, 503, 504):
+                    raise Away(f"answers {error.status}") from error
+                raise
+            except (HTTPError, OSError) as error:
+                raise Away(str(error)) from error
+
+        return self._patiently(attempt)
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return attempt()
+            except Away as error:
+                if time.monotonic() > deadline:
+                    away = f"the API server of {self.context} has been away for {self._patience_s:.0f} s"
+                    raise Away(f"{away}: {error}") from error
+                time.sleep(self._pause_s)
+
+    def kubectl(self, *arguments: str, text: str | None = None, data: bytes | None = None) -> bytes:
+        """Run kubectl in the namespace to its end and return what it printed.
+
+        Raises:
+            Away: the API server was away for too long.
+            CannotRun: kubectl said that it failed; the sentence is its own.
+
+        """
+        command = self.command(*arguments)
+        given = text.encode() if text is not None else data
+
+        def attempt() -> bytes:
+            # In a session of its own: Ctrl-C is for the run, which ends in order.
+            done = subprocess.run(
+                command, input=given, capture_output=True, check=False, start_new_session=True
+            )
+            if done.returncode == 0:
+                return done.stdout
+            said = done.stderr.decode(errors="replace").strip()
+            if any(sign in said.lower() for sign in _AWAY):
+                raise Away(said[-300:])
+            raise CannotRun(f"kubectl {arguments[0]}: {said[-800:]}")
+
+        return self._patiently(attempt)
+
+    def spawn(self, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start kubectl in the namespace and let it run; the run's guard ends it if this command cannot."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env={**os.environ, MARK: self._mark},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return kubectl's command line for the namespace."""
+        return ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments]
+
+    def apply(self, objects: Sequence[Object]) -> None:
+        """Create or change objects."""
+        text = yaml.safe_dump_all(objects)
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
+
+    def delete(self, kind: str, *names: str, labels: str = "", grace_s: int | None = None) -> None:
+        """Delete objects, by name or by label, and return when they are gone."""
+        options = ["--ignore-not-found", "--wait=true", "--timeout=120s"]
+        options += [f"--grace-period={grace_s}"] if grace_s is not None else []
+        options += [f"--selector={labels}"] if labels else []
+        self.kubectl("delete", kind, *names, *options)
+
+    def read(self, kind: str, name: str) -> Object | None:
+        """Return one object, None where there is none."""
+        text = self.kubectl("get", kind, name, "--ignore-not-found", "-o", "json")
+        found: Object | None = json.loads(text) if text.strip() else None
+        return found
+
+    @contextmanager
+    def kept(self, *arguments: str, file: Path | None = None) -> Iterator[None]:
+        """Keep kubectl running while the block lasts, into a file that is begun anew each time it ends.
+
+        It ends when the API server goes away, and a port-forward also when its pod does.
+        """
+        done = threading.Event()
+        running: list[subprocess.Popen[bytes]] = []
+
+        def keep() -> None:
+            while not done.is_set():
+                with open(file or os.devnull, "wb") as output:
+                    running[:] = [self.spawn(*arguments, output=output)]
+                running[0].wait()
+                done.wait(0.5)
+
+        thread = threading.Thread(target=keep, name=f"kubectl {arguments[0]}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            while thread.is_alive():
+                for process in running:
+                    process.kill()
+                thread.join(0.1)
+
+
+def rendered(folder: Path) -> list[Object]:
+    """Return the objects that `kubectl kustomize` makes of a folder.
+
+    Raises:
+        CannotRun: it cannot.
+
+    """
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotRun(f"kubectl kustomize {folder}: {done.stderr.strip()[-500:]}")
+    return [each for each in yaml.safe_load_all(done.stdout) if each]

@@ -1,0 +1,160 @@
+"""Who uses a namespace: a Lease that names the run, renewed for as long as a command drives it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from scripts.errors import CannotRun
+from scripts.kube import Away, Kube, Object
+
+NAME = "modelswarm"
+SPAN_S = 30
+RENEW_EVERY_S = 10.0
+_PREFIX = "modelswarm/"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a namespace."""
+
+    run: str
+    """The name of the run's folder."""
+    who: str
+    """user@machine."""
+    pid: int
+    detached: bool
+    """Whether the run is meant to outlive the command that drives it."""
+    renewed_s: float
+    """When it was last renewed, in seconds since the epoch."""
+
+    @classmethod
+    def of(cls, lease: Object) -> Holder:
+        """Read a Lease."""
+        notes = lease["metadata"].get("annotations", {})
+        renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00"))
+        return cls(
+            run=lease["spec"]["holderIdentity"],
+            who=notes.get(f"{_PREFIX}who", "somebody"),
+            pid=int(notes.get(f"{_PREFIX}pid", 0)),
+            detached=notes.get(f"{_PREFIX}detached") == "true",
+            renewed_s=renewed.timestamp(),
+        )
+
+    def drives(self, now_s: float, me: str) -> bool:
+        """Tell whether its command is still there: known at once of this machine, else from its silence."""
+        if self.who == me and not psutil.pid_exists(self.pid):
+            return False
+        return now_s - self.renewed_s < SPAN_S
+
+
+class Taken(CannotRun):
+    """Another run uses the namespace."""
+
+    def __init__(self, namespace: str, holder: Holder, driven: bool) -> None:
+        """Say by whom, and what can be done."""
+        since = datetime.fromtimestamp(holder.renewed_s, UTC).strftime("%H:%M:%S UTC")
+        use = f"The namespace {namespace} is used by the run {holder.run} of {holder.who}"
+        if driven:
+            advice = f"last heard of at {since}: wait for it, or name another with --namespace."
+        else:
+            advice = (
+                f"which nobody drives since {since}: `modelswarm attach {holder.run}` finishes it, "
+                "`modelswarm clean --target kind` (or cluster) drops it."
+            )
+        super().__init__(f"{use}, {advice}")
+        self.holder, self.driven = holder, driven
+
+
+def me() -> str:
+    """Return this user on this machine."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def now() -> datetime:
+    """Return the time now."""
+    return datetime.now(UTC)
+
+
+class Lease:
+    """The Lease of one run in its namespace."""
+
+    def __init__(self, kube: Kube, run: str, detached: bool, clock: Callable[[], datetime] = now) -> None:
+        """Nothing is held yet."""
+        self._kube, self._run, self._detached, self._clock = kube, run, detached, clock
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the namespace while the block lasts; afterwards it is free.
+
+        Raises:
+            Taken: another run holds it.
+
+        """
+        self.take()
+        done = threading.Event()
+        thread = threading.Thread(target=self._renew_until, args=(done,), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self._kube.delete("lease", NAME)
+
+    def take(self) -> None:
+        """Take the namespace, also over from a command that is gone.
+
+        Raises:
+            Taken: another run holds it.
+
+        """
+        found = self._kube.lease(NAME)
+        if found is not None:
+            holder = Holder.of(found)
+            driven = holder.drives(self._clock().timestamp(), me())
+            mine = holder.run == self._run and (not driven or holder.pid == os.getpid())
+            if not mine and (driven or holder.detached):
+                raise Taken(self._kube.namespace, holder, driven)
+        if not self._kube.put_lease(NAME, self._body(found), found is None):
+            self.take()  # somebody was quicker: look who
+
+    def _renew_until(self, done: threading.Event) -> None:
+        while not done.wait(RENEW_EVERY_S):
+            try:
+                found = self._kube.lease(NAME)
+                if found is not None and Holder.of(found).run == self._run:
+                    self._kube.put_lease(NAME, self._body(found), False)
+            except Away:
+                continue
+
+    def _body(self, before: Object | None) -> Object:
+        stamp = self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        notes = {"who": me(), "pid": str(os.getpid()), "detached": str(self._detached).lower()}
+        metadata: dict[str, Any] = {
+            "name": NAME,
+            "annotations": {f"{_PREFIX}{key}": value for key, value in notes.items()},
+        }
+        if before is not None:
+            metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
+        spec = {
+            "holderIdentity": self._run,
+            "leaseDurationSeconds": SPAN_S,
+            "acquireTime": before["spec"].get("acquireTime", stamp) if before else stamp,
+            "renewTime": stamp,
+        }
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": spec,
+        }

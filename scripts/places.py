@@ -1,0 +1,117 @@
+"""Where a run is made: this machine, kind, or a cluster of yours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from scripts import images, kind
+from scripts.cluster import Place
+from scripts.errors import UserError, nearest
+from scripts.kube import Kube, contexts
+from scripts.project import Project, Service
+
+TARGETS = ("auto", "local", "kind", "cluster")
+NAMESPACE = "modelswarm"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line says of where."""
+
+    target: str = "auto"
+    context: str | None = None
+    registry: str | None = None
+    namespace: str = NAMESPACE
+    detach: bool = False
+
+
+def resolve(project: Project, wish: Wish, console: Console) -> str:
+    """Return `local`, `kind` or `cluster`; say which one `auto` came to, and why.
+
+    Raises:
+        UserError: there is no such target, or an option does not go with it.
+
+    """
+    if wish.target not in TARGETS:
+        raise UserError(f"There is no target {wish.target!r}; {nearest(wish.target, TARGETS)}")
+    target = wish.target
+    if target == "auto":
+        reason = kind.unusable(project)
+        target = "local" if reason else "kind"
+        why = f"kind cannot be used: {reason}" if reason else "Docker and kind are there"
+        console.print(f"Target: {target} ({why}).", highlight=False, markup=False)
+    if target == "kind" and wish.target == "kind" and (reason := kind.unusable(project)):
+        raise UserError(f"The target kind cannot be used: {reason}. `--target local` needs neither.")
+    given = {"--context": wish.context, "--registry": wish.registry}
+    for option, value in given.items():
+        if value and target != "cluster":
+            raise UserError(f"{option} goes with --target cluster only.")
+    if wish.detach and target == "local":
+        raise UserError("--detach goes with --target kind or cluster: local processes end with the command.")
+    return target
+
+
+def lacking(service: Service) -> str | None:
+    """Return what a framework lacks for a run in a cluster; its environment here is not asked for."""
+    if not service.user_file.exists():
+        return f"locustfiles/{service.user_file.name} is not there"
+    for name in ("Dockerfile", "kustomization.yaml"):
+        if not (service.folder / name).exists():
+            return f"services/{service.name}/{name} is not there"
+    return None
+
+
+def furnish(
+    project: Project, target: str, wish: Wish, services: Sequence[Service], console: Console
+) -> Place:
+    """Have the cluster and its images ready for these frameworks.
+
+    Raises:
+        UserError: a cluster of yours needs a registry, or a context that is not there.
+        CannotRun: kind or Docker failed.
+
+    """
+    names = [service.name for service in services]
+    if target == "kind":
+        kind.make_ready(project, names, console)
+        return Place("kind", kind.CONTEXT, wish.namespace, {}, wish.detach)
+    if not wish.registry:
+        raise UserError(
+            "--target cluster needs --registry REGISTRY, where `modelswarm images push` has put the images."
+        )
+    context = wish.context or contexts()[1]
+    if context is None:
+        raise UserError("The kubeconfig has no current context: name one with --context.")
+    wanted = images.find_images(project, [images.LOAD_SIDE, *names])
+    renamed = {image.reference: f"{wish.registry.rstrip('/')}/{image.reference}" for image in wanted}
+    return Place("cluster", context, wish.namespace, renamed, wish.detach)
+
+
+def cluster_at_hand(context: str | None, namespace: str) -> Kube | None:
+    """Return the cluster that is meant when none is named: kind's if it is there, else the current one."""
+    try:
+        known, current = contexts()
+    except UserError:
+        return None
+    chosen = context or (kind.CONTEXT if kind.CONTEXT in known else current)
+    return Kube(chosen, namespace) if chosen else None
+
+
+def clear(project: Project, wish: Wish, console: Console) -> None:
+    """Remove what runs left: kind's cluster with the images, or the namespace of another.
+
+    Raises:
+        UserError: there is no such context.
+
+    """
+    if resolve(project, wish, console) == "kind":
+        kind.remove(project, console)
+        return
+    context = wish.context or contexts()[1]
+    if context is None:
+        raise UserError("The kubeconfig has no current context: name one with --context.")
+    console.print(f"Removing the namespace {wish.namespace} from {context} …", highlight=False)
+    Kube(context, wish.namespace).delete("namespace", wish.namespace)
