@@ -60,11 +60,11 @@ class Transformer(Model):
 
     async def preprocess(self, payload: Any, headers: Any = None) -> Prepared:
         """Decode, resize and normalise the image of a request."""
-        encoded, field = _from_v2(payload) if isinstance(payload, InferRequest) else _from_v1(payload)
+        encoded = _from_v2(payload) if isinstance(payload, InferRequest) else _from_v1(payload)
         try:
             return Prepared(prepare(encoded), payload)
-        except BadInput as error:  # its sentences are written for the contract's field
-            raise InvalidInput(str(error).replace("image_base64", field)) from error
+        except BadInput as error:
+            raise InvalidInput(str(error)) from error
 
     async def predict(self, payload: Prepared, headers: Any = None, response_headers: Any = None) -> Any:
         """Answer in the protocol that was asked in."""
@@ -132,19 +132,19 @@ def _hide(image: torch.Tensor, row: int) -> torch.Tensor:
     return images
 
 
-def _from_v1(payload: Any) -> tuple[bytes, str]:
+def _from_v1(payload: Any) -> bytes:
     if not isinstance(payload, dict):
         raise InvalidInput('send {"instances": [{"image_bytes": {"b64": "…"}}]} as application/json')
     match payload.get("instances"):
         case [{"image_bytes": {"b64": str(text)}}]:
-            return _decoded(text, "b64"), "b64"
+            return _decoded(text, "b64")
         case [_, _, *_] as instances:
             raise InvalidInput(f"`instances` holds {len(instances)} images; send one a request")
         case _:
             raise InvalidInput('`instances` is not [{"image_bytes": {"b64": "…"}}]')
 
 
-def _from_v2(request: InferRequest) -> tuple[bytes, str]:
+def _from_v2(request: InferRequest) -> bytes:
     given = request.get_input_by_name("image")
     if given is None or given.datatype != "BYTES" or len(request.inputs) != 1:
         raise InvalidInput("send one input `image` of datatype BYTES")
@@ -153,10 +153,10 @@ def _from_v2(request: InferRequest) -> tuple[bytes, str]:
     except READING_FAILED as error:
         raise InvalidInput(f"`image` is not one element of datatype BYTES: {error}") from error
     if isinstance(element, bytes):
-        return element, "image"
+        return element
     if not isinstance(element, str):
         raise InvalidInput("the element of `image` is not a string; it holds a JPEG or PNG in base64")
-    return _decoded(element, "image"), "image"
+    return _decoded(element, "image")
 
 
 def _decoded(text: str, field: str) -> bytes:

@@ -1,0 +1,56 @@
+"""MLServer with one model, as `mlserver start` would start it, and MODELSWARM_WORKERS inference workers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from http import HTTPStatus
+
+import mlserver
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from mlserver.utils import install_uvloop_event_loop
+
+from services.mlserver.runtime import MobileNet
+from services.model.contract import Settings
+
+STOP_S = 2  # for a worker to end before it is killed: idle ones with torch take their time
+
+
+async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Say what is wrong with a request, without the request: FastAPI's own answer fails on binary ones."""
+    found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    return JSONResponse({"error": "; ".join(found)}, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM."""
+    settings = mlserver.Settings(
+        debug=False,  # no log line per request
+        host=options.host,
+        http_port=options.port,
+        grpc_port=options.grpc_port,
+        metrics_port=options.metrics_port,
+        parallel_workers=Settings.from_env().workers,
+        parallel_workers_timeout=STOP_S,
+    )
+    model = mlserver.ModelSettings(name="mobilenet", implementation=MobileNet)
+    server = mlserver.MLServer(settings)
+    server._rest_server._app.add_exception_handler(RequestValidationError, unreadable)
+    await server.start([model])
+
+
+def main() -> None:
+    """Read the addresses, and serve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--grpc-port", type=int, default=8081)
+    parser.add_argument("--metrics-port", type=int, default=8082)
+    install_uvloop_event_loop()
+    asyncio.run(serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
