@@ -116,8 +116,15 @@ class Kube:
         return self._items("list_namespaced_event", self.namespace)
 
     def nodes(self) -> list[Object]:
-        """Return the cluster's nodes."""
-        return self._items("list_node")
+        """Return the cluster's nodes; none where the account may not see them."""
+        from kubernetes.client import ApiException
+
+        try:
+            return self._items("list_node")
+        except ApiException as error:
+            if error.status != 403:
+                raise
+            return []
 
     def node_metrics(self, node: str) -> str:
         """Return the kubelet's counters of its containers, in Prometheus' text format."""

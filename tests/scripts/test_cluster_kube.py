@@ -1,0 +1,216 @@
+"""Asking an API server that may be away, and holding a namespace by a Lease."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.errors import UserError
+from scripts.kube import Away, Kube
+from scripts.lease import NAME, Lease, Taken, me
+
+
+class Api:
+    """A few paths of an API server; `down` refuses, as a load balancer without one behind it does."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.down = 0
+        self.leases: dict[str, dict[str, Any]] = {}
+        self.version = 0
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def handle_any(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                sent = json.loads(self.rfile.read(length)) if length else None
+                api.asked.append(f"{self.command} {self.path}")
+                if api.down:
+                    api.down -= 1
+                    self.answer(503, b"{}")
+                else:
+                    self.answer(*api.serve(self.command, self.path.partition("?")[0], sent))
+
+            do_GET = do_POST = do_PUT = handle_any
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def serve(self, method: str, path: str, sent: Any) -> tuple[int, bytes]:
+        if path.endswith("/proxy/metrics/resource"):
+            return 200, b"counters"
+        if path == "/api/v1/namespaces/modelswarm/pods":
+            return 200, json.dumps({"items": [{"metadata": {"name": "a"}}]}).encode()
+        if path == "/api/v1/nodes":
+            return 403, b"{}"
+        if "/leases" in path:
+            return self.lease(method, sent)
+        return 404, b"{}"
+
+    def lease(self, method: str, sent: Any) -> tuple[int, bytes]:
+        found = self.leases.get(NAME)
+        if method == "GET":
+            return (200, json.dumps(found).encode()) if found else (404, b"{}")
+        stale = (
+            found is not None
+            and sent["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]
+        )
+        if (method == "POST" and found is not None) or stale:
+            return 409, b"{}"
+        self.version += 1
+        sent["metadata"]["resourceVersion"] = str(self.version)
+        self.leases[NAME] = sent
+        return 200, json.dumps(sent).encode()
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    made = Api()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    made.thread.join()
+
+
+@pytest.fixture
+def kube(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kube:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [
+            {"name": "c", "cluster": {"server": f"http://127.0.0.1:{api.server.server_port}"}},
+        ],
+        "users": [{"name": "u", "user": {"token": "secret"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+    }
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return Kube("here", "modelswarm", patience_s=0.3, pause_s=0.02)
+
+
+class TestAsking:
+    def test_gives_the_apis_own_json(self, kube: Kube) -> None:
+        assert kube.pods("app.kubernetes.io/component=server") == [{"metadata": {"name": "a"}}]
+
+    def test_a_kubelet_goes_through_the_node_proxy(self, kube: Kube, api: Api) -> None:
+        assert kube.node_metrics("worker-1") == "counters"
+        assert api.asked == ["GET /api/v1/nodes/worker-1/proxy/metrics/resource"]
+
+    def test_waits_for_an_api_server_that_is_away_for_a_while(self, kube: Kube, api: Api) -> None:
+        api.down = 3
+        assert len(kube.pods("")) == 1
+        assert len(api.asked) == 4
+
+    def test_gives_up_when_it_stays_away(self, kube: Kube, api: Api) -> None:
+        api.down = 1000
+        with pytest.raises(Away, match=r"the API server of here has been away for 0 s: answers 503"):
+            kube.pods("")
+
+    def test_nothing_listens_is_away_too(self, kube: Kube, api: Api) -> None:
+        api.server.shutdown()
+        api.server.server_close()
+        with pytest.raises(Away, match="has been away"):
+            kube.pods("")
+
+    def test_an_account_that_may_not_see_nodes_sees_none(self, kube: Kube) -> None:
+        assert kube.nodes() == []
+
+    def test_a_context_that_is_not_there_names_the_nearest(self, kube: Kube) -> None:
+        with pytest.raises(UserError, match="The kubeconfig has no context 'heer'; did you mean 'here'"):
+            Kube("heer", "modelswarm")
+
+
+Clock = Callable[[], datetime]
+
+
+def lease(kube: Kube, run: str, after_s: float = 0.0, detached: bool = False) -> Lease:
+    at = datetime(2026, 11, 21, 18, 0, tzinfo=UTC) + timedelta(seconds=after_s)
+    return Lease(kube, run, detached, clock=lambda: at)
+
+
+def from_elsewhere(api: Api) -> None:
+    api.leases[NAME]["metadata"]["annotations"] |= {"modelswarm/who": "eve@elsewhere", "modelswarm/pid": "1"}
+
+
+class TestANamespace:
+    def test_is_free_for_the_first(self, kube: Kube, api: Api) -> None:
+        lease(kube, "run-1").take()
+        assert api.leases[NAME]["spec"]["holderIdentity"] == "run-1"
+        assert api.leases[NAME]["metadata"]["annotations"]["modelswarm/who"] == me()
+
+    def test_that_another_run_uses_says_by_whom(self, kube: Kube, api: Api) -> None:
+        lease(kube, "run-1").take()
+        from_elsewhere(api)
+        with pytest.raises(Taken) as refused:
+            lease(kube, "run-2", after_s=10).take()
+        assert str(refused.value) == (
+            "The namespace modelswarm is used by the run run-1 of eve@elsewhere, "
+            "last heard of at 18:00:00 UTC: wait for it, or name another with --namespace."
+        )
+
+    def test_is_taken_over_from_a_run_that_fell_silent(self, kube: Kube, api: Api) -> None:
+        lease(kube, "run-1").take()
+        from_elsewhere(api)
+        lease(kube, "run-2", after_s=31).take()
+        assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
+
+    def test_is_kept_for_a_detached_run_that_fell_silent(self, kube: Kube, api: Api) -> None:
+        lease(kube, "run-1", detached=True).take()
+        from_elsewhere(api)
+        with pytest.raises(Taken, match=r"nobody drives .* `modelswarm attach run-1` finishes it"):
+            lease(kube, "run-2", after_s=31).take()
+        lease(kube, "run-1", after_s=31, detached=True).take()
+        assert api.leases[NAME]["metadata"]["annotations"]["modelswarm/who"] == me()
+
+    def test_of_a_command_of_this_machine_that_is_gone_is_free_at_once(self, kube: Kube, api: Api) -> None:
+        lease(kube, "run-1").take()
+        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = "4194999"  # above any pid
+        lease(kube, "run-2", after_s=1).take()
+        assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
+
+    def test_that_somebody_takes_at_the_same_moment_is_theirs(
+        self, kube: Kube, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put = Kube.put_lease
+
+        def too_late(self: Kube, name: str, body: dict[str, Any], new: bool) -> bool:
+            monkeypatch.setattr(Kube, "put_lease", put)
+            lease(self, "run-1").take()
+            from_elsewhere(api)
+            return put(self, name, body, new)
+
+        monkeypatch.setattr(Kube, "put_lease", too_late)
+        with pytest.raises(Taken, match="used by the run run-1"):
+            lease(kube, "run-2").take()
+
+    def test_is_given_back_at_the_end(self, kube: Kube, api: Api, tmp_path: Path) -> None:
+        with lease(kube, "run-1").held():
+            pass
+        assert "delete lease modelswarm" in (tmp_path / "called").read_text()

@@ -1,0 +1,139 @@
+"""Where a run is made, and which run is gone on with."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from scripts import kind
+from scripts.attach import find, place_of
+from scripts.cluster import Place
+from scripts.errors import UserError
+from scripts.places import Wish, lacking, resolve
+from scripts.project import Project
+from scripts.run import RunRecord
+from scripts.web_password import web_password
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def said() -> StringIO:
+    return StringIO()
+
+
+@pytest.fixture
+def console(said: StringIO) -> Console:
+    return Console(file=said, width=200)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "services").mkdir()
+    return Project(tmp_path)
+
+
+def usable(monkeypatch: pytest.MonkeyPatch, reason: str | None) -> None:
+    monkeypatch.setattr(kind, "unusable", lambda project: reason)
+
+
+class TestTheTarget:
+    def test_auto_is_local_where_kind_cannot_be_used_and_says_why(
+        self, project: Project, console: Console, said: StringIO
+    ) -> None:
+        assert resolve(project, Wish("auto"), console) == "local"
+        assert said.getvalue() == (
+            "Target: local (kind cannot be used: the project has no kind-config.yaml).\n"
+        )
+
+    def test_auto_is_kind_where_it_can(
+        self, project: Project, console: Console, said: StringIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usable(monkeypatch, None)
+        assert resolve(project, Wish("auto"), console) == "kind"
+        assert said.getvalue() == "Target: kind (Docker and kind are there).\n"
+
+    def test_kind_that_cannot_be_used_is_refused_with_the_reason(
+        self, project: Project, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usable(monkeypatch, "Docker's daemon does not answer")
+        with pytest.raises(
+            UserError, match=r"cannot be used: Docker's daemon does not answer\. `--target local`"
+        ):
+            resolve(project, Wish("kind"), console)
+
+    @pytest.mark.parametrize(
+        ("wish", "sentence"),
+        [
+            (Wish("klind"), "There is no target 'klind'; did you mean 'kind'"),
+            (Wish("local", context="c"), "--context goes with --target cluster only"),
+            (Wish("local", registry="r"), "--registry goes with --target cluster only"),
+            (Wish("local", detach=True), "--detach goes with --target kind or cluster"),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(
+        self, project: Project, console: Console, wish: Wish, sentence: str
+    ) -> None:
+        with pytest.raises(UserError, match=sentence):
+            resolve(project, wish, console)
+
+
+class TestAFrameworkInACluster:
+    def test_needs_an_image_and_manifests_and_no_environment(self, tmp_path: Path) -> None:
+        service = Project(ROOT).select(["fastapi"])[0]
+        assert lacking(service) is None
+        (folder := tmp_path / "fastapi").mkdir()
+        from dataclasses import replace
+
+        assert lacking(replace(service, folder=folder)) == "services/fastapi/Dockerfile is not there"
+
+
+def write_run(project: Project, name: str, **head: object) -> Path:
+    folder = project.results / name
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"trials": [], **head}))
+    return folder
+
+
+class TestTheRunToGoOnWith:
+    def test_is_found_by_name_or_by_path(self, project: Project) -> None:
+        folder = write_run(project, "one")
+        assert find(project, "one", None)[0] == folder
+        assert find(project, str(folder), None)[0] == folder
+
+    def test_that_is_nowhere_is_named(self, project: Project) -> None:
+        with pytest.raises(UserError, match="There is no run two in"):
+            find(project, "two", None)
+
+    def test_that_only_the_cluster_has_gets_a_folder_here(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.attach.kept_record", lambda kube: ("three", '{"trials": []}'))
+        folder, text = find(project, None, object())  # type: ignore[arg-type]
+        assert folder == project.results / "three"
+        assert (folder / "run.json").read_text() == text == '{"trials": []}'
+
+    def test_goes_on_where_it_was_begun(self, tmp_path: Path) -> None:
+        cluster = {
+            "context": "kind-modelswarm",
+            "namespace": "room",
+            "images": {},
+            "detached": True,
+            "workers": 2,
+            "nodes": [],
+        }
+        text = json.dumps({"target": "kind", "cluster": cluster, "trials": []})
+        assert place_of(RunRecord.read(tmp_path, text)) == Place("kind", "kind-modelswarm", "room", {}, True)
+
+
+class TestTheWebUisPassword:
+    def test_is_made_once_and_is_only_this_users(self, project: Project) -> None:
+        password = web_password(project)
+        file = project.root / "artifacts" / "web-login.json"
+        assert len(password) >= 16
+        assert web_password(project) == password
+        assert file.stat().st_mode & 0o777 == 0o600
