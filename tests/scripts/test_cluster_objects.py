@@ -77,7 +77,7 @@ class TestAServersObjects:
 
     def test_without_a_container_called_server_are_refused(self, fastapi: Service, manifest: Objects) -> None:
         server(manifest)["name"] = "web"
-        with pytest.raises(UserError, match="fastapi/manifest[.]yaml has no container `server`"):
+        with pytest.raises(UserError, match="has no container `server`"):
             server_objects(manifest, fastapi, 1)
 
     def test_lead_from_the_container_port_to_the_services(self, fastapi: Service, manifest: Objects) -> None:
