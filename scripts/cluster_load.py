@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class ClusterLoad:
                 self._follow()
         return self._started
 
-    def start(self, host: str, arguments: Sequence[str]) -> None:
+    def start(self, host: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         """Make master and workers."""
         file = f"{USER_FILES}/{self._user_file}"
         master = ["-f", file, "--headless", "--only-summary", "--host", host]
@@ -70,9 +70,9 @@ class ClusterLoad:
         self._inside("rm", "-rf", f"{RECORDS}/{self._trial}")
         self._kube.apply(
             [
-                master_job(self._base, self._trial, master),
+                master_job(self._base, self._trial, master, variables),
                 worker_deployment(
-                    self._base, self._workers, ["-f", file, "--worker", "--master-host", MASTER]
+                    self._base, self._workers, ["-f", file, "--worker", "--master-host", MASTER], variables
                 ),
             ]
         )

@@ -102,12 +102,14 @@ def service_port(manifest: Sequence[Object], service: Service, number: int) -> i
     raise UserError(f"The Service {name} in services/{service.name}/manifest.yaml does not lead to {number}.")
 
 
-def master_job(base: Sequence[Object], trial: str, arguments: Sequence[str]) -> Object:
+def master_job(
+    base: Sequence[Object], trial: str, arguments: Sequence[str], variables: Mapping[str, str]
+) -> Object:
     """Return the Job that is Locust's master for one trial: it ends with it, and keeps its exit status."""
     deployment = copy.deepcopy(find(base, "Deployment", MASTER))
     template = deployment["spec"]["template"]
     template["spec"]["restartPolicy"] = "Never"
-    _locust(template)["args"] = list(arguments)
+    _tell(template, arguments, variables)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -121,12 +123,24 @@ def master_job(base: Sequence[Object], trial: str, arguments: Sequence[str]) -> 
     }
 
 
-def worker_deployment(base: Sequence[Object], workers: int, arguments: Sequence[str]) -> Object:
+def worker_deployment(
+    base: Sequence[Object], workers: int, arguments: Sequence[str], variables: Mapping[str, str]
+) -> Object:
     """Return the Deployment of Locust's workers for one trial."""
     deployment = copy.deepcopy(find(base, "Deployment", WORKER))
     deployment["spec"]["replicas"] = workers
-    _locust(deployment["spec"]["template"])["args"] = list(arguments)
+    _tell(deployment["spec"]["template"], arguments, variables)
     return deployment
+
+
+def _tell(template: Object, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Give Locust its arguments, and the environment that callers of the server need."""
+    container = _locust(template)
+    container["args"] = list(arguments)
+    container["env"] = [
+        *container.get("env", []),
+        *({"name": name, "value": value} for name, value in variables.items()),
+    ]
 
 
 def _locust(template: Object) -> dict[str, Any]:

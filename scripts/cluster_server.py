@@ -66,6 +66,18 @@ class ClusterServer:
         """What answers 200 once it is ready."""
         return f"http://127.0.0.1:{self._here[self._ready_port]}{self._service.facts.ready_path}"
 
+    @property
+    def caller_variables(self) -> dict[str, str]:
+        """The keys that it made up when it started, where callers must send one."""
+        file = self._service.facts.local.key_file
+        if not file:
+            return {}
+        return {
+            "MODELSWARM_KEYS": self._kube.kubectl(
+                "exec", f"deployment/{self._name}", "--", "cat", file
+            ).decode()
+        }
+
     def start(self, tell: Tell) -> None:
         """Deploy it and wait until its own probe holds."""
         self._sampler.begin(time.time())

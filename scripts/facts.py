@@ -32,6 +32,8 @@ class Local:
     """Ports that the framework insists on; they are looked at before a run starts."""
     inner_ports: list[str] = field(default_factory=list)
     """Names of further ports that the server needs; `{port_NAME}` in the command is a free one."""
+    key_file: str | None = None
+    """A file that the server writes into its working folder, with the key that callers must send."""
     needs: dict[str, str] = field(default_factory=dict)
     """Programs that must be on PATH besides the environment, each with what to install where it is not."""
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scripts.family import Family
@@ -31,14 +31,16 @@ class LocalLoad:
         """Prepare Locust for one backend's user file; `folder` gets the record and `locust.log`."""
         self._project, self._workers, self._user_file, self._folder = project, workers, user_file, folder
         self.family = Family(mark)
+        self._variables: dict[str, str] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def under_way(self) -> bool:
         """No: local processes end with the command that started them."""
         return False
 
-    def start(self, host: str, arguments: Sequence[str]) -> None:
-        """Start the master and its workers on the cores of the caller."""
+    def start(self, host: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Start the master and its workers on the cores of the caller; all get `variables`."""
+        self._variables = dict(variables or {})
         port = str(free_port())
         master = ["--headless", "--only-summary", "--host", host, "--record", str(self._folder), *arguments]
         master += ["--master", "--master-bind-host", HOST, "--master-bind-port", port]
@@ -75,6 +77,7 @@ class LocalLoad:
     def _start(self, arguments: Sequence[str]) -> None:
         root = self._project.root
         changes = {"PYTHONPATH": str(root), "MODELSWARM_MODEL_DIR": str(self._project.model_dir)}
+        changes |= self._variables
         with (self._folder / "locust.log").open("ab") as log:
             self._processes.append(
                 subprocess.Popen(

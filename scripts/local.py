@@ -115,6 +115,11 @@ class SampledServer:
         """What answers 200 once it is ready."""
         return self._server.ready_url
 
+    @property
+    def caller_variables(self) -> dict[str, str]:
+        """Where callers find the key of a server that asks for one."""
+        return self._server.caller_variables
+
     def start(self, tell: Tell) -> None:
         """Start it on its cores."""
         self._server.start()

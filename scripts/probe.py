@@ -12,6 +12,7 @@ import http.client
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,10 +50,8 @@ class Probe:
         self._user.on_start()
         self.images: list[Image] = [request.image for request in listening.requests]
 
-    def not_ready(self, url: str) -> str | None:
-        """Return why it does not predict yet: asked on its ready URL, then with a real request."""
-        if reason := _unwell(url):
-            return reason
+    def not_ready(self) -> str | None:
+        """Return why it does not predict yet, None when it answers a real request."""
         self._ask(0)
         return None if self._user.heard is not None else f"a prediction ends with {self._user.error}"
 
@@ -86,7 +85,8 @@ def _listening(user: type[ModelUser]) -> type[Any]:
     return Listening
 
 
-def _unwell(url: str) -> str | None:
+def unwell(url: str) -> str | None:
+    """Return why a server's ready URL does not answer 200, None when it does."""
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.netloc, timeout=READY_TIMEOUT_S)
     try:
@@ -126,20 +126,27 @@ def say(**event: object) -> None:
     print(json.dumps(event), flush=True)
 
 
-def main() -> int:
-    """Probe as the arguments say; the caller ends this process when it has waited long enough."""
-    locustfile, host, protocol, ready_url, warmup_requests = sys.argv[1:]
-    try:
-        probe = Probe(model_user(Path(locustfile)), host, protocol)
-    except (ValueError, OSError) as error:
-        say(error=str(error))
-        return 2
+def await_none(ask: Callable[[], str | None]) -> None:
+    """Ask again and again until nothing is in the way any more, and say what is."""
     before = None
-    while reason := probe.not_ready(ready_url):
+    while reason := ask():
         if reason != before:
             say(waiting=reason)
         before = reason
         time.sleep(PERIOD_S)
+
+
+def main() -> int:
+    """Probe as the arguments say; the caller ends this process when it has waited long enough."""
+    locustfile, host, protocol, ready_url, warmup_requests = sys.argv[1:]
+    try:
+        user = model_user(Path(locustfile))
+        await_none(lambda: unwell(ready_url))
+        probe = Probe(user, host, protocol)  # not before: what it must send may be made at the server's start
+    except (ValueError, OSError) as error:
+        say(error=str(error))
+        return 2
+    await_none(probe.not_ready)
     say(ready=True)
     wrong = [sentence for index in range(len(probe.images)) if (sentence := probe.wrong(index))]
     say(checked=len(probe.images), wrong=wrong)

@@ -129,6 +129,12 @@ class LocalServer:
         facts = self.service.facts
         return f"http://{HOST}:{self._ports.get(facts.ready_port or '', self.port)}{facts.ready_path}"
 
+    @property
+    def caller_variables(self) -> dict[str, str]:
+        """Where callers find the key of a server that asks for one."""
+        name = self.service.facts.local.key_file
+        return {"MODELSWARM_KEY_FILE": str(self._scratch / name)} if name else {}
+
     def start(self) -> None:
         """Start it on its cores.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +36,10 @@ class Server(Protocol):
     def ready_url(self) -> str:
         """What answers this machine with 200 once it is ready."""
 
+    @property
+    def caller_variables(self) -> dict[str, str]:
+        """What callers need in their environment, such as the key of a server that asks for one."""
+
     def start(self, tell: Tell) -> None:
         """Start it, and return when there is something to ask whether it is ready.
 
@@ -67,8 +71,8 @@ class Load(Protocol):
     def under_way(self) -> bool:
         """Tell whether it was started already, by a command that is gone since."""
 
-    def start(self, host: str, arguments: Sequence[str]) -> None:
-        """Start it with the options of the trial.
+    def start(self, host: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Start it with the options of the trial, and what callers of the server need.
 
         Raises:
             CannotRun: it cannot be started.

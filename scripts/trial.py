@@ -151,6 +151,7 @@ class _Probe:
         ]
         project = bench.project
         changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
+        changes |= server.caller_variables
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed when the probe ends
         self._process = subprocess.Popen(
             [sys.executable, "-m", "scripts.probe", *arguments],
@@ -205,7 +206,8 @@ def _load(
     try:
         if not load.under_way():
             spoken = ["--protocol", name] if (name := service.user_protocol) else []
-            load.start(server.load_host, [*step.scenario.arguments(step.seed, bench.plan.warmup), *spoken])
+            options = [*step.scenario.arguments(step.seed, bench.plan.warmup), *spoken]
+            load.start(server.load_host, options, server.caller_variables)
         while load.exit_status() is None:
             if ended := server.ended():
                 after_s = time.monotonic() - began_s

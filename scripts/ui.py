@@ -36,7 +36,7 @@ def serve_ui(project: Project, service: Service, port: int, workers: int, consol
     with guarded(mark, scratch), pinned(cores.generator), stop.on_signals():
         try:
             server.start()
-            locust = _start_locust(project, service, server.host, port, workers, f"{mark}:load")
+            locust = _start_locust(project, server, port, workers, f"{mark}:load")
             console.print(f"{service.title} listens on {server.host}; http://localhost:{port} is the web UI.")
             console.print("Ctrl-C ends both.")
             while True:
@@ -54,10 +54,12 @@ def serve_ui(project: Project, service: Service, port: int, workers: int, consol
 
 
 def _start_locust(
-    project: Project, service: Service, host: str, port: int, workers: int, mark: str
+    project: Project, server: LocalServer, port: int, workers: int, mark: str
 ) -> subprocess.Popen[bytes]:
+    service = server.service
     changes = {"PYTHONPATH": str(project.root), "MODELSWARM_MODEL_DIR": str(project.model_dir)}
-    command = [sys.executable, "-m", "locust", "-f", str(service.user_file), "--host", host]
+    changes |= server.caller_variables
+    command = [sys.executable, "-m", "locust", "-f", str(service.user_file), "--host", server.host]
     command += ["--protocol", service.user_protocol] if service.user_protocol else []
     command += ["--processes", str(workers), "--web-host", HOST, "--web-port", str(port)]
     bus = str(free_port())  # Locust's default port would meet the workers of any other Locust here

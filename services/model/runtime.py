@@ -7,7 +7,7 @@ Needs torch, Pillow and numpy, nothing else.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,23 @@ class Classifier:
 
     def predict(self, encoded: bytes) -> list[Prediction]:
         """Return the five likeliest classes of a JPEG or PNG, likeliest first; BadInput if it is neither."""
-        return self._top(self.probabilities(prepare(encoded)))
+        return self.top5(self.probabilities(prepare(encoded)))
 
-    def predict_batch(self, bodies: Sequence[bytes]) -> list[list[Prediction] | BadInput]:
-        """Return the top 5 of each request's image, inferred at once, or what is wrong with the request."""
-        prepared = [_prepared(body) for body in bodies]
+    def predict_batch(
+        self, bodies: Sequence[bytes], read: Callable[[bytes], bytes] = decode_request
+    ) -> list[list[Prediction] | BadInput]:
+        """Return the top 5 of each request's image, inferred at once, or what is wrong with the request.
+
+        `read` takes the JPEG or PNG out of a body.
+        """
+        prepared = [_prepared(body, read) for body in bodies]
         batch = [each for each in prepared if isinstance(each, Tensor)]
         with torch.inference_mode():
             rows = iter(self._module(torch.cat(batch)) if batch else ())
-        return [self._top(next(rows)) if isinstance(each, Tensor) else each for each in prepared]
+        return [self.top5(next(rows)) if isinstance(each, Tensor) else each for each in prepared]
 
-    def _top(self, probabilities: Tensor) -> list[Prediction]:
+    def top5(self, probabilities: Tensor) -> list[Prediction]:
+        """Return the five likeliest classes of [classes] probabilities, likeliest first."""
         confidences, ids = probabilities.topk(TOP)
         return [
             Prediction(class_id, self._labels[class_id], confidence)
@@ -102,9 +108,9 @@ def prepare(encoded: bytes) -> Tensor:
     return normalised(F.interpolate(image, (SIDE, SIDE), mode="bilinear", antialias=True))
 
 
-def _prepared(body: bytes) -> Tensor | BadInput:
+def _prepared(body: bytes, read: Callable[[bytes], bytes]) -> Tensor | BadInput:
     try:
-        return prepare(decode_request(body))
+        return prepare(read(body))
     except BadInput as error:
         return error
 
@@ -130,7 +136,7 @@ def decode(encoded: bytes) -> np.ndarray[Any, Any]:
     except BadInput:
         raise
     except UnidentifiedImageError:
-        raise BadInput("the bytes in image_base64 are not a JPEG or PNG image") from None
+        raise BadInput("the bytes that were sent are not a JPEG or PNG image") from None
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise half a dozen types on damaged bytes
