@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import psutil
@@ -18,7 +19,7 @@ import pytest
 from gevent.event import Event
 
 from locustfiles.engine.alarm import GeventAlarm, TimerfdAlarm, make_alarm
-from locustfiles.engine.pacing import Arrival, Dispatcher
+from locustfiles.engine.pacing import CALLS_PER_BREATH, WAKE_SPACING_S, Arrival, Dispatcher
 
 SOON_S = 0.01
 """From an offer to its arrivals: everybody is parked by then."""
@@ -162,6 +163,43 @@ class TestArrivals:
         assert world.dispatcher.planned == 2
         world.offer(2, every_s=1)
         assert world.dispatcher.planned == 2
+
+
+class TestAWorkerThatIsBehind:
+    def test_lets_users_whose_answer_is_there_come_back_before_it_asks_for_more(self, world: World) -> None:
+        def brief() -> None:
+            world.dispatcher.users += 1
+            while True:
+                world.handed.append(("brief", world.dispatcher.wait()[1]))
+                gevent.sleep(0)  # the answer is there as soon as the loop runs
+
+        for name in range(2 * CALLS_PER_BREATH):
+            world.greenlets[str(name)] = gevent.spawn(brief)
+        gevent.sleep(0)
+        due = 4 * CALLS_PER_BREATH
+        world.dispatcher.offer([world.clock() - 0.1] * due, range(due))
+        world.until(lambda: len(world.handed) + len(world.dropped) == due)
+        assert [index for _, index in world.handed] == list(range(due))
+
+
+class TestWakes:
+    NOW = 100.0
+
+    @pytest.mark.parametrize(
+        ("next_due", "wakes_at"),
+        [
+            pytest.param(NOW + WAKE_SPACING_S / 3, NOW + WAKE_SPACING_S, id="are a little apart"),
+            pytest.param(NOW + 5 * WAKE_SPACING_S, NOW + 5 * WAKE_SPACING_S, id="are on time for the next"),
+        ],
+    )
+    def test_on_a_fake_clock(self, next_due: float, wakes_at: float, monkeypatch: Any) -> None:
+        set_to: list[float] = []
+        monkeypatch.setattr(TimerfdAlarm, "set", lambda _, at: set_to.append(at))
+        dispatcher = Dispatcher(lambda _: None, lambda _: None, lambda: self.NOW)
+        dispatcher.offer([self.NOW - 0.001, next_due], range(2))
+        dispatcher._ring()
+        dispatcher.close()
+        assert set_to == [self.NOW - 0.001, wakes_at]
 
 
 class TestWithdrawal:
