@@ -46,27 +46,27 @@ class Probe:
         listening.host = host
         pacing = Pacing(plan, Dispatcher(recorder.drop, recorder.drop_late), recorder)
         listening.prepare(pacing, Environment())
-        self._user = listening(Environment())
-        self._user.on_start()
+        self.user = listening(Environment())
+        self.user.on_start()
         self.images: list[Image] = [request.image for request in listening.requests]
 
     def not_ready(self) -> str | None:
         """Return why it does not predict yet, None when it answers a real request."""
         self._ask(0)
-        return None if self._user.heard is not None else f"a prediction ends with {self._user.error}"
+        return None if self.user.heard is not None else f"a prediction ends with {self.user.error}"
 
     def wrong(self, index: int) -> str | None:
         """Return what is wrong with the answer for an image, None if it is the stored one."""
         image = self.images[index % len(self.images)]
         self._ask(index)
-        if self._user.error is None:
+        if self.user.error is None:
             return None
-        if self._user.heard is None:
-            return f"{image.name}: {self._user.error}"
-        return f"{image.name}: {_difference(self._user, image)}"
+        if self.user.heard is None:
+            return f"{image.name}: {self.user.error}"
+        return f"{image.name}: {_difference(self.user, image)}"
 
     def _ask(self, index: int) -> None:
-        user = self._user
+        user = self.user
         user.arrival, user.error, user.heard = (time.monotonic(), index), None, None
         user.predict()
 

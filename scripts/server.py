@@ -120,8 +120,12 @@ class LocalServer:
     @property
     def host(self) -> str:
         """The address that speaks the chosen protocol, as Locust's `--host` takes it."""
-        scheme = "grpc" if self.service.protocol.startswith("grpc") else "http"
-        return f"{scheme}://{HOST}:{self._ports.get(self.service.protocol, self.port)}"
+        return self.speaking(self.service.protocol)
+
+    def speaking(self, protocol: str) -> str:
+        """Return the address that speaks one of its protocols."""
+        scheme = "grpc" if protocol.startswith("grpc") else "http"
+        return f"{scheme}://{HOST}:{self._ports.get(protocol, self.port)}"
 
     @property
     def ready_url(self) -> str:
