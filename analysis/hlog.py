@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
@@ -51,7 +52,7 @@ class _Line:
     varints: bytes
 
 
-def read_hlog(path: Path, name: str, problems: list[str]) -> HistogramLog:
+def read_hlog(path: Path, name: str, problems: list[str], expected: Sequence[str] = TAGS) -> HistogramLog:
     """Read all that is whole in the log at ``path``; what is not is named in ``problems`` as ``name``."""
     try:
         lines = path.read_bytes().split(b"\n")
@@ -86,7 +87,7 @@ def read_hlog(path: Path, name: str, problems: list[str]) -> HistogramLog:
     tags = {tag: intervals for tag, intervals in whole.items() if len(intervals.start_s)}
     _name_bad(name, bad, sum(len(one.start_s) for one in tags.values()), problems)
     log = HistogramLog(start, {tag: one if tag == "latency" else one.summed() for tag, one in tags.items()})
-    missing = [tag for tag in TAGS if tag not in log.tags]
+    missing = [tag for tag in expected if tag not in log.tags]
     if missing:
         problems.append(f"{name}: holds nothing of {' or '.join(missing)}.")
     return log

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Histogram, Intervals, all_values, carries
-from analysis.runfolder import Load, Run, Status, Trial, Verdict
+from analysis.runfolder import Load, Run, Status, Trial, Verdict, binned
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
 from analysis.usage import last_answer_s, usage
 from analysis.validity import trial_verdict
@@ -28,8 +28,10 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 class Measures(BaseModel):
     """What was measured in a trial or cell. None means that nothing in the run folder tells it.
 
-    ``not_carried`` names the percentiles beyond which fewer than 10 requests lie. ``lower_bound`` marks the
-    latency percentiles of a saturated server. CPU and memory are the server's, over the trial's own seconds.
+    ``not_carried`` names the percentiles beyond which fewer than 10 requests lie; ``binned`` says that
+    latencies are what stock Locust wrote, of whose buckets nothing else can be computed. ``lower_bound``
+    marks the latency percentiles of a saturated server. CPU and memory are the server's, over the trial's own
+    seconds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,6 +51,7 @@ class Measures(BaseModel):
     service_ms: dict[str, float | None] = {}
     lag_ms: dict[str, float | None] = {}
     not_carried: list[str] = []
+    binned: bool = False
     lower_bound: bool = False
     cpu_cores_mean: float | None = None
     cpu_cores_peak: float | None = None
@@ -142,14 +145,28 @@ def measure(trials: Sequence[Trial]) -> Measures:
         {
             **numbers,
             **_resources(trials, numbers.get("completed")),
-            "requests": latency.total,
-            "latency_ms": summary_ms(latency),
+            **(_binned(trials[0]) if len(trials) == 1 and binned(trials[0]) else _exact(latency)),
             "service_ms": summary_ms(merged(trials, "service")),
             "lag_ms": summary_ms(merged(trials, "lag")),
-            "not_carried": [name for name, q in QUANTILES.items() if not carries(latency.total, q)],
             "lower_bound": any(summary.saturated for summary in known),
         }
     )
+
+
+def _exact(latency: Histogram) -> dict[str, object]:
+    """Latencies from histograms."""
+    lacking = [name for name, q in QUANTILES.items() if not carries(latency.total, q)]
+    return {"requests": latency.total, "latency_ms": summary_ms(latency), "not_carried": lacking}
+
+
+def _binned(trial: Trial) -> dict[str, object]:
+    """Latencies as stock Locust wrote them."""
+    total = trial.locust.total
+    if total is None:
+        return {}
+    told = {"p50": total.median_ms, "p95": total.p95_ms, "p99": total.p99_ms, "max": total.max_ms}
+    lacking = [name for name, q in QUANTILES.items() if not carries(total.requests, q)]
+    return {"requests": total.requests, "latency_ms": told, "not_carried": lacking, "binned": True}
 
 
 def _resources(trials: Sequence[Trial], completed: float | None) -> dict[str, float | None]:

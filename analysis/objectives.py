@@ -259,4 +259,8 @@ def value_of(metric: str, cell: Cell) -> float | None:
         "drop_rate": row.drop_rate,
         "throughput": row.achieved_per_s,
     }
-    return named[metric] if metric in named else cell.latency.quantile_ms(float(metric[1:]) / 100)
+    if metric in named:
+        return named[metric]
+    if row.binned:
+        return row.latency_ms.get(metric)
+    return cell.latency.quantile_ms(float(metric[1:]) / 100)

@@ -22,6 +22,9 @@ from analysis.words import number, percent
 MAX_ERROR_RATE = 0.01
 """Above this a latency is not compared: errors answer fast."""
 
+IMAGE = "image"
+"""The kind of payload that the shared model takes."""
+
 SAME_LOAD = ("name", "gaps", "rate", "peak_rate", "levels", "spike_at", "spike_for", "payload", "limit")
 """The engine's options that must agree for two trials to have had the same load; seeds may differ."""
 
@@ -98,6 +101,10 @@ def rank(cells: Sequence[Cell], metric: str) -> list[Ranking]:
 def _rank_scenario(scenario: str, cells: list[Cell], preferred: str) -> Ranking:
     excluded = {cell.row.backend: reason for cell in cells if (reason := why_not(cell))}
     candidates = [cell for cell in cells if cell.row.backend not in excluded]
+    if len({cell.row.kind for cell in candidates}) > 1:
+        for cell in (cell for cell in candidates if cell.row.kind != IMAGE):
+            excluded[cell.row.backend] = Excluded(reason=f"its requests are {cell.row.kind}, another task")
+        candidates = [cell for cell in candidates if cell.row.kind == IMAGE]
     metric = _carried(candidates, preferred)
     for cell in candidates:
         if not carries(cell.row.requests, QUANTILES[metric]):
@@ -133,6 +140,8 @@ def why_not(cell: Cell) -> Excluded | None:
         return Excluded(reason=f"saturated, it could not keep up{lost}", own_fault=True)
     if (row.error_rate or 0) > MAX_ERROR_RATE:
         return Excluded(reason=f"{percent(row.error_rate)} of its arrivals failed", own_fault=True)
+    if row.binned:
+        return Excluded(reason="only percentiles of Locust's buckets are known")
     return None if row.requests else Excluded(reason="no latencies in its log")
 
 

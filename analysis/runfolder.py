@@ -214,6 +214,12 @@ class Run:
     problems: list[str]
 
 
+def binned(trial: Trial) -> bool:
+    """Whether all that is known of the latencies is what stock Locust wrote: percentiles of its buckets."""
+    imported = trial.summary is not None and trial.summary.load == "imported"
+    return imported and not trial.log.tags and trial.locust.total is not None
+
+
 class NotARunFolder(ValueError):
     """The path holds nothing that could be reported on; the message says what was looked for."""
 
@@ -357,12 +363,17 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         entry,
         name,
         summary,
-        log=HistogramLog()
-        if imported and not (folder / "latency.hlog").exists()
-        else read_hlog(folder / "latency.hlog", f"{name}/latency.hlog", problems),
+        log=_log(folder / "latency.hlog", f"{name}/latency.hlog", imported, problems),
         pods=table("pods.csv", POD_COLUMNS, entry.path != RECORDED and not imported),
         events=table("events.csv", EVENT_COLUMNS, False),
         generator=table("generator.csv", GENERATOR_COLUMNS, not imported),
         energy=table("energy.csv", ENERGY_COLUMNS, False),
         locust=read_locust(folder, name, problems, lacking=imported),
     )
+
+
+def _log(path: Path, name: str, imported: bool, problems: list[str]) -> HistogramLog:
+    """The trial's log. Of an imported one some tools give none, and none has more than latencies."""
+    if not imported:
+        return read_hlog(path, name, problems)
+    return read_hlog(path, name, problems, ("latency",)) if path.exists() else HistogramLog()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from analysis.runfolder import Trial, Verdict
+from analysis.runfolder import Trial, Verdict, binned
 from analysis.usage import usage
 from analysis.words import counted, percent
 
@@ -68,7 +68,7 @@ def _books(trial: Trial) -> list[tuple[Verdict, str]]:
 
 def _log(trial: Trial) -> list[tuple[Verdict, str]]:
     """Whether the log has the requests that the summary counts."""
-    if not trial.summary:
+    if not trial.summary or binned(trial):
         return []
     sent, logged = trial.summary.counts.sent, int(trial.log.tag("latency").count.sum())
     if logged == sent:

@@ -73,10 +73,11 @@ def quantile(measures: Measures, name: str, kind: str = "latency_ms") -> Entry:
         return Entry(NONE, "dim", needed)
     if value is None:
         return Entry(NONE, "dim")
-    bound = "≥ " if measures.lower_bound and kind == "latency_ms" else ""
-    return Entry(
-        bound + number(value), "", "a lower bound: dropped arrivals have no latency" if bound else ""
-    )
+    if kind == "latency_ms" and measures.lower_bound:
+        return Entry(f"≥ {number(value)}", hint="a lower bound: dropped arrivals have no latency")
+    if kind == "latency_ms" and measures.binned:
+        return Entry(f"≈ {number(value)}", hint="of Locust's buckets, up to a third off")
+    return Entry(number(value))
 
 
 def between(pair: tuple[float, float] | None) -> Entry:

@@ -233,7 +233,9 @@ def run(
         from scripts.cluster import ClusterTarget
 
         place = furnish(project, where, wish, services, terminal)
-        return ClusterTarget(project, chosen, workers, place, stop)
+        cluster = ClusterTarget(project, chosen, workers, place, stop)
+        cluster.refuse_taken()
+        return cluster
 
     if detach:
         from scripts.attach import start_detached
@@ -314,21 +316,27 @@ def report(
 
 @app.command(
     epilog=examples(
-        "modelswarm compare results/20261121T143100Z-quick latest", "modelswarm compare BASE NEW --json"
+        "modelswarm compare results/20261121T143100Z-quick latest",
+        "modelswarm compare BASE1,BASE2 NEW1,NEW2 --margin 3%",
+        "modelswarm compare BASE NEW --sequential --json",
     )
 )
 def compare(
     context: typer.Context,
-    base: Annotated[str, typer.Argument(help="The run to compare with: a folder.")],
-    new: Annotated[str, typer.Argument(help="The run in question: a folder, or `latest`.")],
+    base: Annotated[str, typer.Argument(help="The runs to compare with: folders, with commas between.")],
+    new: Annotated[str, typer.Argument(help="The runs in question: folders, or `latest`.")],
+    margin: Annotated[str, typer.Option(help="A difference that does not matter.")] = "5%",
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Looked at after every trial: always-valid intervals.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tell whether a run is slower than another: exit status 1 for a regression, 3 if nothing compares."""
-    from scripts.reporting import compare_runs, find_run
+    from scripts.comparing import compare_runs, runs_named, share
 
     project = project_of(context)
-    folders = find_run(project, base), find_run(project, new)
-    raise typer.Exit(compare_runs(*folders, console(), as_json=as_json))
+    sides = runs_named(project, base), runs_named(project, new)
+    raise typer.Exit(compare_runs(*sides, console(), share(margin), sequential, as_json=as_json))
 
 
 @app.command(
@@ -423,6 +431,52 @@ def named(text: str) -> tuple[str, str]:
     if not (name and sign):
         raise UserError(f"--build-arg {text!r} is not NAME=VALUE; write TORCH=torch==2.13.0, for example.")
     return name, value
+
+
+@app.command(
+    "import",
+    epilog=examples(
+        "modelswarm import k6.csv",
+        "modelswarm import vegeta.json --name my-server",
+        "modelswarm import before_stats.csv after_stats.csv --scenario checkout",
+    ),
+)
+def import_results(
+    context: typer.Context,
+    files: Annotated[
+        list[Path], typer.Argument(help="k6's or vegeta's CSV or JSON, Locust's PREFIX_stats.csv.")
+    ],
+    name: Annotated[list[str] | None, typer.Option(help="What to call each file's server; repeat.")] = None,
+    scenario: Annotated[str, typer.Option(help="What to call the load.")] = "imported",
+    out: Annotated[Path | None, typer.Option(help="Folder of runs. Default: results in the project.")] = None,
+) -> None:
+    """Report what another load tool measured, as far as its file tells, and say what it cannot tell."""
+    from scripts.foreign import import_run
+    from scripts.reporting import report_run
+
+    terminal = console()
+    run = import_run(files, name or [], scenario, out or project_of(context).results)
+    raise typer.Exit(report_run(run, terminal))
+
+
+@app.command(
+    epilog=examples("modelswarm export latest", "modelswarm export latest --format parquet --out numbers")
+)
+def export(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's folder, or `latest`.")] = "latest",
+    form: Annotated[str, typer.Option("--format", help="csv, json, parquet or hgrm.")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files. Default: export in the run's.")
+    ] = None,
+) -> None:
+    """Write a run's numbers for other programs: per cell, trial and second, or HdrHistogram's plots."""
+    from scripts.foreign import export_run
+    from scripts.reporting import find_run
+
+    folder = find_run(project_of(context), run)
+    for path in export_run(folder, form, out or folder / "export"):
+        print(path)
 
 
 @app.command(epilog=examples("modelswarm doctor"))

@@ -13,12 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis.runfolder import NotARunFolder
-from analysis.words import NONE, brief, ms, number, per_s, percent
+from analysis.words import NONE, brief, number, per_s, percent
 from scripts.errors import MISSED, OK, UNMEASURED, UserError
 from scripts.project import Project
 
 if TYPE_CHECKING:
-    from analysis.compare import Comparison
     from analysis.metrics import Row
     from analysis.report import Asked, Report
 
@@ -29,9 +28,6 @@ _LOOKS = {
     "valid": "[green]valid[/]",
     "suspect": "[yellow]suspect[/]",
     "invalid": "[red]invalid[/]",
-    "slower": "[red]slower[/]",
-    "worse": "[red]worse[/]",
-    "faster": "[green]faster[/]",
 }
 
 
@@ -131,30 +127,8 @@ def status_of(report: Report) -> int:
     return OK if all(result.passed for result in report.objectives) else MISSED
 
 
-def compare_runs(base: Path, new: Path, console: Console, as_json: bool = False) -> int:
-    """Compare two runs; return 1 for a regression, 3 when nothing could be compared, else 0.
-
-    Raises:
-        UserError: one of them is no run.
-
-    """
-    from analysis.compare import compare
-
-    try:
-        comparison = compare(base, new)
-    except NotARunFolder as error:
-        raise UserError(str(error)) from error
-    if as_json:
-        print(comparison.to_json())
-    else:
-        _print_comparison(comparison, console)
-    if comparison.regressions:
-        return MISSED
-    return OK if comparison.compared else UNMEASURED
-
-
 def _print_report(report: Report, folder: Path, console: Console) -> None:
-    table = _table("scenario", "backend", "p50", "p95", "p99", "rate", "errors", "CPU cores", "verdict")
+    table = plain_table("scenario", "backend", "p50", "p95", "p99", "rate", "errors", "CPU cores", "verdict")
     for row in sorted(report.rows, key=lambda row: (row.scenario, row.backend)):
         table.add_row(*_cells(row))
     console.print(table)
@@ -172,7 +146,8 @@ def _print_report(report: Report, folder: Path, console: Console) -> None:
     console.print(escape(str(folder / "report.html")), soft_wrap=True)
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """Return a table without lines between the rows; its columns keep their width."""
     table = Table(box=box.SIMPLE)
     for column in columns:
         table.add_column(column, no_wrap=True)
@@ -180,9 +155,10 @@ def _table(*columns: str) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    bound = "≥ " if row.lower_bound else ""
-    times = [row.latency_ms.get(name) for name in ("p50", "p95", "p99")]
-    shown = [NONE if value is None else f"{bound}{ms(value)}" for value in times]
+    from analysis.view import quantile
+
+    times = [quantile(row, name).text for name in ("p50", "p95", "p99")]
+    shown = [text if text == NONE else f"{text} ms" for text in times]
     look = _LOOKS[row.verdict] + (", saturated" if row.saturated else "")
     rate = (
         NONE if row.achieved_per_s is None else f"{brief(row.achieved_per_s)} of {per_s(row.planned_per_s)}"
@@ -196,34 +172,3 @@ def _cells(row: Row) -> list[str]:
         number(row.cpu_cores_mean),
         look,
     ]
-
-
-def _print_comparison(comparison: Comparison, console: Console) -> None:
-    for sentence in [*comparison.differs, *comparison.problems]:
-        console.print(f"[yellow]![/] {escape(sentence)}")
-    table = _table("scenario", "backend", "metric", "base", "new", "change", "95 % interval", "verdict")
-    for row in comparison.rows:
-        show = percent if row.metric == "error_rate" else ms
-        interval = (
-            NONE if row.low is None or row.high is None else f"{_change(row.low)} to {_change(row.high)}"
-        )
-        table.add_row(
-            escape(row.scenario),
-            escape(row.backend),
-            row.metric,
-            show(row.base),
-            show(row.new),
-            _change(row.ratio),
-            interval,
-            _LOOKS.get(row.verdict, row.verdict),
-        )
-    console.print(table)
-    notes = {f"{row.backend} {row.scenario}: {row.note}" for row in comparison.rows if row.note}
-    for note in sorted(notes):
-        console.print(escape(note))
-    for sentence in comparison.regressions or ["No regression was shown."]:
-        console.print(escape(sentence))
-
-
-def _change(ratio: float | None) -> str:
-    return NONE if ratio is None else f"{100 * (ratio - 1):+.1f} %"

@@ -1,0 +1,231 @@
+"""Reading what other load tools wrote of each request: k6 (CSV and JSON) and vegeta (encoded as CSV or JSON).
+
+Each tells when a request was sent or answered, and how long that took, never when it was *planned*: a
+generator that waited for a stalled server hides the wait. What that means for the numbers is told in
+``CANNOT_TELL``.
+
+References
+----------
+.. [1] Grafana k6, "CSV output" and "JSON output",
+https://grafana.com/docs/k6/latest/results-output/real-time/
+.. [2] vegeta, ``vegeta encode``, https://github.com/tsenart/vegeta
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from analysis.hlog import LATEST_EPOCH_S, LONGEST_S
+
+NOT_PLANNED = (
+    "Latency runs from the moment of sending, not from a planned arrival: if the generator waited for a slow "
+    "server, the wait is not in it, and percentiles may be too low.",
+    "Nothing tells whether the generator kept up: no dispatch lag, no CPU of its own.",
+    "No CPU and memory of the server, no model digest, no check of the answers.",
+)
+CANNOT_TELL = {
+    "k6": (
+        *NOT_PLANNED,
+        "k6's http_req_duration leaves out waiting for a connection, connecting and TLS; a request that "
+        "could not connect stands in it with 0 ms.",
+        "Iterations that k6 dropped count as dropped requests, one each.",
+    ),
+    "vegeta": (*NOT_PLANNED, "Requests that vegeta did not send in time are not in its results."),
+}
+MOST_LATENCY_S = 3600.0
+SNIFFED_BYTES = 1 << 16
+
+
+class NotReadable(ValueError):
+    """The file is of no form that is read here; the message says which there are."""
+
+
+@dataclass
+class Samples:
+    """Requests of one file: when each began or ended (epoch seconds), latencies in µs, failures by name."""
+
+    tool: str
+    at_s: array[float] = field(default_factory=lambda: array("d"))
+    latency_us: array[int] = field(default_factory=lambda: array("q"))
+    failures: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
+    rows: int = 0
+    bad: int = 0
+
+    def add(self, at_s: float, latency_s: float) -> None:
+        """Take a request, unless its numbers are not possible."""
+        if not (0 <= at_s < LATEST_EPOCH_S and 0 <= latency_s <= MOST_LATENCY_S):
+            raise ValueError("not possible")
+        self.at_s.append(at_s)
+        self.latency_us.append(max(1, round(latency_s * 1e6)))
+
+    def told(self) -> list[str]:
+        """What a reader must know of what was left out."""
+        if not self.bad:
+            return []
+        return [f"{self.bad:,} of {self.rows:,} lines are cut off or not what {self.tool} writes; left out."]
+
+
+def read_samples(path: Path) -> Samples:
+    """Read a file of k6 or vegeta, whichever it is.
+
+    Raises
+    ------
+    NotReadable
+        If it is neither.
+    """
+    with path.open("rb") as file:
+        head = file.read(SNIFFED_BYTES)
+    reader = _reader(head)
+    if reader is None:
+        raise NotReadable(
+            f"{path} is not of a form that is read here. There are: k6 run --out csv=FILE or "
+            "json=FILE, vegeta encode --to csv or json, and Locust's --csv PREFIX (name PREFIX_stats.csv)."
+        )
+    with path.open(encoding="utf-8", errors="replace", newline="") as text:
+        samples = reader(text)
+    if not samples.at_s:
+        raise NotReadable(f"{path} has no request that can be read; {' '.join(samples.told())}".rstrip("; "))
+    if max(samples.at_s) - min(samples.at_s) > LONGEST_S:
+        raise NotReadable(f"{path}: its times lie more than a month apart.")
+    return samples
+
+
+def _reader(head: bytes) -> Callable[[io.TextIOBase], Samples] | None:
+    first = head.split(b"\n", 1)[0].strip()
+    if first.startswith(b"metric_name,timestamp,metric_value"):
+        return k6_csv
+    if first.startswith(b"{"):
+        try:
+            keys = json.loads(first)
+        except ValueError:
+            return None
+        if "metric" in keys and "type" in keys:
+            return k6_json
+        return vegeta_json if {"latency", "timestamp", "code"} <= keys.keys() else None
+    cells = first.split(b",")
+    if len(cells) >= 9 and all(cell.isdigit() for cell in cells[:5]) and len(cells[0]) >= 18:
+        return vegeta_csv
+    return None
+
+
+def k6_csv(text: io.TextIOBase) -> Samples:
+    """k6's CSV: a row per metric and request; times are those of the answer."""
+    samples = Samples("k6")
+    rows = _rows(text)
+    header = next(rows, [])
+    column = {name: header.index(name) for name in ("metric_name", "timestamp", "metric_value")}
+    tags = {name: header.index(name) for name in ("error", "error_code", "status", "name") if name in header}
+
+    def take(row: Sequence[str]) -> None:
+        if len(row) != len(header):
+            raise ValueError("cut off")
+        told: dict[str, str] = {name: row[i] for name, i in tags.items()}
+        at_s = _epoch_s(row[column["timestamp"]])
+        _k6(samples, row[column["metric_name"]], at_s, float(row[column["metric_value"]]), told)
+
+    _each(samples, rows, take)
+    return samples
+
+
+def k6_json(text: io.TextIOBase) -> Samples:
+    """k6's JSON: a line per metric and request, and others that tell of the metrics themselves."""
+    samples = Samples("k6")
+
+    def take(line: str) -> None:
+        point = json.loads(line)
+        if point["type"] != "Point":
+            return
+        data = point["data"]
+        at_s = datetime.fromisoformat(data["time"]).timestamp()
+        _k6(samples, point["metric"], at_s, float(data["value"]), data.get("tags") or {})
+
+    _each(samples, text, take)
+    return samples
+
+
+def _k6(samples: Samples, metric: str, at_s: float, value: float, tags: Mapping[str, Any]) -> None:
+    """Take one value of a metric, if it is of those that tell of requests."""
+    if metric == "http_req_duration":
+        samples.add(at_s, value / 1000)
+    elif metric == "http_req_failed" and value:
+        status = tags.get("status")
+        code = f"HTTP {status}" if status not in (None, "", "0") else f"k6 error {tags.get('error_code')}"
+        samples.failures[str(tags.get("error") or code)] += 1
+    elif metric == "dropped_iterations" and math.isfinite(value) and 0 <= value < 1e12:
+        samples.dropped += round(value)
+
+
+def _epoch_s(text: str) -> float:
+    """A time of k6's CSV, whose unit its user chose: seconds, milli-, micro- or nanoseconds, or RFC 3339."""
+    if not text.replace(".", "", 1).isdigit():
+        return datetime.fromisoformat(text).timestamp()
+    value = float(text)
+    for unit in (1.0, 1e3, 1e6, 1e9):
+        if value / unit < LATEST_EPOCH_S / 10:
+            return value / unit
+    raise ValueError("not a time")
+
+
+def vegeta_csv(text: io.TextIOBase) -> Samples:
+    """vegeta's CSV: no header; nanoseconds since the epoch, code, latency in ns, sizes, error, and more."""
+    samples = Samples("vegeta")
+
+    def take(row: Sequence[str]) -> None:
+        if len(row) < 9:
+            raise ValueError("cut off")
+        _vegeta(samples, int(row[0]) / 1e9, int(row[1]), int(row[2]) / 1e9, row[5])
+
+    _each(samples, _rows(text), take)
+    return samples
+
+
+def vegeta_json(text: io.TextIOBase) -> Samples:
+    """vegeta's JSON: a line per request."""
+    samples = Samples("vegeta")
+
+    def take(line: str) -> None:
+        one = json.loads(line)
+        at_s = datetime.fromisoformat(one["timestamp"]).timestamp()
+        _vegeta(samples, at_s, int(one["code"]), float(one["latency"]) / 1e9, str(one.get("error") or ""))
+
+    _each(samples, text, take)
+    return samples
+
+
+def _vegeta(samples: Samples, at_s: float, code: int, latency_s: float, error: str) -> None:
+    samples.add(at_s, latency_s)
+    if error or not 200 <= code < 400:
+        samples.failures[error or f"HTTP {code}"] += 1
+
+
+def _rows(text: io.TextIOBase) -> Iterator[list[str]]:
+    """Rows of a CSV file, of which one that is not CSV is empty."""
+    reader = csv.reader(line.replace("\0", "") for line in text)
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield []
+
+
+def _each(samples: Samples, rows: Iterator[Any] | io.TextIOBase, take: Callable[[Any], None]) -> None:
+    """Give every row to ``take``, and count those that it cannot read."""
+    for row in rows:
+        samples.rows += 1
+        try:
+            take(row)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            samples.bad += 1

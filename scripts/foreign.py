@@ -1,0 +1,74 @@
+"""Other programs' files: results of other load tools taken in, a run's numbers given out."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from analysis.runfolder import NotARunFolder
+from scripts.errors import CannotRun, UserError, nearest
+
+
+def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: Path) -> Path:
+    """Write a run folder of other tools' results and return it.
+
+    Raises:
+        UserError: a file cannot be read, or the names do not fit the files.
+        CannotRun: the folder cannot be written.
+
+    """
+    from analysis.importing import import_files, name_of
+
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"There is no file {file}.")
+    given = list(names) or [name_of(file) for file in files]
+    if len(given) != len(files):
+        raise UserError(
+            f"There are {len(files)} files and {len(given)} names: write --name once for each file."
+        )
+    for name in [*given, scenario]:
+        if given.count(name) > 1:
+            raise UserError(f"Two files would be called {name!r}: write --name once for each file.")
+        if name != name.strip(". ") or not name or "/" in name:
+            raise UserError(f"{name!r} cannot be the name of a folder.")
+    run = out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-import"
+    try:
+        run.mkdir(parents=True)
+        import_files(files, run, given, scenario, shlex.join(["modelswarm", *sys.argv[1:]]))
+    except ValueError as error:
+        shutil.rmtree(run, ignore_errors=True)
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise CannotRun(
+            f"{run} cannot be written: {error.strerror}. Name another folder with --out."
+        ) from error
+    return run
+
+
+def export_run(folder: Path, form: str, out: Path) -> list[Path]:
+    """Write a run's numbers in a form for other programs and return the files.
+
+    Raises:
+        UserError: there is no such form or run.
+        CannotRun: what the form needs is not installed, or the folder cannot be written.
+
+    """
+    from analysis.exporting import FORMS, NoParquet, export
+
+    if form not in FORMS:
+        raise UserError(f"There is no format {form!r}; {nearest(form, FORMS)}")
+    try:
+        return export(folder, form, out)
+    except NotARunFolder as error:
+        raise UserError(str(error)) from error
+    except NoParquet as error:
+        raise CannotRun(str(error)) from error
+    except OSError as error:
+        raise CannotRun(
+            f"{out} cannot be written: {error.strerror}. Name another folder with --out."
+        ) from error

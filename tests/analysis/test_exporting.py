@@ -1,0 +1,108 @@
+"""A run's numbers for other programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+from analysis.exporting import export
+from analysis.report import build_report
+from scripts import cli
+from tests.analysis.folders import TrialSpec, exact, write_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    specs = [
+        TrialSpec(exact([10.0] * 19 + [50.0], 12), dropped=2),
+        TrialSpec(exact([20.0] * 20, 12), "bentoml+batching"),
+        TrialSpec(exact([20.0], 1), "dead", status="pending"),
+    ]
+    return write_run(tmp_path / "run", specs)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestCsv:
+    def test_has_the_reports_numbers_of_each_cell_and_trial(self, run: Path, tmp_path: Path) -> None:
+        export(run, "csv", tmp_path / "out")
+        report = build_report(run)
+        for name, expected in (("cells", report.rows), ("trials", report.trials)):
+            found = rows(tmp_path / "out" / f"{name}.csv")
+            for told, row in zip(found, expected, strict=True):
+                assert told["backend"] == row.backend
+                assert told["latency_ms_p95"] == ("" if not row.requests else str(row.latency_ms["p95"]))
+                assert told["dropped"] == ("" if row.dropped is None else str(row.dropped))
+
+    def test_has_every_second_of_every_trial(self, run: Path, tmp_path: Path) -> None:
+        export(run, "csv", tmp_path / "out")
+        found = rows(tmp_path / "out" / "seconds.csv")
+        assert len(found) == 24
+        first = found[0]
+        assert (first["backend"], first["second"], first["planned"], first["dropped"]) == (
+            "fastapi",
+            "0",
+            "22",
+            "2",
+        )
+        assert (first["answered"], first["cpu_cores"], first["memory_bytes"]) == ("20", "0.5", "300000000.0")
+        assert float(first["latency_ms_p50"]) == pytest.approx(10, rel=0.001)
+        assert float(first["latency_ms_max"]) == 50
+
+
+class TestOtherForms:
+    def test_json_has_the_same_rows(self, run: Path, tmp_path: Path) -> None:
+        for form in ("csv", "json"):
+            export(run, form, tmp_path)
+        for name in ("cells", "trials", "seconds"):
+            told = json.loads((tmp_path / f"{name}.json").read_text(), parse_constant=pytest.fail)
+            expected = rows(tmp_path / f"{name}.csv")
+            assert [str(row["backend"]) for row in told] == [row["backend"] for row in expected]
+            assert len(told) == len(expected)
+
+    def test_parquet_has_the_same_rows(self, run: Path, tmp_path: Path) -> None:
+        for form in ("csv", "parquet"):
+            export(run, form, tmp_path)
+        table = parquet.read_table(tmp_path / "seconds.parquet").to_pylist()
+        expected = rows(tmp_path / "seconds.csv")
+        assert [row["answered"] for row in table] == [int(row["answered"]) for row in expected]
+
+    def test_the_plotters_file_has_the_distribution_in_milliseconds(self, run: Path, tmp_path: Path) -> None:
+        paths = export(run, "hgrm", tmp_path / "out")
+        assert [path.name for path in paths] == ["bentoml+batching-constant.hgrm", "fastapi-constant.hgrm"]
+        text = paths[1].read_text()
+        assert text.split()[:4] == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+        lines = [line.split() for line in text.splitlines()[2:] if not line.startswith("#")]
+        assert float(lines[0][0]) == pytest.approx(10, rel=0.001)
+        assert (float(lines[-1][0]), lines[-1][2]) == (pytest.approx(50, rel=0.001), "240")
+        values = [float(line[0]) for line in lines]
+        assert values == sorted(values)
+
+
+class TestTheCommand:
+    def test_writes_into_the_run_and_says_what(self, run: Path) -> None:
+        done = CliRunner().invoke(cli.app, ["export", str(run)])
+        assert done.exit_code == 0
+        assert done.output.split() == [
+            str(run / "export" / f"{n}.csv") for n in ("cells", "trials", "seconds")
+        ]
+
+    def test_refuses_a_form_that_there_is_not(self, run: Path) -> None:
+        done = CliRunner().invoke(cli.app, ["export", str(run), "--format", "cvs"])
+        assert str(done.exception) == "There is no format 'cvs'; did you mean 'csv'?"
+
+    def test_says_what_parquet_needs(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+        done = CliRunner().invoke(cli.app, ["export", str(run), "--format", "parquet"])
+        assert "Parquet needs pyarrow, which is not installed: `uv pip install pyarrow`" in str(
+            done.exception
+        )
+        assert getattr(done.exception, "exit_code", None) == 3

@@ -1,0 +1,202 @@
+"""Results of k6, vegeta and stock Locust, real files among them, as far as they carry."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from analysis.foreign import NotReadable, read_samples
+from analysis.importing import import_files, name_of
+from analysis.report import Report, write_report
+from scripts import cli
+from tests.analysis.vegeta import as_csv, as_json
+
+HERE = Path(__file__).parent / "foreign"
+LATENCIES_MS = [float(ms) for ms in np.random.default_rng(1).lognormal(3, 0.5, 400)]
+
+
+def imported(tmp_path: Path, *files: Path) -> Report:
+    run = tmp_path / "run"
+    import_files(files, run, [name_of(file) for file in files], "checkout", "modelswarm import …")
+    return write_report(run)
+
+
+def written(tmp_path: Path, name: str, text: str) -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+class TestK6:
+    def latencies_ms(self) -> list[float]:
+        with (HERE / "k6.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [float(row["metric_value"]) for row in rows if row["metric_name"] == "http_req_duration"]
+
+    def test_csv_keeps_every_request_with_its_latency(self, tmp_path: Path) -> None:
+        row = imported(tmp_path, HERE / "k6.csv").rows[0]
+        expected = self.latencies_ms()
+        assert row.requests == row.sent == len(expected)
+        assert row.latency_ms["max"] == pytest.approx(max(expected), abs=0.001)
+        p50 = np.quantile(expected, 0.5, method="inverted_cdf")
+        assert row.latency_ms["p50"] == pytest.approx(p50, rel=0.001, abs=0.001)
+
+    def test_failures_are_counted_by_their_error(self, tmp_path: Path) -> None:
+        report = imported(tmp_path, HERE / "k6.csv")
+        with (HERE / "k6.csv").open(newline="") as file:
+            failed = [row for row in csv.DictReader(file) if row["metric_name"] == "http_req_failed"]
+        count = sum(float(row["metric_value"]) for row in failed)
+        assert count > 0
+        assert report.rows[0].failed == count
+        assert [(row.error, row.count) for row in report.failures] == [("dial: connection refused", count)]
+
+    def test_json_tells_the_same_with_times_to_the_nanosecond(self, tmp_path: Path) -> None:
+        lines = [json.loads(line) for line in (HERE / "k6.json").read_text().splitlines()]
+        expected = [
+            line["data"]["value"]
+            for line in lines
+            if line["type"] == "Point" and line["metric"] == "http_req_duration"
+        ]
+        samples = read_samples(HERE / "k6.json")
+        assert np.array(samples.latency_us) == pytest.approx(
+            np.maximum(1, np.array(expected) * 1000), abs=0.51
+        )
+        assert samples.bad == 0
+
+    def test_dropped_iterations_are_dropped_requests(self, tmp_path: Path) -> None:
+        head, *rows = (HERE / "k6.csv").read_text().splitlines()
+        drop = f"dropped_iterations,1795285008,3.000000{',' * (head.count(',') - 2)}"
+        row = imported(tmp_path, written(tmp_path, "k.csv", "\n".join([head, drop, *rows, ""]))).rows[0]
+        assert row.dropped == 3
+        assert row.planned == row.requests + 3
+        assert row.saturated
+
+    @pytest.mark.parametrize("unit", [1, 1000, 1_000_000, 1_000_000_000])
+    def test_times_may_be_of_any_unit(self, tmp_path: Path, unit: int) -> None:
+        text = (HERE / "k6.csv").read_text().replace(",17952850", ",X17952850")
+        lines = [
+            ",".join([*row[:1], str(int(row[1][1:]) * unit) if row[1].startswith("X") else row[1], *row[2:]])
+            for row in csv.reader(text.splitlines())
+        ]
+        samples = read_samples(written(tmp_path, "k.csv", "\n".join(lines) + "\n"))
+        assert 1795285000 < min(samples.at_s) < max(samples.at_s) < 1795285100
+
+
+class TestVegeta:
+    @pytest.mark.parametrize("form", [as_csv, as_json])
+    def test_keeps_every_request(self, tmp_path: Path, form: object) -> None:
+        assert callable(form)
+        report = imported(tmp_path, written(tmp_path, "shop.txt", form(LATENCIES_MS)))
+        row = report.rows[0]
+        assert (row.backend, row.requests, row.failed) == ("shop", 400, 1)
+        assert row.duration_s == 40
+        p95 = np.quantile(LATENCIES_MS, 0.95, method="inverted_cdf")
+        assert row.latency_ms["p95"] == pytest.approx(p95, rel=0.001)
+        assert [row.error for row in report.failures] == ['Get "http://x": EOF, <b>']
+
+
+class TestStockLocust:
+    def test_keeps_its_binned_percentiles_and_says_that_they_are(self, tmp_path: Path) -> None:
+        report = imported(tmp_path, HERE / "stock_stats.csv")
+        row = report.rows[0]
+        assert row.binned
+        assert (row.requests, row.failed) == (40, 25)
+        assert (row.latency_ms["p50"], row.latency_ms["p95"]) == (32, 51)
+        assert row.interval_ms == {}
+        page = (tmp_path / "run" / "report.html").read_text()
+        assert "≈ 32.0" in page
+        assert "Percentiles are of Locust" in page
+
+    def test_is_never_ranked(self, tmp_path: Path) -> None:
+        stats = (HERE / "stock_stats.csv").read_text().replace(",40,25,", ",40,0,").replace("25,25", "25,0")
+        report = imported(tmp_path, written(tmp_path, "a_stats.csv", stats))
+        assert report.rankings[0].excluded["a"].reason == "only percentiles of Locust's buckets are known"
+
+    def test_keeps_requests_failures_and_users_over_time(self, tmp_path: Path) -> None:
+        report = imported(tmp_path, HERE / "stock_stats.csv")
+        assert [(row.name, row.requests) for row in report.requests] == [("predict, a", 15), ("wrong", 25)]
+        assert [(row.error, row.count) for row in report.failures] == [("CatchResponseError('no <b>')", 25)]
+
+    def test_whose_totals_are_lost_is_refused(self, tmp_path: Path) -> None:
+        cut = written(tmp_path, "x_stats.csv", (HERE / "stock_stats.csv").read_text()[:300])
+        with pytest.raises(NotReadable, match="is not Locust's"):
+            imported(tmp_path, cut)
+
+
+class TestAnyImport:
+    def test_is_suspect_and_says_what_it_cannot_tell(self, tmp_path: Path) -> None:
+        report = imported(tmp_path, HERE / "k6.csv")
+        assert report.valid
+        assert {row.verdict for row in report.rows} == {"suspect"}
+        assert report.problems == []
+        page = (tmp_path / "run" / "report.html").read_text()
+        for told in (
+            "What k6\N{RIGHT SINGLE QUOTATION MARK}s file cannot tell",
+            "not from a planned arrival",
+            "k6 tells no planned times",
+        ):
+            assert told in page
+        assert "Latency runs from the planned arrival" not in page
+        assert "Latency runs from the planned arrival" not in (tmp_path / "run" / "report.md").read_text()
+
+    def test_of_two_tools_ranks_neither_with_ours(self, tmp_path: Path) -> None:
+        files = [
+            written(tmp_path, f"{name}.json", as_json([factor * ms for ms in LATENCIES_MS]))
+            for name, factor in (("before", 2), ("after", 1))
+        ]
+        report = imported(tmp_path, *files)
+        assert {ranking.load for ranking in report.rankings} == {"imported"}
+        assert report.recommendation.backend in ("after", None)
+
+    def test_leaves_out_what_cannot_be_read_and_counts_it(self, tmp_path: Path) -> None:
+        text = as_json(LATENCIES_MS[:50])
+        broken = text + '{"latency": NaN}\n[]\n7\n{"latency": -5, "timestamp": "x", "code": 1}\n' + text[:40]
+        report = imported(tmp_path, written(tmp_path, "v.json", broken))
+        assert report.rows[0].requests == 50
+        assert report.run.imported is not None
+        assert (
+            "5 of 55 lines are cut off or not what vegeta writes; left out."
+            in report.run.imported.cannot_tell
+        )
+
+    @pytest.mark.parametrize("text", ["", "{}", "a,b\n1,2\n", '{"metric":1}\n', "\0\0", "[1,2]", "5\n"])
+    def test_of_what_is_no_result_is_refused_with_the_forms_there_are(
+        self, tmp_path: Path, text: str
+    ) -> None:
+        with pytest.raises(NotReadable, match="k6 run --out csv=FILE"):
+            read_samples(written(tmp_path, "x.csv", text))
+
+    def test_of_a_file_without_a_request_is_refused(self, tmp_path: Path) -> None:
+        head = (HERE / "k6.csv").read_text().split("\n")[0]
+        with pytest.raises(NotReadable, match="has no request that can be read"):
+            read_samples(written(tmp_path, "x.csv", f"{head}\n"))
+
+    def test_by_the_command_makes_a_run_and_its_report(self, tmp_path: Path) -> None:
+        arguments = ["import", str(HERE / "k6.csv"), "--name", "shop", "--out", str(tmp_path / "runs")]
+        done = CliRunner().invoke(cli.app, arguments)
+        assert done.exit_code == 0, done.output
+        (run,) = (tmp_path / "runs").iterdir()
+        assert json.loads((run / "report.json").read_text())["rows"][0]["backend"] == "shop"
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (["nowhere.csv"], "There is no file nowhere.csv."),
+            ([str(HERE / "k6.csv"), "--name", "a", "--name", "b"], "There are 1 files and 2 names"),
+            ([str(HERE / "k6.csv"), str(HERE / "k6.json")], "Two files would be called 'k6'"),
+            ([str(HERE / "k6.csv"), "--name", "../x"], "'../x' cannot be the name of a folder."),
+            ([__file__], "is not of a form that is read here"),
+        ],
+    )
+    def test_by_the_command_refuses_what_it_cannot_do(
+        self, tmp_path: Path, arguments: list[str], told: str
+    ) -> None:
+        done = CliRunner().invoke(cli.app, ["import", *arguments, "--out", str(tmp_path)])
+        assert isinstance(done.exception, cli.UserError)
+        assert told in str(done.exception)
+        assert list(tmp_path.iterdir()) == []
