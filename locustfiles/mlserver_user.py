@@ -1,4 +1,4 @@
-"""MLServer under load: `locust -f locustfiles/mlserver_user.py --shape poisson --rate 50`, `--protocol grpc`."""
+"""MLServer under load: `locust -f locustfiles/mlserver_user.py --rate 50 [--protocol grpc]`."""
 
 from collections.abc import Mapping
 from typing import ClassVar

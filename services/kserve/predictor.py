@@ -9,8 +9,9 @@ import torch
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, model_server
 from kserve.errors import InvalidInput
 
-from services.kserve.serving import READING_FAILED, end_with_parent, serve
+from services.kserve.serving import READING_FAILED, serve
 from services.model.runtime import SIDE, Classifier, Settings
+from services.supervise import end_with_parent
 
 NAME = "mobilenet"
 INPUT, OUTPUT = "input", "probabilities"

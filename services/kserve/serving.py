@@ -6,11 +6,7 @@ Its own listens on all interfaces, without an option, and answers some unreadabl
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import struct
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -101,13 +97,3 @@ def serve(model: Model, host: str) -> None:
     server = ModelServer(enable_latency_logging=False, grace_period=GRACE_S)
     server.dataplane = StrictDataPlane(model_registry=server.registered_models)
     server.start([model])
-
-
-def end_with_parent() -> None:
-    """End this process group when standard input is closed: whoever started us is gone, however it went."""
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    os.read(sys.stdin.fileno(), 1)
-    os.killpg(0, signal.SIGKILL)

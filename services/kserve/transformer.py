@@ -21,8 +21,9 @@ from kserve.predictor_config import PredictorConfig
 from kserve.utils.utils import generate_uuid
 
 from services.kserve.predictor import INPUT, NAME, OUTPUT
-from services.kserve.serving import READING_FAILED, end_with_parent, serve
+from services.kserve.serving import READING_FAILED, serve
 from services.model.runtime import MAX_BODY_BYTES, SIDE, TOP, BadInput, Prediction, Settings, prepare
+from services.supervise import end_with_parent
 
 PATCHES = 7  # a side: each hides 32 x 32 pixels
 
