@@ -29,6 +29,7 @@ from scripts.pod_sampler import PodSampler
 from scripts.project import Project, Service
 from scripts.stop import Stop
 
+DEFAULT_NAMESPACE = "modelswarm"
 RECORD = "modelswarm-run"
 """The ConfigMap with the newest `run.json`."""
 
@@ -61,13 +62,7 @@ class ClusterTarget:
 
         """
         self.name, self.mark = place.kind, uuid.uuid4().hex
-        self._project, self._plan, self.workers, self._place, self._stop = (
-            project,
-            plan,
-            workers,
-            place,
-            stop,
-        )
+        self._plan, self.workers, self._place, self._stop = plan, workers, place, stop
         self.kube = Kube(place.context, place.namespace, self.mark)
         self.base = self._placed(project.root / "k8s" / "overlays" / place.kind)
         self.sampler = PodSampler(self.kube)
@@ -103,6 +98,15 @@ class ClusterTarget:
             },
         }
 
+    def refuse_taken(self) -> None:
+        """Look whether the namespace is free, before a folder is begun.
+
+        Raises:
+            Taken: another run uses it.
+
+        """
+        Lease(self.kube, self._run, self._place.detached).refuse_taken()
+
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
         """Take the namespace, have the volume, and remove everything afterwards."""
@@ -115,6 +119,9 @@ class ClusterTarget:
             lease.held(),
         ):
             try:
+                kept = kept_record(self.kube)
+                if kept is None or kept[0] != self._run:
+                    self.clear()  # what a command that was killed left
                 self._furnish()
                 yield
             finally:
@@ -122,7 +129,10 @@ class ClusterTarget:
 
     def _furnish(self) -> None:
         """Make what all trials share, and wait for the pod that keeps the volume readable."""
-        self.kube.apply([each for each in self.base if each["kind"] != "Deployment"])
+        wanted = [each for each in self.base if each["kind"] != "Deployment"]
+        if self._place.namespace != DEFAULT_NAMESPACE:  # a node's ports are given once
+            wanted = [each for each in wanted if each.get("spec", {}).get("type") != "NodePort"]
+        self.kube.apply(wanted)
         self.kube.apply([find(self.base, "Deployment", RESULTS)])
         began_s = time.monotonic()
         while True:

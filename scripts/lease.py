@@ -118,6 +118,17 @@ class Lease:
             Taken: another run holds it.
 
         """
+        found = self.refuse_taken()
+        if not self._kube.put_lease(NAME, self._body(found), found is None):
+            self.take()  # somebody was quicker: look who
+
+    def refuse_taken(self) -> Object | None:
+        """Return the Lease that is there, if any.
+
+        Raises:
+            Taken: another run holds it.
+
+        """
         found = self._kube.lease(NAME)
         if found is not None:
             holder = Holder.of(found)
@@ -125,8 +136,7 @@ class Lease:
             mine = holder.run == self._run and (not driven or holder.pid == os.getpid())
             if not mine and (driven or holder.detached):
                 raise Taken(self._kube.namespace, holder, driven)
-        if not self._kube.put_lease(NAME, self._body(found), found is None):
-            self.take()  # somebody was quicker: look who
+        return found
 
     def _renew_until(self, done: threading.Event) -> None:
         while not done.wait(RENEW_EVERY_S):

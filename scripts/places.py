@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from scripts import images, kind
-from scripts.cluster import Place
+from scripts.cluster import DEFAULT_NAMESPACE, Place
 from scripts.errors import UserError, nearest
 from scripts.kube import Kube, contexts
 from scripts.project import Project, Service
 
 TARGETS = ("auto", "local", "kind", "cluster")
-NAMESPACE = "modelswarm"
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Wish:
     target: str = "auto"
     context: str | None = None
     registry: str | None = None
-    namespace: str = NAMESPACE
+    namespace: str = DEFAULT_NAMESPACE
     detach: bool = False
 
 
