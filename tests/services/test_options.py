@@ -1,0 +1,107 @@
+"""What a plan can choose about a framework really takes effect in its server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from backends import PROJECT, ROOT, Backend
+from gevent.pool import Pool
+from test_conformance import bad_requests
+
+pytestmark = pytest.mark.server
+
+INSTRUMENTS = Path(__file__).parent / "instruments"
+SERVICES = PROJECT.services()
+BATCHING = [name for name, service in SERVICES.items() if "batching" in service.facts.options]
+CALLERS = 8
+
+
+class Watched:
+    """A backend whose every inference is written down."""
+
+    def __init__(self, key: str, folder: Path) -> None:
+        self._log = folder / "inferences"
+        variables = {"PYTHONPATH": f"{INSTRUMENTS}:{ROOT}", "INFERENCES": str(self._log)}
+        self.backend = Backend(key, folder, variables)
+
+    def inferences(self, work: Callable[[], object]) -> list[tuple[int, int]]:
+        """Process and number of images of each inference while `work` is done."""
+        before = self._log.stat().st_size
+        work()
+        lines = self._log.read_text()[before:].splitlines()
+        return [(int(pid), int(count)) for pid, count in (line.split() for line in lines)]
+
+
+@contextmanager
+def watched(key: str, folder: Path) -> Iterator[Watched]:
+    if reason := PROJECT.select([key])[0].missing():
+        pytest.skip(reason)
+    it = Watched(key, folder)
+    try:
+        it.backend.start()
+        yield it
+    finally:
+        it.backend.stop()
+
+
+@pytest.mark.parametrize("name", BATCHING)
+class TestBatching:
+    def test_infers_several_requests_at_once_and_answers_each_for_itself(
+        self, name: str, tmp_path: Path
+    ) -> None:
+        with watched(f"{name}+batching", tmp_path) as it:
+            backend = it.backend
+            inferences = it.inferences(lambda: _wrong_must_be_none(backend))
+            images = len(backend.probe().images)
+            assert sum(count for _, count in inferences) == CALLERS * images
+            assert max(count for _, count in inferences) > 1
+            self.bad_ones_do_not_spoil_the_good(backend)
+
+    def bad_ones_do_not_spoil_the_good(self, backend: Backend) -> None:
+        probes = [backend.probe() for _ in range(CALLERS)]
+        bad = bad_requests(backend, probes[0], backend.service.protocol)["a text instead of an image"]
+
+        def ask(number: int) -> object:
+            probe = probes[number]
+            if number % 2:
+                return [probe.user.client.request(bad) for _ in range(10)]
+            return [probe.wrong(index) for index in range(10)]
+
+        answers = Pool(CALLERS).map(ask, range(CALLERS))
+        assert answers == [[400] * 10 if number % 2 else [None] * 10 for number in range(CALLERS)]
+
+    def test_is_off_unless_chosen(self, name: str, tmp_path: Path) -> None:
+        with watched(name, tmp_path) as it:
+            inferences = it.inferences(lambda: _wrong_must_be_none(it.backend))
+            assert {count for _, count in inferences} == {1}
+            assert len({pid for pid, _ in inferences}) == 1
+
+
+@pytest.mark.parametrize("key", ["fastapi+workers=2", "ray_serve+num_replicas=2"])
+class TestTwoProcesses:
+    def test_share_the_work(self, key: str, tmp_path: Path) -> None:
+        with watched(key, tmp_path) as it:
+            inferences = it.inferences(lambda: [_wrong_must_be_none(it.backend) for _ in range(3)])
+            assert len({pid for pid, _ in inferences}) == 2
+
+
+class TestAuthorization:
+    def test_of_torchserve_is_on_unless_chosen_otherwise(self, tmp_path: Path) -> None:
+        with watched("torchserve", tmp_path) as it:
+            probe = it.backend.probe()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(it.backend.server, "_scratch", tmp_path / "elsewhere")
+                assert it.backend.probe().wrong(0) == f"{probe.images[0].name}: HTTP 400"
+            assert probe.wrong(0) is None
+
+    def test_of_torchserve_can_be_switched_off(self, tmp_path: Path) -> None:
+        with watched("torchserve+authorization=false", tmp_path) as it:
+            assert it.backend.wrong() == []
+            assert not (it.backend.scratch / "key_file.json").exists()
+
+
+def _wrong_must_be_none(backend: Backend) -> None:
+    assert backend.wrong(callers=CALLERS) == []
