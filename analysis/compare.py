@@ -1,38 +1,51 @@
-"""Two runs side by side: what got slower, what got faster, and what was not shown to differ.
+"""Two runs side by side, or two sets of them: what got slower or faster, what is the same, what is not shown.
 
-Compared is what both runs measured validly under the same load, cell by cell. Percentiles are those of the
-merged histograms, the intervals of their differences come from :mod:`analysis.uncertainty` and hold together
-over the percentiles of a cell. A *regression* is a percentile shown to be slower and by more than
-``TOLERANCE``, an error rate that rose, or a server that kept up before and no longer does.
+Compared is what both sides measured validly under the same load, cell by cell. Percentiles are those of the
+merged histograms; the decision on each is that of :mod:`analysis.effects`, with p values that hold together
+over the metrics of a cell. ``equivalent`` means shown to differ by less than the margin, ``not shown`` that
+neither a difference nor its absence was. A *regression* is a percentile shown to be slower and by more than
+the margin, an error rate that rose, or a server that kept up before and no longer does.
+
+What differs besides the server is stated: machine, model, versions, plan. Where the load or the payload
+differ the cell is not compared at all. Several runs of a side count as one with all their trials; where they
+lie further apart than their trials do, that is stated too, since the intervals are then too narrow.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from analysis.effects import ALPHA, Decision, Effect, decide, effect
+from analysis.histograms import Floats
 from analysis.metrics import Cell, cells
 from analysis.ranking import load_of
-from analysis.runfolder import Run, RunFacts, read_run
-from analysis.uncertainty import differences
+from analysis.runfolder import Run, RunFacts, Trial, read_run
 from analysis.words import ms, percent
 
 METRICS = ("p50", "p95", "p99")
-TOLERANCE = 0.05
+MARGIN = 0.05
 """How much slower a percentile may get: machines drift by this much from one day to the next."""
 ERROR_RATE_MAY_RISE = 0.01
-SIGNIFICANT = 0.05
+SIDES = ("base", "new")
 
-Verdict = Literal["slower", "faster", "not shown", "worse", "not comparable"]
+Verdict = Literal["slower", "faster", "equivalent", "not shown", "worse", "not comparable"]
 
 
 class ComparisonRow(BaseModel):
-    """One metric of one cell in both runs; latencies in ms, ``ratio`` = new / base with a 95 % interval."""
+    """One metric of one cell on both sides; latencies in ms, ``ratio`` = new / base with a 95 % interval.
+
+    ``p`` and ``p_equivalent`` are corrected over the metrics of the cell (Holm): of no difference, and of one
+    larger than the margin. ``superiority`` is the probability that a trial of the new side is slower than one
+    of the base; ``power`` that this design would have shown a difference of the margin; ``more_trials`` how
+    many more of each would give an answer in four of five cases, None where there is one or none is in sight.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,18 +57,32 @@ class ComparisonRow(BaseModel):
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+    p: float | None = None
+    p_equivalent: float | None = None
+    cohen_d: float | None = None
+    superiority: float | None = None
+    hodges_lehmann: float | None = None
+    hodges_lehmann_low: float | None = None
+    hodges_lehmann_high: float | None = None
+    power: float | None = None
+    more_trials: int | None = None
     verdict: Verdict
     regression: bool = False
     note: str = ""
 
 
 class Comparison(BaseModel):
-    """What came out. ``differs`` has a sentence per thing that was not the same in both runs."""
+    """What came out. ``differs`` has a sentence per thing that was not the same on both sides.
+
+    ``settled`` is whether every percentile has an answer; in ``sequential`` mode one may stop then.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    base: Path
-    new: Path
+    base: list[Path]
+    new: list[Path]
+    margin: float
+    sequential: bool
     differs: list[str]
     rows: list[ComparisonRow]
     problems: list[str]
@@ -70,33 +97,87 @@ class Comparison(BaseModel):
         """Whether anything could be compared at all."""
         return any(row.verdict != "not comparable" for row in self.rows)
 
+    @property
+    def settled(self) -> bool:
+        """Whether more trials would change nothing: every percentile has an answer."""
+        asked = [row for row in self.rows if row.metric in METRICS and row.verdict != "not comparable"]
+        return bool(asked) and all(row.verdict != "not shown" for row in asked)
+
     def to_json(self) -> str:
         """The comparison as JSON, with its regressions spelled out."""
-        content: dict[str, Any] = {"schema": 1, **self.model_dump(mode="json")}
+        content: dict[str, Any] = {"schema": 2, **self.model_dump(mode="json"), "settled": self.settled}
         return json.dumps(content | {"regressions": self.regressions}, indent=1, allow_nan=False)
 
 
-def compare(base: Path, new: Path) -> Comparison:
-    """Compare two run folders.
+def compare(
+    base: Sequence[Path], new: Sequence[Path], margin: float = MARGIN, sequential: bool = False
+) -> Comparison:
+    """Compare two runs, or two sets of them.
+
+    ``margin`` is the share that does not matter. With ``sequential`` all intervals and p values may be looked
+    at after every trial, see :mod:`analysis.sequential`.
 
     Raises
     ------
     analysis.runfolder.NotARunFolder
-        A ``ValueError`` with a sentence for the user, if either is not a run folder.
+        A ``ValueError`` with a sentence for the user, if one is not a run folder.
     """
-    runs = read_run(base), read_run(new)
-    before, after = (
-        {(cell.row.scenario, cell.row.backend): cell for cell in cells(run)} for run in runs
-    )
+    runs = [read_run(path) for path in base], [read_run(path) for path in new]
+    sides = [_Side(name, side) for name, side in zip(SIDES, runs, strict=True)]
     rows: list[ComparisonRow] = []
-    for key in dict.fromkeys([*before, *after]):
-        rows.extend(_compare_cells(key, before.get(key), after.get(key)))
-    named = zip(("base", "new"), runs, strict=True)
-    problems = [f"{name}: {problem}" for name, run in named for problem in run.problems]
-    return Comparison(base=base, new=new, differs=_differs(*runs), rows=rows, problems=problems)
+    for key in dict.fromkeys(key for side in sides for key in side.cells):
+        before, after = (side.cells.get(key) for side in sides)
+        rows.extend(_compare_cells(key, before, after, margin, sequential))
+    return Comparison(
+        base=list(base),
+        new=list(new),
+        margin=margin,
+        sequential=sequential,
+        differs=[*_differs(*runs), *(sentence for side in sides for sentence in side.far_apart())],
+        rows=rows,
+        problems=[f"{side.name}: {problem}" for side in sides for problem in side.run.problems],
+    )
 
 
-def _compare_cells(key: tuple[str, str], before: Cell | None, after: Cell | None) -> list[ComparisonRow]:
+class _Side:
+    """All runs of a side as one."""
+
+    def __init__(self, name: str, runs: Sequence[Run]) -> None:
+        self.name = name
+        self._runs = runs
+        trials = [trial for run in runs for trial in run.trials]
+        problems = [problem for run in runs for problem in run.problems]
+        self.run = replace(runs[0], trials=trials, problems=problems)
+        self.cells = {(cell.row.scenario, cell.row.backend): cell for cell in cells(self.run)}
+
+    def far_apart(self) -> list[str]:
+        """A sentence for each cell whose runs differ by more than their trials do."""
+        from scipy.stats import f_oneway  # imported late: the command must start fast
+
+        if len(self._runs) < 2:
+            return []
+        found = []
+        for (scenario, backend), cell in self.cells.items():
+            groups = [group for run in self._runs if len(group := _logs(cell.trials, run)) > 1]
+            spread = sum(float(group.var()) for group in groups)
+            if len(groups) > 1 and spread and (p := float(f_oneway(*groups).pvalue)) < ALPHA:
+                found.append(
+                    f"{backend} in {scenario}: the {self.name} runs lie further apart than their trials "
+                    f"(p = {p:.2g}), so the intervals below are too narrow."
+                )
+        return found
+
+
+def _logs(trials: Sequence[Trial], run: Run) -> Floats:
+    """Logarithms of the medians of those trials that are of the run."""
+    mine = {id(trial) for trial in run.trials}
+    medians = [trial.log.tag("latency").merged().quantile_ms(0.5) for trial in trials if id(trial) in mine]
+    return np.log([median for median in medians if median])
+
+
+def _compare_cells(
+    key: tuple[str, str], before: Cell | None, after: Cell | None, margin: float, sequential: bool
+) -> list[ComparisonRow]:
     scenario, backend = key
     reason = _not_comparable(before, after)
     if reason or before is None or after is None:
@@ -113,7 +194,7 @@ def _compare_cells(key: tuple[str, str], before: Cell | None, after: Cell | None
         ]
     if after.row.saturated:
         return [_saturated(before, after), _errors(before, after)]
-    return [*_latencies(before, after), _errors(before, after)]
+    return [*_latencies(before, after, margin, sequential), _errors(before, after)]
 
 
 def _not_comparable(before: Cell | None, after: Cell | None) -> str:
@@ -129,30 +210,49 @@ def _not_comparable(before: Cell | None, after: Cell | None) -> str:
     return "saturated in the base run: its percentiles are lower bounds" if before.row.saturated else ""
 
 
-def _latencies(before: Cell, after: Cell) -> list[ComparisonRow]:
+def _latencies(before: Cell, after: Cell, margin: float, sequential: bool) -> list[ComparisonRow]:
     names = [name for name in METRICS if name in before.estimates and name in after.estimates]
-    rows = []
-    for name in names:
-        one = differences([before.estimates[name], after.estimates[name]], comparisons=len(names))[0, 1]
-        verdict: Verdict = "not shown"
-        if one.shown:
-            verdict = "slower" if one.ratio > 1 else "faster"
-        rows.append(
-            ComparisonRow(
-                backend=after.row.backend,
-                scenario=after.row.scenario,
-                metric=name,
-                base=before.row.latency_ms[name],
-                new=after.row.latency_ms[name],
-                ratio=one.ratio,
-                low=one.low,
-                high=one.high if math.isfinite(one.high) else None,
-                verdict=verdict,
-                regression=verdict == "slower" and one.ratio > 1 + TOLERANCE,
-                note=f"rests on {one.rests_on}",
-            )
-        )
-    return rows
+    effects = [effect(before.estimates[n], after.estimates[n], margin, sequential) for n in names]
+    trials = min(before.row.trials, after.row.trials)
+    return [
+        _latency(before, after, name, one, decision, margin, trials)
+        for name, one, decision in zip(names, effects, decide(effects), strict=True)
+    ]
+
+
+def _latency(
+    before: Cell,
+    after: Cell,
+    name: str,
+    one: Effect,
+    decision: tuple[Decision, float | None, float | None],
+    margin: float,
+    trials: int,
+) -> ComparisonRow:
+    verdict, p, p_equivalent = decision
+    more = max(1, one.settle - trials) if one.settle and verdict == "not shown" else None
+    return ComparisonRow(
+        backend=after.row.backend,
+        scenario=after.row.scenario,
+        metric=name,
+        base=before.row.latency_ms[name],
+        new=after.row.latency_ms[name],
+        ratio=one.ratio,
+        low=one.low,
+        high=one.high,
+        p=p,
+        p_equivalent=p_equivalent,
+        cohen_d=one.cohen_d,
+        superiority=one.superiority,
+        hodges_lehmann=one.hodges_lehmann,
+        hodges_lehmann_low=one.hodges_lehmann_low,
+        hodges_lehmann_high=one.hodges_lehmann_high,
+        power=one.power,
+        more_trials=more,
+        verdict=verdict,
+        regression=verdict == "slower" and one.ratio > 1 + margin,
+        note=f"rests on {one.rests_on}",
+    )
 
 
 def _saturated(before: Cell, after: Cell) -> ComparisonRow:
@@ -178,7 +278,7 @@ def _errors(before: Cell, after: Cell) -> ComparisonRow:
         lost = [round((row.error_rate or 0) * (row.planned or 0)) for row in (old, now)]
         table = [[lost[1], now.planned - lost[1]], [lost[0], old.planned - lost[0]]]
         rose = now.error_rate - old.error_rate > ERROR_RATE_MAY_RISE
-        worse = rose and fisher_exact(table, alternative="greater").pvalue < SIGNIFICANT
+        worse = rose and fisher_exact(table, alternative="greater").pvalue < ALPHA
     return ComparisonRow(
         backend=now.backend,
         scenario=now.scenario,
@@ -199,22 +299,33 @@ def _sentence(row: ComparisonRow) -> str:
     return f"{text}; {row.note}." if row.note and row.ratio is None else f"{text}."
 
 
-def _differs(base: Run, new: Run) -> list[str]:
-    """What was not the same in both runs, for the reader to weigh."""
-    pairs = [(name, *values) for name, values in _identities(base.facts, new.facts).items()]
-    return [
-        f"{name}: {old or 'not known'}, now {now or 'not known'}." for name, old, now in pairs if old != now
-    ]
+def _differs(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
+    """What was not the same in all runs, for the reader to weigh."""
+    old, now = _identities(base), _identities(new)
+    found = []
+    for name in old:
+        before, after = ("; ".join(side[name]) or "not known" for side in (old, now))
+        if before != after or len(old[name]) > 1 or len(now[name]) > 1:
+            found.append(f"{name}: {before}, now {after}.")
+    return found
 
 
-def _identities(*facts: RunFacts) -> dict[str, Sequence[str]]:
+def _identities(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """What identifies a side, each thing once."""
+    each = [_identity(run.facts) for run in runs]
+    return {name: sorted({one[name] for one in each} - {""}) for name in each[0]}
+
+
+def _identity(facts: RunFacts) -> dict[str, str]:
+    machine, held = facts.machine, facts.fairness
     return {
-        "Machine": [f"{one.machine.cpu}, {one.machine.cores} cores".strip(", ") for one in facts],
-        "System": [f"{one.machine.os} {one.machine.kernel}".strip() for one in facts],
-        "Target": [one.target for one in facts],
-        "Model": [one.model.digest for one in facts],
-        "Intra-op threads": [str(one.fairness.threads or "") for one in facts],
-        "Server workers": [str(one.fairness.workers or "") for one in facts],
-        "Backends": [", ".join(f"{n} {b.version}" for n, b in sorted(one.backends.items())) for one in facts],
-        "Versions": [", ".join(f"{n} {v}" for n, v in sorted(one.versions.items())) for one in facts],
+        "Machine": f"{machine.cpu}, {machine.cores} cores".strip(", "),
+        "System": f"{machine.os} {machine.kernel}".strip(),
+        "Target": facts.target,
+        "Model": facts.model.digest,
+        "Plan": facts.plan_name,
+        "Intra-op threads": str(held.threads or ""),
+        "Server workers": str(held.workers or ""),
+        "Backends": ", ".join(f"{name} {one.version}" for name, one in sorted(facts.backends.items())),
+        "Versions": ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items())),
     }

@@ -76,7 +76,7 @@ class Histogram:
         """Values in this bucket or a lower one, per bucket."""
         return np.cumsum(self.counts)
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of values."""
         return int(self.cumulative[-1])
@@ -193,9 +193,15 @@ class Intervals:
 
 def all_values(parts: Sequence[Intervals]) -> Histogram:
     """What is in any of several trials, as one histogram."""
-    merged = [part.merged() for part in parts] or [Histogram.empty()]
-    counts = np.sum([one.counts for one in merged], axis=0)
-    return Histogram(counts, max(one.largest_ms for one in merged))
+    return added([part.merged() for part in parts])
+
+
+def added(histograms: Sequence[Histogram]) -> Histogram:
+    """The values of several histograms in one."""
+    if not histograms:
+        return Histogram.empty()
+    counts = np.sum([one.counts for one in histograms], axis=0)
+    return Histogram(counts, max(one.largest_ms for one in histograms))
 
 
 def together(parts: list[Intervals]) -> Intervals:

@@ -51,11 +51,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 
-from analysis.histograms import Floats, Histogram, Intervals, Ints, all_values, carries
+from analysis.histograms import Floats, Histogram, Intervals, Ints, added, carries
 
 SINGLE_TRIAL_MARGIN = 1.2
 SINGLE_TRIAL = "a single trial"
@@ -176,8 +177,8 @@ def estimates(trials: Sequence[Intervals], quantiles: Sequence[float]) -> list[E
 
     A trial of more than ``MOST_BINS`` seconds is looked at by longer pieces than seconds.
     """
-    merged = all_values(trials)
     histograms = [trial.merged() for trial in trials]
+    merged = added(histograms)
     binned = [trial.binned(math.ceil((trial.start_s.max() + 1) / MOST_BINS)) for trial in trials]
     totals = [trial.totals for trial in binned]
     return [
@@ -226,16 +227,21 @@ def _rank_error(excesses: Sequence[Floats]) -> tuple[float, float]:
     """
     variances, free = [], []
     for excess in excesses:
-        seconds = len(excess)
-        waves = np.arange(1, max(3, round(WAVES * float(np.cbrt(seconds)) ** 2)) + 1)
-        cosines = np.cos(np.pi * np.outer(waves, np.arange(seconds) + 0.5) / seconds)
+        cosines = _slow_cosines(len(excess))
         variances.append(2 * float(np.mean((cosines @ excess) ** 2)))
-        free.append(len(waves))
+        free.append(len(cosines))
     total = sum(variances)
     if not total:
         return 0.0, float(sum(free))
     weights = [one**2 / n for one, n in zip(variances, free, strict=True)]
     return math.sqrt(total), total**2 / sum(weights)
+
+
+@lru_cache(maxsize=64)
+def _slow_cosines(seconds: int) -> Floats:
+    """The slowest cosines over so many seconds, a row for each (waves, seconds)."""
+    waves = np.arange(1, max(3, round(WAVES * float(np.cbrt(seconds)) ** 2)) + 1)
+    return np.asarray(np.cos(np.pi * np.outer(waves, np.arange(seconds) + 0.5) / seconds))
 
 
 @dataclass(frozen=True)

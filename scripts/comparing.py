@@ -1,0 +1,145 @@
+"""Comparisons on the terminal, and the exit status that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from analysis.runfolder import NotARunFolder
+from analysis.words import NONE, counted, ms, number, percent
+from scripts.errors import MISSED, OK, UNMEASURED, UserError
+from scripts.project import Project
+from scripts.reporting import find_run, plain_table
+
+if TYPE_CHECKING:
+    from analysis.compare import Comparison, ComparisonRow
+
+_LOOKS = {
+    "slower": "[red]slower[/]",
+    "worse": "[red]worse[/]",
+    "faster": "[green]faster[/]",
+    "equivalent": "[green]equivalent[/]",
+}
+
+
+def runs_named(project: Project, text: str) -> list[Path]:
+    """Return the folders of runs that are named with commas between them.
+
+    Raises:
+        UserError: one of them is not there.
+
+    """
+    return [find_run(project, name) for name in text.split(",") if name]
+
+
+def share(text: str) -> float:
+    """Return 0.05 for `5%`, `5 %` or `0.05`.
+
+    Raises:
+        UserError: it is no share between 0 and 100 %.
+
+    """
+    number_part = text.strip().removesuffix("%")
+    try:
+        value = float(number_part) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UserError(f"--margin {text} is not a share: write for example --margin 5%.")
+    return value
+
+
+def compare_runs(
+    base: Sequence[Path],
+    new: Sequence[Path],
+    console: Console,
+    margin: float,
+    sequential: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Compare two sets of runs; return 1 for a regression, 3 when nothing could be compared, else 0.
+
+    Raises:
+        UserError: one of them is no run.
+
+    """
+    from analysis.compare import compare
+
+    try:
+        comparison = compare(base, new, margin, sequential)
+    except NotARunFolder as error:
+        raise UserError(str(error)) from error
+    if as_json:
+        print(comparison.to_json())
+    else:
+        _print(comparison, console)
+    if comparison.regressions:
+        return MISSED
+    return OK if comparison.compared else UNMEASURED
+
+
+def _print(comparison: Comparison, console: Console) -> None:
+    for sentence in [*comparison.differs, *comparison.problems]:
+        console.print(f"[yellow]![/] {escape(sentence)}")
+    columns = ("scenario", "backend", "metric", "base", "new", "change", "95 % interval", "p", "d", "verdict")
+    table = plain_table(*columns)
+    for row in comparison.rows:
+        table.add_row(*_cells(row, comparison.margin))
+    console.print(table)
+    for note in dict.fromkeys(
+        f"{row.backend} {row.scenario}: {row.note}" for row in comparison.rows if row.note
+    ):
+        console.print(escape(note))
+    for sentence in _unsettled(comparison):
+        console.print(escape(sentence))
+    if comparison.sequential:
+        console.print(
+            "Every percentile has an answer: stop." if comparison.settled else "Go on: not settled yet."
+        )
+    for sentence in comparison.regressions or ["No regression was shown."]:
+        console.print(escape(sentence))
+
+
+def _cells(row: ComparisonRow, margin: float) -> list[str]:
+    show = percent if row.metric == "error_rate" else ms
+    interval = NONE if row.low is None or row.high is None else f"{_change(row.low)} to {_change(row.high)}"
+    within = f" within {percent(margin)}" if row.verdict == "equivalent" else ""
+    return [
+        escape(row.scenario),
+        escape(row.backend),
+        row.metric,
+        show(row.base),
+        show(row.new),
+        _change(row.ratio),
+        interval,
+        NONE if row.p is None else f"{row.p:.3f}" if row.p >= 0.001 else "< 0.001",
+        number(row.cohen_d),
+        _LOOKS.get(row.verdict, row.verdict) + within,
+    ]
+
+
+def _unsettled(comparison: Comparison) -> list[str]:
+    """What the design could have shown, and what would settle it, cell by cell."""
+    told = []
+    for row in comparison.rows:
+        if row.verdict != "not shown" or row.power is None:
+            continue
+        told.append(
+            f"{row.backend} {row.scenario}: this design shows a change of {percent(comparison.margin)} in "
+            f"{row.metric} with a probability of {percent(row.power)}; {_what_settles(row)}."
+        )
+    return told
+
+
+def _what_settles(row: ComparisonRow) -> str:
+    if row.more_trials is None:
+        return "not even 1,000 trials would settle it if the difference is what was seen"
+    return f"about {counted(row.more_trials, 'more trial')} of each would probably settle it"
+
+
+def _change(ratio: float | None) -> str:
+    return NONE if ratio is None else f"{100 * (ratio - 1):+.1f} %"
