@@ -42,6 +42,7 @@ class ClusterServer:
         self._folder, self._stop = folder, stop
         self._name = server_name(service)
         self._forwarded = ExitStack()
+        self._began: set[str] = set()
         facts = service.facts
         self._port = container_port(self._manifest, service, service.protocol)
         self._ready_port = container_port(self._manifest, service, facts.ready_port or "")
@@ -88,6 +89,7 @@ class ClusterServer:
             if ended := self.ended():
                 raise NeverReady(f"server {ended}; {self.last_words()}")
             if pods and all(is_ready(pod) for pod in pods):
+                self._began = {pod["metadata"]["name"] for pod in pods}
                 break
             now_s = time.monotonic()
             if running_s is None and any(_runs(pod) for pod in pods):
@@ -135,7 +137,8 @@ class ClusterServer:
         for pod in pods:
             if fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time()):
                 return fault
-        return None
+        left = self._began - {pod["metadata"]["name"] for pod in pods}
+        return f"pod {min(left)} was deleted" if left else None
 
     def last_words(self) -> str:
         """Return how the log of its newest pod ends, the ended container's if it was restarted."""

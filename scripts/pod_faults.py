@@ -73,7 +73,7 @@ def _container(status: Object) -> str | None:
     reason = waiting.get("reason", "")
     if reason in _AT_ONCE:
         sentence = _AT_ONCE[reason].format(image=status["image"], container=status["name"])
-        return _joined(f"{sentence} ({reason})", waiting.get("message"))
+        return _joined(f"does not start: {sentence} ({reason})", waiting.get("message"))
     if status.get("restartCount", 0) > 0:
         return _ended(status, status.get("lastState", {}).get("terminated", {})) + " and was restarted"
     ended = status.get("state", {}).get("terminated")

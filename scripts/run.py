@@ -56,11 +56,15 @@ class RunRecord:
         self.note(text)
 
     def telling(self, show: Tell) -> Tell:
-        """Return what hears the phases of a trial: each is shown, and what is known by then is saved."""
+        """Return what hears the phases of a trial: each is shown, and what is known by its begin is saved."""
+        before = ""
 
         def tell(phase: str) -> None:
+            nonlocal before
             show(phase)
-            self.save()
+            if phase != before:
+                self.save()
+            before = phase
 
         return tell
 

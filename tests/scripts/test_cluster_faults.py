@@ -53,16 +53,16 @@ OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
 FAULTS = {
     "an image that is nowhere": (
         waiting("ImagePullBackOff", 'Back-off pulling image "modelswarm/fastapi:0.1.0"'),
-        "its image modelswarm/fastapi:0.1.0 cannot be pulled (ImagePullBackOff): "
+        "does not start: its image modelswarm/fastapi:0.1.0 cannot be pulled (ImagePullBackOff): "
         'Back-off pulling image "modelswarm/fastapi:0.1.0"',
     ),
     "an image that kind was not given": (
         waiting("ErrImageNeverPull"),
-        "its image modelswarm/fastapi:0.1.0 is not on the node (ErrImageNeverPull)",
+        "does not start: its image modelswarm/fastapi:0.1.0 is not on the node (ErrImageNeverPull)",
     ),
     "a container that cannot be made": (
         waiting("CreateContainerConfigError", 'secret "x" not found'),
-        'its container server cannot be made (CreateContainerConfigError): secret "x" not found',
+        'does not start: its container server cannot be made (CreateContainerConfigError): secret "x" not found',
     ),
     "too little memory": (
         container(RUNNING, OOM, 1),

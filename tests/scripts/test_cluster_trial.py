@@ -1,0 +1,271 @@
+"""One trial in a cluster that is played by a script: what is done, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.cluster_load import ClusterLoad
+from scripts.cluster_objects import TRIAL_NOTE, placed
+from scripts.cluster_server import ClusterServer
+from scripts.errors import CannotRun
+from scripts.kube import Kube
+from scripts.pod_sampler import PodSampler
+from scripts.project import Project
+from scripts.stop import Stop
+from scripts.target import NeverReady
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
+Object = dict[str, Any]
+
+
+def pod(app: str, name: str, state: Object | None = None, **status: Any) -> Object:
+    container = "server" if app == "fastapi" else "locust"
+    each = {"name": container, "image": f"modelswarm/{app}", "restartCount": 0, "lastState": {}}
+    each |= {"state": state or {"running": {}}} | status.pop("container", {})
+    return {
+        "metadata": {"name": name, "uid": name, "labels": {NAME: app, COMPONENT: "server"}},
+        "spec": {"nodeName": "n", "containers": [{"name": container}]},
+        "status": {"phase": "Running", "containerStatuses": [each], **status},
+    }
+
+
+READY = {"conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]}
+PULLING = {"waiting": {"reason": "ImagePullBackOff", "message": "no such host"}}
+
+
+class Scripted(Kube):
+    """A cluster whose pods are given, and that remembers what was asked of kubectl."""
+
+    def __init__(self) -> None:
+        self.context, self.namespace = "here", "modelswarm"
+        self.scenes: list[list[Object]] = [[]]
+        self.asked: list[str] = []
+        self.job: Object | None = None
+        self.packed = b""
+        self.logs: dict[str, bytes] = {}
+        self.happened: list[Object] = []
+
+    def pods(self, labels: str) -> list[Object]:
+        scene = self.scenes.pop(0) if len(self.scenes) > 1 else self.scenes[0]
+        if labels.startswith(f"{NAME}="):
+            return [each for each in scene if each["metadata"]["labels"][NAME] == labels.partition("=")[2]]
+        return scene
+
+    def nodes(self) -> list[Object]:
+        return []
+
+    def events(self) -> list[Object]:
+        return self.happened
+
+    def node_metrics(self, node: str) -> str:
+        return ""
+
+    def log(self, pod: str, container: str, previous: bool = False) -> bytes:
+        return self.logs.get(f"{pod} previous" if previous else pod, b"")
+
+    def read(self, kind: str, name: str) -> Object | None:
+        return self.job
+
+    def kept(self, *arguments: str, file: Path | None = None) -> Any:
+        return nullcontext()
+
+    def kubectl(self, *arguments: str, text: str | None = None, data: bytes | None = None) -> bytes:
+        self.asked.append(" ".join([*arguments, *(["<", text] if text else [])]))
+        return self.packed if "tar" in " ".join(arguments) else b""
+
+    def did(self, words: str) -> bool:
+        return any(words in asked for asked in self.asked)
+
+
+@pytest.fixture
+def kube() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def server(kube: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterServer:
+    monkeypatch.setattr("scripts.cluster_server.POLL_S", 0.0)
+    service = Project(ROOT).select(["fastapi"])[0]
+    manifest = list(yaml.safe_load_all((service.folder / "manifest.yaml").read_text()))
+    return ClusterServer(kube, PodSampler(kube), service, manifest, tmp_path, Stop())
+
+
+@pytest.fixture
+def load(kube: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterLoad:
+    monkeypatch.setattr("scripts.cluster_load.STOP_PATIENCE_S", 0.0)
+    files = sorted((ROOT / "k8s" / "base").glob("[!k]*.yaml"))
+    base = placed(
+        [each for f in files for each in yaml.safe_load_all(f.read_text()) if each], "modelswarm", {}
+    )
+    sampler = PodSampler(kube)
+    return ClusterLoad(kube, sampler, base, "fastapi_user.py", tmp_path, "run-1/fastapi/steady/1", 2)
+
+
+def nobody(phase: str) -> None:
+    """Hear nothing."""
+
+
+class TestAServerInACluster:
+    def test_is_deployed_and_waited_for(self, server: ClusterServer, kube: Scripted) -> None:
+        waiting = pod("fastapi", "fastapi-1", conditions=[{"type": "PodScheduled", "status": "True"}])
+        kube.scenes = [[], [waiting], [pod("fastapi", "fastapi-1", **READY)]]
+        heard: list[str] = []
+        server.start(heard.append)
+        assert kube.did("apply --server-side")
+        assert heard == ["waiting for its pod", "waiting until it is ready"]
+        assert server.ended() is None
+        assert server.host.startswith("http://127.0.0.1:")
+        assert server.load_host == "http://fastapi:8000"
+
+    def test_without_an_image_is_given_up_at_once(self, server: ClusterServer, kube: Scripted) -> None:
+        kube.scenes = [[pod("fastapi", "fastapi-1", PULLING, phase="Pending")]]
+        with pytest.raises(NeverReady, match=r"^server pod fastapi-1 does not start: its image modelswarm"):
+            server.start(nobody)
+
+    def test_that_crashes_quotes_the_log_of_the_container_that_ended(
+        self, server: ClusterServer, kube: Scripted
+    ) -> None:
+        crashed = {"restartCount": 1, "lastState": {"terminated": {"exitCode": 1}}}
+        kube.scenes = [[pod("fastapi", "fastapi-1", container=crashed)]]
+        kube.logs = {"fastapi-1 previous": b"the model file\nis damaged\n", "fastapi-1": b"starting\n"}
+        with pytest.raises(NeverReady) as failed:
+            server.start(nobody)
+        assert str(failed.value) == (
+            "server pod fastapi-1 exited with status 1 and was restarted; "
+            "its log ends: the model file | is damaged"
+        )
+
+    def test_whose_probe_never_holds_quotes_the_probe(
+        self, server: ClusterServer, kube: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter(range(0, 100_000, 50))
+        monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+        kube.scenes = [[pod("fastapi", "fastapi-1")]]
+        kube.happened = [
+            {
+                "metadata": {"uid": "e", "creationTimestamp": "2026-11-21T18:00:00Z"},
+                "involvedObject": {"name": "fastapi-1"},
+                "reason": "Unhealthy",
+                "message": "Readiness probe failed: statuscode: 503",
+            }
+        ]
+        sentence = (
+            r"^pod fastapi-1 was not ready within 120 s \(Readiness probe failed: statuscode: 503\); its log"
+        )
+        with pytest.raises(NeverReady, match=sentence):
+            server.start(nobody)
+
+    def test_whose_pod_is_deleted_under_load_has_ended(self, server: ClusterServer, kube: Scripted) -> None:
+        kube.scenes = [[pod("fastapi", "fastapi-1", **READY)], [pod("fastapi", "fastapi-2", **READY)]]
+        server.start(nobody)
+        server._sampler.look()
+        assert server.ended() == "pod fastapi-1 was deleted"
+
+    def test_leaves_its_logs_with_those_before_a_restart(
+        self, server: ClusterServer, kube: Scripted, tmp_path: Path
+    ) -> None:
+        kube.scenes = [[pod("fastapi", "fastapi-1", **READY)], []]
+        kube.logs = {"fastapi-1 previous": b"before", "fastapi-1": b"after"}
+        server.stop()
+        assert (tmp_path / "server.log").read_text() == (
+            "==> pod fastapi-1 server before its restart <==\nbefore\n==> pod fastapi-1 server <==\nafter\n"
+        )
+        assert kube.did("delete deployment fastapi")
+        assert kube.did("delete service fastapi")
+
+
+def archive(**files: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as packed:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(text)
+            packed.addfile(info, io.BytesIO(text.encode()))
+    return stream.getvalue()
+
+
+class TestLocustInACluster:
+    def start(self, load: ClusterLoad, kube: Scripted, *pods: Object) -> None:
+        load.start("http://fastapi:8000", ["--rate", "5"], {})
+        kube.scenes = [list(pods)]
+        load._sampler.look()
+
+    def test_is_a_master_and_as_many_workers_as_were_asked_for(
+        self, load: ClusterLoad, kube: Scripted
+    ) -> None:
+        self.start(load, kube)
+        (applied,) = [asked for asked in kube.asked if asked.startswith("apply")]
+        job, workers = yaml.safe_load_all(applied.partition("< ")[2])
+        assert "--record /results/run-1/fastapi/steady/1 --rate 5" in " ".join(
+            job["spec"]["template"]["spec"]["containers"][0]["args"]
+        )
+        assert workers["spec"]["replicas"] == 2
+
+    @pytest.mark.parametrize("status", [0, 1, 2])
+    def test_ends_with_the_masters_exit_status(self, load: ClusterLoad, kube: Scripted, status: int) -> None:
+        self.start(load, kube, pod("locust-master", "m"))
+        assert load.exit_status() is None
+        kube.scenes = [[pod("locust-master", "m", {"terminated": {"exitCode": status}}, phase="Succeeded")]]
+        load._sampler.look()
+        assert load.exit_status() == status
+
+    def test_whose_master_is_killed_for_its_memory_says_so(self, load: ClusterLoad, kube: Scripted) -> None:
+        oom = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+        self.start(load, kube, pod("locust-master", "m", oom))
+        with pytest.raises(CannotRun, match=r"^Locust's pod m was killed for its memory \(OOMKilled"):
+            load.exit_status()
+
+    def test_whose_worker_cannot_start_says_so_only_before_the_load(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        worker = pod("locust-worker", "w", PULLING, phase="Pending")
+        self.start(load, kube, pod("locust-master", "m"), worker)
+        with pytest.raises(CannotRun, match=r"^Locust's pod w does not start: its image"):
+            load.exit_status()
+        (tmp_path / "generator.csv").write_text("time,worker\n1,w\n")
+        assert load.exit_status() is None
+
+    def test_of_which_nothing_is_known_for_long_says_so(self, load: ClusterLoad, kube: Scripted) -> None:
+        self.start(load, kube)
+        load._sampler.trouble = "the API server of here has been away for 90 s"
+        with pytest.raises(CannotRun, match="nothing is known of its pods: the API server of here"):
+            load.exit_status()
+
+    def test_has_its_record_and_logs_fetched_before_it_is_removed(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        (tmp_path / "generator.csv").write_text("half a li")  # mirrored
+        ended = pod("locust-master", "m", {"terminated": {"exitCode": 0}}, phase="Succeeded")
+        self.start(load, kube, ended, pod("locust-worker", "w"))
+        kube.packed = archive(**{"summary.json": "{}", "generator.csv": "whole"})
+        kube.logs = {"m": b"all done", "w": b"worker done"}
+        load.stop()
+        assert (tmp_path / "summary.json").read_text() == "{}"
+        assert (tmp_path / "generator.csv").read_text() == "whole"
+        assert (tmp_path / "locust.log").read_text().endswith("==> pod m locust <==\nall done\n")
+        fetched = next(n for n, asked in enumerate(kube.asked) if "tar" in asked)
+        removed = max(n for n, asked in enumerate(kube.asked) if asked.startswith("delete"))
+        assert fetched < removed
+        assert not kube.did("os.kill(1")  # it had ended by itself
+
+    def test_that_is_stopped_is_asked_to_end_first(self, load: ClusterLoad, kube: Scripted) -> None:
+        self.start(load, kube, pod("locust-master", "m"))
+        kube.packed = archive()
+        load.stop()
+        assert kube.did("exec m -c locust -- python -c import os, signal; os.kill(1, signal.SIGTERM)")
+
+    def test_that_a_killed_command_began_is_recognised(self, load: ClusterLoad, kube: Scripted) -> None:
+        assert not load.under_way()
+        kube.job = {"metadata": {"annotations": {TRIAL_NOTE: "run-1/fastapi/steady/2"}}}
+        assert not load.under_way()
+        kube.job = {"metadata": {"annotations": {TRIAL_NOTE: "run-1/fastapi/steady/1"}}}
+        assert load.under_way()
