@@ -27,6 +27,7 @@ gevent.monkey.patch_all()
 
 import numpy as np  # noqa: E402  # Locust wants its patches first
 import psutil  # noqa: E402
+import zmq.green  # noqa: E402
 from locust import __version__ as locust_version  # noqa: E402
 from locust.rpc import Message, zmqrpc  # noqa: E402
 
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second that each reports")
     parser.add_argument("--seconds", type=float, default=15.0)
     given = parser.parse_args()
-    zmqrpc.zmq.Context = zmqrpc.zmq.Context.instance  # one, not two threads for each worker
+    zmq.green.Context = zmq.green.Context.instance  # type: ignore[assignment,misc]  # not two threads for each
     print(f"{socket.gethostname()}, {os.cpu_count()} cores; each worker reports {given.rate:g} requests/s")
     print(f"{'workers':>8} {'master, cores':>14} {'master, MB':>10} {'lost':>6}")
     for workers in given.workers:

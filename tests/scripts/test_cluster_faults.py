@@ -62,7 +62,8 @@ FAULTS = {
     ),
     "a container that cannot be made": (
         waiting("CreateContainerConfigError", 'secret "x" not found'),
-        'does not start: its container server cannot be made (CreateContainerConfigError): secret "x" not found',
+        "does not start: its container server cannot be made (CreateContainerConfigError): "
+        'secret "x" not found',
     ),
     "too little memory": (
         container(RUNNING, OOM, 1),
