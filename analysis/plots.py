@@ -94,8 +94,8 @@ def over_time(track: Track, others: Sequence[Track], series: int) -> Markup:
     in_mib = track.memory_bytes / 2**20, track.generator_bytes / 2**20
     _used(svg, x, memory, track, series, "memory, MiB", *in_mib)
     x_axis(svg, x, x.ticks(6), [f"{tick:g} s" for tick in x.ticks(6)], 274)
-    _marks(svg, x, track.marks, 274)
     _hover(svg, x, track, 274)
+    _marks(svg, x, track.marks, 274)  # after it, so that flags can be pointed at
     return markup(svg)
 
 

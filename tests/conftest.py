@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import locust  # noqa: F401  # before anything that imports ssl: gevent patches it, and only a fresh one
 import pytest
 
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+BROWSER_FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1200,2400"
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -14,3 +24,28 @@ ROOT = Path(__file__).resolve().parent.parent
 def root() -> Path:
     """The project's own root."""
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def not_the_jobs_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports that tests make do not belong on the page of the CI job that runs them."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A headless Chromium with an empty profile."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    for flag in (*BROWSER_FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.binary_location = chromium
+    started = webdriver.Chrome(options=options, service=Service(driver))
+    yield started
+    started.quit()

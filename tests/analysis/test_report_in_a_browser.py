@@ -3,60 +3,47 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from analysis.report import write_report
 from tests.analysis.folders import TrialSpec, steady, write_run
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER),
-        reason="no chromium and chromedriver: apt-get install chromium chromium-driver",
-    ),
-]
+pytestmark = pytest.mark.e2e
+NAMES = ("fastapi", "bentoml", "a_server_with_a_rather_long_name")
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    folder = tmp_path_factory.mktemp("report")
-    names = ("fastapi", "bentoml", "a_server_with_a_rather_long_name")
+def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) -> webdriver.Chrome:
+    """The report of three backends in two scenarios and one that died, opened."""
     specs = [
         TrialSpec(steady(40 * (i + 1), 20, 50, seed=i), backend, scenario)
         for scenario in ("constant", "poisson-10-users-50")
-        for i, backend in enumerate(names)
+        for i, backend in enumerate(NAMES)
     ]
+    specs[0].events = [(3.2, "Unhealthy", "Readiness probe failed", "Warning")]
     specs.append(TrialSpec(steady(9), "dead", status="failed", error="a sentence without an end " * 20))
-    run = write_run(folder / "run", specs, command="modelswarm run " + "x" * 300, objectives=["p95 < 100ms"])
+    run = write_run(
+        tmp_path_factory.mktemp("report") / "run",
+        specs,
+        command="modelswarm run " + "x" * 300,
+        objectives=["p95 < 100ms"],
+    )
     write_report(run)
-    options = webdriver.ChromeOptions()
-    for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'chromium'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.binary_location = CHROMIUM or ""
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.get((run / "report.html").as_uri())
-    yield driver
-    driver.quit()
+    browser.get((run / "report.html").as_uri())
+    return browser
 
 
-def show(browser: webdriver.Chrome, width: int, scheme: str) -> None:
+def show(page: webdriver.Chrome, width: int, scheme: str) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
 def ask(browser: webdriver.Chrome, expression: str) -> Any:
@@ -71,20 +58,18 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("width", [360, 400, 768, 1280])
-def test_the_page_never_scrolls_sideways(browser: webdriver.Chrome, width: int) -> None:
-    show(browser, width, "light")
-    assert ask(browser, "document.documentElement.scrollWidth") <= width
-    assert ask(browser, "Math.min(...[...document.querySelectorAll('svg')].map(e => e.clientWidth))") > 250
+def test_the_page_never_scrolls_sideways(page: webdriver.Chrome, width: int) -> None:
+    show(page, width, "light")
+    assert ask(page, "document.documentElement.scrollWidth") <= width
+    assert ask(page, "Math.min(...[...document.querySelectorAll('svg')].map(e => e.clientWidth))") > 250
 
 
-def test_the_answer_and_every_verdict_are_on_a_phones_first_two_screens(browser: webdriver.Chrome) -> None:
-    show(browser, 400, "light")
+def test_the_answer_and_every_verdict_are_on_a_phones_first_two_screens(page: webdriver.Chrome) -> None:
+    show(page, 400, "light")
     table = "document.querySelector('.headline')"
-    assert ask(browser, "document.querySelector('.answer').getBoundingClientRect().bottom") < 900
-    assert ask(browser, f"{table}.getBoundingClientRect().bottom") < 1800
-    right = ask(
-        browser, f"{table}.querySelector('tr:nth-child(2) td:last-child').getBoundingClientRect().left"
-    )
+    assert ask(page, "document.querySelector('.answer').getBoundingClientRect().bottom") < 900
+    assert ask(page, f"{table}.getBoundingClientRect().bottom") < 1800
+    right = ask(page, f"{table}.querySelector('tr:nth-child(2) td:last-child').getBoundingClientRect().left")
     assert right < 400
 
 
@@ -92,16 +77,89 @@ def test_the_answer_and_every_verdict_are_on_a_phones_first_two_screens(browser:
 @pytest.mark.parametrize(
     "what", ["body", ".note", ".second", "td.good", "td.bad", "td.dim", "thead th", ".chips li"]
 )
-def test_text_stands_out_from_its_ground(browser: webdriver.Chrome, scheme: str, what: str) -> None:
-    show(browser, 1280, scheme)
-    ink = ask(browser, f"getComputedStyle(document.querySelector('{what}')).color")
-    ground = ask(browser, "getComputedStyle(document.body).backgroundColor")
+def test_text_stands_out_from_its_ground(page: webdriver.Chrome, scheme: str, what: str) -> None:
+    show(page, 1280, scheme)
+    ink = ask(page, f"getComputedStyle(document.querySelector('{what}')).color")
+    ground = ask(page, "getComputedStyle(document.body).backgroundColor")
     light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)  # WCAG 2 level AA
     assert (luminance(ground) > 0.5) is (scheme == "light")
 
 
-def test_the_page_loads_without_a_complaint(browser: webdriver.Chrome) -> None:
-    browser.refresh()
-    assert browser.get_log("browser") == []
-    assert ask(browser, "performance.getEntriesByType('resource').length") == 0
+def test_the_page_loads_without_a_complaint(page: webdriver.Chrome) -> None:
+    page.refresh()
+    assert page.get_log("browser") == []
+    assert ask(page, "performance.getEntriesByType('resource').length") == 0
+
+
+class TestReadingValues:
+    def plot(self, page: webdriver.Chrome) -> WebElement:
+        show(page, 1280, "light")
+        found: WebElement = page.find_element("css selector", "#time ~ .plots figure.b4 svg")
+        return found
+
+    def readout(self, page: webdriver.Chrome) -> str:
+        return str(ask(page, "document.querySelector('#time ~ .plots figure.b4 .readout').textContent"))
+
+    def test_by_the_keyboard_steps_through_the_seconds(self, page: webdriver.Chrome) -> None:
+        plot = self.plot(page)
+        page.execute_script("arguments[0].focus()", plot)
+        plot.send_keys(Keys.HOME)
+        assert self.readout(page).startswith("0 to 1 s: p50 ")
+        plot.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+        assert self.readout(page).startswith("2 to 3 s: p50 ")
+        plot.send_keys(Keys.END)
+        assert self.readout(page).startswith("19 to 20 s: p50 ")
+        page.execute_script("arguments[0].blur()", plot)
+        assert self.readout(page) == ""
+
+    def test_by_pointing_shows_the_second_and_its_event(self, page: webdriver.Chrome) -> None:
+        plot = self.plot(page)
+        page.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+        for name, told in (
+            (".hover:nth-of-type(5)", "s: p50"),
+            (".flag", "3 s: fastapi Unhealthy Readiness"),
+        ):
+            spot = plot.find_element("css selector", name)
+            ActionChains(page).move_to_element(spot).perform()
+            assert told in self.readout(page)
+
+    def test_can_be_reached_by_the_tabulator_alone(self, page: webdriver.Chrome) -> None:
+        show(page, 1280, "light")
+        read = "[...document.querySelectorAll('figure svg')].filter(e => e.querySelector('.hover'))"
+        stops = ask(page, f"{read}.map(e => e.tabIndex)")
+        assert len(stops) >= 2 * 3 * 2
+        assert set(stops) == {0}
+
+
+class TestChoosingBackends:
+    def visible(self, page: webdriver.Chrome, series: int) -> int:
+        return int(
+            ask(
+                page,
+                f"[...document.querySelectorAll('.b{series}')].filter("
+                "e => e.getBoundingClientRect().width > 0).length",
+            )
+        )
+
+    def test_hides_one_everywhere_and_shows_it_again(self, page: webdriver.Chrome) -> None:
+        show(page, 1280, "light")
+        before = self.visible(page, 4), self.visible(page, 2)
+        box = page.find_element("css selector", "#show-b4")
+        box.send_keys(Keys.SPACE)
+        assert self.visible(page, 4) == 0
+        assert self.visible(page, 2) == before[1]
+        box.send_keys(Keys.SPACE)
+        assert (self.visible(page, 4), self.visible(page, 2)) == before
+
+
+def test_prints_every_table_and_plot_without_the_controls(page: webdriver.Chrome) -> None:
+    show(page, 1000, "light")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert not ask(page, "document.querySelector('.choose').checkVisibility()")
+        plots = "[...document.querySelectorAll('main > section > .plots > figure svg')]"
+        assert ask(page, f"{plots}.every(e => e.checkVisibility())")
+        assert ask(page, "document.documentElement.scrollWidth") <= 1000
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
