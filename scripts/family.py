@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
@@ -20,12 +21,14 @@ _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
 class Family:
     """The processes whose environment holds `MODELSWARM_MARK=<mark>…`, and their descendants.
 
-    A mark is matched from its beginning: a run's mark finds all its trials' processes.
+    A mark is matched from its beginning: a run's mark finds all its trials' processes. Where a `folder` is
+    given, those that work inside it belong too: an orphan that has written a title over its environment is
+    found by nothing else.
     """
 
-    def __init__(self, mark: str) -> None:
-        """Follow the processes that carry `mark`."""
-        self.mark = mark
+    def __init__(self, mark: str, folder: Path | None = None) -> None:
+        """Follow the processes that carry `mark`, or work in `folder`."""
+        self.mark, self._folder = mark, folder.resolve() if folder else None
         self._members: dict[int, psutil.Process] = {}
         self._strangers: dict[int, float] = {}
 
@@ -45,14 +48,23 @@ class Family:
             return True
         if self._strangers.get(process.pid) == info["create_time"]:
             return False
-        try:
-            marked = process.environ().get(MARK, "").startswith(self.mark)
-        except _GONE:
-            marked = False
+        marked = self._is_marked(process) or self._works_inside(process)
         # A process that has just been forked shows its parent's environment until it has called exec.
         if not marked and time.time() - info["create_time"] > 1.0:
             self._strangers[process.pid] = info["create_time"]
         return marked
+
+    def _is_marked(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK, "").startswith(self.mark)
+        except _GONE:
+            return False
+
+    def _works_inside(self, process: psutil.Process) -> bool:
+        try:
+            return self._folder is not None and Path(process.cwd()).is_relative_to(self._folder)
+        except _GONE:
+            return False
 
     def kill(self, patience_s: float = 5.0) -> list[str]:
         """Kill every member until none is left; return a line for each that had to be killed.

@@ -45,7 +45,7 @@ def main() -> None:
         signal.signal(name, signal.SIG_IGN)
     while os.read(0, 4096):
         pass
-    Family(mark).kill()
+    Family(mark, Path(scratch)).kill()
     shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -106,7 +106,7 @@ class LocalServer:
     ) -> None:
         """Prepare the server; `scratch` becomes its working and temporary folder."""
         self.service, self._settings, self._scratch, self._log = service, settings, scratch, log
-        self.family = Family(mark)
+        self.family = Family(mark, scratch)
         names = service.facts.ports()
         self.port, *others = free_ports(1 + len(names))
         self._ports = dict(zip(names, others, strict=True))

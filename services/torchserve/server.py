@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,8 +57,10 @@ def main() -> int:
     family = psutil.Process(server.pid)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for process in [*family.children(recursive=True), family]:
-            process.terminate()
+        with suppress(psutil.NoSuchProcess):  # the same signal may have reached them too
+            for process in [*family.children(recursive=True), family]:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, stop)

@@ -41,6 +41,14 @@ class TestAMistake:
                 ["run", "quick", "--backends", "echo_y"],
                 "There is no backend 'echo_y'; did you mean 'echo_x'?",
             ),
+            (
+                ["run", "quick", "--backends", "echo_x+falt=none"],
+                "echo_x has no option 'falt'; did you mean 'fault'?",
+            ),
+            (
+                ["run", "quick", "--backends", "echo_x+protocol=othr"],
+                "echo_x does not speak 'othr'; did you mean 'other'?",
+            ),
             (["run", "quick", "--scenarios", "poison"], "has no scenario 'poison'; did you mean 'poisson'?"),
             (["run", "quick", "--target", "lcal"], "There is no target 'lcal'; did you mean 'local'?"),
             (["run", "quick", "--target", "kind"], "The target kind is not built yet: write --target local."),

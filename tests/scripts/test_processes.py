@@ -127,6 +127,25 @@ class TestAFamily:
         assert Family(f"{family.mark}:1:").members() == []
 
 
+class TestAProcessThatHidesItsEnvironment:
+    def test_is_found_by_the_folder_it_works_in(self, tmp_path: Path) -> None:
+        mark, inside = uuid.uuid4().hex, tmp_path / "inside"
+        inside.mkdir()
+        hidden = subprocess.Popen([sys.executable, "-S", "-c", WAIT], env={}, cwd=inside)
+        elsewhere = subprocess.Popen([sys.executable, "-S", "-c", WAIT], env={}, cwd=tmp_path)
+        try:
+            assert Family(mark).members() == []
+            assert [process.pid for process in Family(mark, inside).members()] == [hidden.pid]
+            assert Family(mark, inside).kill()
+            assert hidden.wait(10) == -signal.SIGKILL
+            assert elsewhere.poll() is None
+        finally:
+            hidden.kill()
+            elsewhere.kill()
+            hidden.wait()
+            elsewhere.wait()
+
+
 class TestTheGuard:
     def test_kills_what_its_owner_left_behind(self, family: Family, tmp_path: Path, until: Until) -> None:
         scratch = tmp_path / "scratch"

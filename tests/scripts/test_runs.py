@@ -106,6 +106,37 @@ class TestAFrameworkAddedAsAFolderAndAFile:
         assert added.left_behind() == []
 
 
+class TestAFrameworkAgainstItself:
+    PLAN = (
+        """
+backends = ["echo_x", "echo_x+protocol=other", {backend = "echo_x", options = {fault = "wrong_answers"}}]
+"""
+        + SHORT_PLAN
+    )
+
+    def test_is_measured_as_so_many_backends(self, echo: EchoProject) -> None:
+        done = echo.call("run", echo.plan(self.PLAN))
+        assert done.stderr == ""
+        record = echo.run_json()
+        assert {key: each["title"] for key, each in record["backends"].items()} == {
+            "echo_x": "Echo X",
+            "echo_x+protocol=other": "Echo X (other)",
+            "echo_x+fault=wrong_answers": "Echo X (fault=wrong_answers)",
+        }
+        assert record["backends"]["echo_x+protocol=other"]["protocol"] == "other"
+        assert record["backends"]["echo_x+fault=wrong_answers"]["options"] == {"fault": "wrong_answers"}
+        trials = {trial["backend"]: trial for trial in record["trials"]}
+        assert {key: trial["status"] for key, trial in trials.items()} == {
+            "echo_x": "ok",
+            "echo_x+protocol=other": "ok",
+            "echo_x+fault=wrong_answers": "failed",
+        }
+        assert "are answered wrong" in trials["echo_x+fault=wrong_answers"]["error"]
+        summary = echo.run_folder() / "echo_x+protocol=other" / "steady" / "1" / "summary.json"
+        assert json.loads(summary.read_text())["counts"]["completed"] == 60
+        assert "Echo X (other)" in (echo.run_folder() / "report.html").read_text()
+
+
 class TestBackendsThatFail:
     def test_do_not_stop_the_others(self, trials: dict[str, dict]) -> None:
         assert trials["echo_x"]["status"] == "ok"

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,8 +34,8 @@ class Handler(BaseHTTPRequestHandler):
         predictions += 1
         if FAULT == "dies_after" and predictions >= int(FAULT_NUMBER):
             os.kill(os.getpid(), signal.SIGKILL)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        jpeg = base64.b64decode(body["image_base64"])
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        jpeg = body if self.path == "/other" else base64.b64decode(json.loads(body)["image_base64"])
         top5 = STORED[hashlib.sha256(jpeg).hexdigest()]
         time.sleep(0.001)
         if FAULT == "wrong_answers":
@@ -53,6 +54,13 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Other(Handler):
+    """On a port of its own: the bytes of the image, without JSON around them."""
+
+    def do_GET(self):
+        self.answer(404, {})
+
+
 if __name__ == "__main__":
     if FAULT == "dies_at_once":
         sys.exit("the model file is damaged")
@@ -61,4 +69,6 @@ if __name__ == "__main__":
         script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     ThreadingHTTPServer.request_queue_size = 128
-    ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+    host, port, other = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    threading.Thread(target=ThreadingHTTPServer((host, other), Other).serve_forever, daemon=True).start()
+    ThreadingHTTPServer((host, port), Handler).serve_forever()
