@@ -52,6 +52,7 @@ _FIRST_WINDOW = 65535
 _MAX_WINDOW = _LAST_STREAM = 2**31 - 1
 _OUR_WINDOW = 2**30
 _MAX_RECEIVED = MAX_ANSWER_BYTES + MAX_HEAD_BYTES
+_MAX_IDLE_FRAMES = 10_000
 _MEMO = 1000
 _PREFIX = struct.Struct(">HBBBI")  # length (high, low), kind, flags, stream
 _WORD = struct.Struct(">I")
@@ -215,7 +216,7 @@ class GrpcClient(Client[Call]):
         self._block: list[bytes] = []
         self._block_ends = self._ended = self._touched = False
         self._pieces: list[bytes] = []
-        self._received = 0
+        self._received = self._idle_frames = 0
         self._message, self.explanation = b"", ""
 
     def _send_in_pieces(self, wire: Wire, call: Call) -> None:
@@ -297,6 +298,10 @@ class GrpcClient(Client[Call]):
                 self._on_headers(kind, flags, payload)
         elif handler := self._handlers.get(kind):
             handler(flags, stream, payload)
+        if kind != HEADERS and (kind != DATA or not payload):
+            self._idle_frames += 1
+            if self._idle_frames > _MAX_IDLE_FRAMES:  # cheap to send, and each takes our time
+                raise _wrong("frames without end")
 
     def _on_data(self, flags: int, payload: bytes) -> None:
         if self._head is None:
