@@ -7,7 +7,7 @@ import json
 import math
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -187,6 +187,14 @@ class ModelUser(ArrivalUser, HttpProtocol):
             raise ValueError(f"cannot read {path}: {error}") from error
 
     @classmethod
+    def payloads(cls, payload: str) -> Sequence[Image]:
+        """What is sent: the shared images of that class, or of all for `mix`; a user of texts has its own.
+
+        Raises ValueError with a sentence when there is none.
+        """
+        return load_images(payload, model_dir())
+
+    @classmethod
     def choose(cls, name: str, facts: Mapping[str, Any]) -> tuple[Protocol, Mapping[str, Any]]:
         """The protocol of that name, and its facts in service.toml; ValueError when there is none."""
         own = str(facts.get("protocol", ""))
@@ -207,7 +215,7 @@ class ModelUser(ArrivalUser, HttpProtocol):
         path = special.get("path", facts["predict_path"])
         cls.host = address(cls.host, cls.spoken, special.get("port", facts["port"]))
         cls.target = Target.parse(cls.host)
-        images = load_images(plan.payload, model_dir())
+        images = cls.payloads(plan.payload)
         cls.requests = [
             Request(
                 cls.spoken.compose(cls.target, path, image),
