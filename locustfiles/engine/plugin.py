@@ -66,6 +66,10 @@ def _check_options(environment: Environment) -> None:
         )
     try:
         plan = _plan(environment)
+        if options.num_users is not None and options.num_users < 1:
+            raise ValueError(
+                f"--users {options.num_users} leaves nobody to send: write 1 or more, or leave it out"
+            )
     except ValueError as error:
         sys.stderr.write(f"locust: error: {error}\n")
         sys.exit(BAD_INPUT)

@@ -272,10 +272,20 @@ class TestFailures:
         finally:
             subprocess.run(["umount", str(locusts.record)], check=True)
 
-    def test_bad_options_end_with_2_and_a_sentence(self, locusts: Locusts) -> None:
-        process = locusts.start("--headless", "--rate", "-5")
-        assert process.wait(30) == 2
-        assert "'-5' is not an arrival rate" in locusts.log()
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            pytest.param(("--rate", "-5"), "'-5' is not an arrival rate", id="a negative rate"),
+            pytest.param(("--users", "0"), "--users 0 leaves nobody to send", id="no users"),
+            pytest.param(("--run-time", "0s"), "--run-time must be longer than 0 s", id="no time"),
+        ],
+    )
+    def test_bad_options_end_with_2_and_a_sentence(
+        self, options: tuple[str, ...], sentence: str, locusts: Locusts
+    ) -> None:
+        process = locusts.start("--headless", *options)
+        assert process.wait(60) == 2
+        assert sentence in locusts.log()
 
 
 class TestWorkersComeAndGo:
