@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -162,12 +161,6 @@ class Server:
             return self.get(self.facts["ready_path"], timeout_s=2).status == 200
         except OSError:
             return False
-
-    def terminate(self) -> tuple[int, float]:
-        """SIGTERM to the group, as the launcher does; returns the exit status and the seconds it took."""
-        started = time.monotonic()
-        os.killpg(self.process.pid, signal.SIGTERM)
-        return self.process.wait(30), time.monotonic() - started
 
 
 def _parsed(body: bytes) -> Any:
