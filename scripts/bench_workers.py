@@ -4,19 +4,21 @@
 
 Each worker says hello, answers pings and reports once a second what a worker at `--rate` requests a second
 would, all from one process; so a machine of two cores can ask the master about a thousand. Printed for each
-number of workers: the CPU that the master used while it merged them, its memory, and how many it took
-for lost.
+number of workers: the reports that it merged, the CPU that it used for that, its memory, and how many workers
+it took for lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,12 @@ USER = (
 class Worker:
     """The messages of one worker."""
 
-    def __init__(self, number: int, port: int, rate: float) -> None:
-        """Connect to the master on `port`."""
+    def __init__(self, number: int, port: int, increment: Mapping[str, Any], planned: int) -> None:
+        """Connect to the master on `port`; every report carries `increment`."""
         self.name, self._state = f"simulated_{number}", "ready"
         self._client = zmqrpc.Client(HOST, port, self.name)
-        self._rate, self._number, self._deal, self._start = rate, number, 0, 0.0
-        self._recorder = Recorder()
-        self._key = self._recorder.key(Outcome("POST", "small", None))
-        self._random = np.random.default_rng(number)
+        self._number, self._deal, self._start = number, 0, 0.0
+        self._increment, self._planned = increment, planned
         self._greenlets = [gevent.spawn(self._listen), gevent.spawn(self._live)]
         self._send("client_ready", locust_version)
 
@@ -74,7 +74,7 @@ class Worker:
                 self._send("swarm_pong", {"worker": self.name, **message.data, **now})
             elif message.type == "swarm_deal":
                 self._deal = message.data["generation"]
-                self._start = self._recorder.start = self._recorder.since = message.data["start"]
+                self._start = message.data["start"]
             elif message.type == "quit":
                 return
 
@@ -89,18 +89,15 @@ class Worker:
 
     def _report(self) -> None:
         now = time.monotonic()
-        count = round(self._rate)
-        took_s = self._random.lognormal(-4.0, 0.5, count)
-        if now - self._start > 1:
-            for ended, took in zip(now - self._random.random(count), took_s, strict=True):
-                self._recorder.record(ended - took, ended - took, ended, self._key, 500)
+        (entry,) = self._increment["seconds"].values()
+        increment = {**self._increment, "seconds": {max(0, int(now - self._start)): entry}}
         tick = {
             "worker": self.name,
             "generation": self._deal,
             "time": time.time(),
             "plan_s": now - self._start,
-            "increment": self._recorder.take().to_message(),
-            "planned": count,
+            "increment": increment,
+            "planned": self._planned,
             "accounted_s": now - self._start,
             "in_flight": 1,
             "cpu_cores": 0.1,
@@ -118,6 +115,16 @@ class Worker:
         self._client.close()
 
 
+def one_report(rate: float) -> dict[str, Any]:
+    """Return what a worker records in a second at so many requests a second, as its report has it."""
+    recorder, random = Recorder(), np.random.default_rng(1)
+    recorder.start = recorder.since = 0.0
+    key = recorder.key(Outcome("POST", "small", None))
+    for took_s in random.lognormal(-4.0, 0.5, round(rate)):
+        recorder.record(0.0, 0.0, float(took_s), key, 500)
+    return recorder.take().to_message()
+
+
 def measure(workers: int, rate: float, seconds: float) -> str:
     """Return a line of the table."""
     port = free_port()
@@ -131,17 +138,19 @@ def measure(workers: int, rate: float, seconds: float) -> str:
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}
         master = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=scratch)
         process = psutil.Process(master.pid)
-        fleet = [Worker(number, port, rate) for number in range(workers)]
+        increment = one_report(rate)
+        fleet = [Worker(number, port, increment, round(rate)) for number in range(workers)]
         try:
             out = Path(scratch) / "out" / "generator.csv"
-            while not out.exists() or out.read_bytes().count(b"\n") < 2 * workers:
+            while not out.exists() or _rows(out) < 2 * workers:
                 if master.poll() is not None:
                     log.seek(0)
                     raise SystemExit(f"The master ended: {log.read()[-2000:]}")
                 gevent.sleep(0.5)
-            before, began_s = process.cpu_times(), time.monotonic()
+            before, began_s, rows = process.cpu_times(), time.monotonic(), _rows(out)
             gevent.sleep(seconds)
             after, span_s = process.cpu_times(), time.monotonic() - began_s
+            reports = (_rows(out) - rows) / span_s
             cores = (after.user + after.system - before.user - before.system) / span_s
             memory_mb = process.memory_info().rss / 1e6
             log.seek(0)
@@ -151,7 +160,11 @@ def measure(workers: int, rate: float, seconds: float) -> str:
             master.wait()
             for worker in fleet:
                 worker.end()
-    return f"{workers:8d} {cores:14.2f} {memory_mb:10.0f} {lost:6d}"
+    return f"{workers:8d} {reports:10.0f} {cores:14.3f} {memory_mb:10.0f} {lost:6d}"
+
+
+def _rows(file: Path) -> int:
+    return file.read_bytes().count(b"\n")
 
 
 def main() -> None:
@@ -161,9 +174,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second that each reports")
     parser.add_argument("--seconds", type=float, default=15.0)
     given = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
+    zmq.green.Context.instance().set(zmq.MAX_SOCKETS, 8192)
     zmq.green.Context = zmq.green.Context.instance  # type: ignore[assignment,misc]  # not two threads for each
     print(f"{socket.gethostname()}, {os.cpu_count()} cores; each worker reports {given.rate:g} requests/s")
-    print(f"{'workers':>8} {'master, cores':>14} {'master, MB':>10} {'lost':>6}")
+    print(f"{'workers':>8} {'reports/s':>10} {'master, cores':>14} {'master, MB':>10} {'lost':>6}")
     for workers in given.workers:
         print(measure(workers, given.rate, given.seconds), flush=True)
 
