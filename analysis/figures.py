@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from analysis.happenings import under_load
+from analysis.happenings import LATENCY, Happening
 from analysis.histograms import Floats, together
 from analysis.levels import Level, families
 from analysis.metrics import QUANTILES, Cell
@@ -23,6 +23,7 @@ from analysis.words import counted, ms, per_s
 
 MOST_BINS = 120
 """A panel over time has at most so many points: what can be told apart on a phone."""
+LONGEST_MESSAGE = 120
 MOST_MARKS = 25
 """A panel over time has at most so many marks; the table of events has them all."""
 
@@ -62,14 +63,16 @@ def series_of(cells: Sequence[Cell]) -> dict[str, int]:
     return {backend: i for i, backend in enumerate(sorted({cell.row.backend for cell in cells}), 1)}
 
 
-def by_scenario(cells: Sequence[Cell], rankings: Sequence[Ranking]) -> list[Figures]:
-    """The plots of each scenario in which anything was measured."""
+def by_scenario(
+    cells: Sequence[Cell], rankings: Sequence[Ranking], events: Sequence[Happening] = ()
+) -> list[Figures]:
+    """The plots of each scenario in which anything was measured; ``events`` are marked in those over time."""
     series = series_of(cells)
     found = []
     for ranking in rankings:
         mine = [cell for cell in cells if cell.row.scenario == ranking.scenario and cell.latency.total]
         if mine:
-            found.append(_figures(ranking, mine, series))
+            found.append(_figures(ranking, mine, series, events))
     return found
 
 
@@ -104,12 +107,14 @@ def _point(level: Level) -> Point:
     return Point(offered, level.answered_per_s, level.p95_ms, not level.lower_bound, told)
 
 
-def _figures(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) -> Figures:
+def _figures(
+    ranking: Ranking, cells: Sequence[Cell], series: dict[str, int], events: Sequence[Happening]
+) -> Figures:
     ranked = {one.backend: one.rank for one in ranking.ranked}
     ordered = sorted(
         cells, key=lambda cell: (ranked.get(cell.row.backend, len(cells) + 1), cell.row.latency_ms["p95"])
     )
-    tracks = [_track(cell) for cell in ordered]
+    tracks = [_track(cell, events) for cell in ordered]
     titles = [(cell.row.title, series[cell.row.backend], cell) for cell in ordered]
     bars = [_bar(title, number, cell, cell.row.backend in ranked) for title, number, cell in titles]
     return Figures(
@@ -154,7 +159,7 @@ def _bar(title: str, series: int, cell: Cell, sure: bool) -> Bar:
     return Bar(title, series, p50, p95, p99, cell.row.interval_ms.get("p95"), sure)
 
 
-def _track(cell: Cell) -> Track:
+def _track(cell: Cell, events: Sequence[Happening]) -> Track:
     """The cell over time, its trials laid over each other: answers merged, rates and CPU averaged."""
     all_trials = together(cell.intervals)
     seconds = int(all_trials.start_s.max()) + 1
@@ -178,22 +183,34 @@ def _track(cell: Cell) -> Track:
         users=history[0],
         locust_per_s=history[1],
         locust_failed_per_s=history[2],
-        marks=_marks(cell),
+        marks=_marks(cell, events),
     )
 
 
-def _marks(cell: Cell) -> list[Mark]:
-    """What happened under load, in any trial."""
-    several = len(cell.trials) > 1
-    return [
-        Mark(
-            one.at_s,
-            " ".join(filter(None, [one.what, one.reason, one.message[:120]]))
-            + (f" (trial {one.trial})" if several else ""),
-            "bad" if one.warning else "event",
-        )
-        for one in under_load(cell.trials)[:MOST_MARKS]
+def _marks(cell: Cell, events: Sequence[Happening]) -> list[Mark]:
+    """What happened in any of the cell's trials."""
+    trials = {trial.entry.trial for trial in cell.trials}
+    mine = [
+        one
+        for one in events
+        if (one.backend, one.scenario) == (cell.row.backend, cell.row.scenario) and one.trial in trials
     ]
+    return [
+        Mark(one.at_s, _told(one, several=len(trials) > 1), _look(one))
+        for one in mine
+        if one.at_s is not None and one.at_s >= 0
+    ][:MOST_MARKS]
+
+
+def _told(one: Happening, several: bool) -> str:
+    words = " ".join(filter(None, [one.what, one.reason, one.message[:LONGEST_MESSAGE]]))
+    return f"{words} (trial {one.trial})" if several else words
+
+
+def _look(one: Happening) -> str:
+    if one.what == LATENCY:
+        return "change"
+    return "bad" if one.warning else "event"
 
 
 def _generated(cell: Cell, column: str, width_s: int, bins: int, lacking: float = 0.0) -> Floats:

@@ -1,34 +1,41 @@
-"""What happened under load besides requests: pods' events, restarts, lost readiness, lost load workers.
+"""What happened under load besides requests: pods' events, restarts, lost readiness, workers lost, jumps.
 
-From ``events.csv`` (Kubernetes' own events), ``pods.csv`` and ``summary.json``, each with its second of the
-plan.
+From ``events.csv`` (Kubernetes' own events), ``pods.csv``, ``summary.json`` and the latencies themselves
+(:mod:`analysis.stability`), each with its second of the plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from datetime import datetime
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.runfolder import Run, Trial
-from analysis.usage import last_answer_s, start_epoch_s
+from analysis.stability import stability
+from analysis.usage import start_epoch_s
+from analysis.words import ms
 
 NORMAL = "Normal"
 """Kubernetes' type of an event that is no warning."""
 NOT_READY = ("0", "false")
+LATENCY = "latency"
 
 
 class Happening(BaseModel):
-    """One thing that happened to ``what`` in a trial; ``at_s`` may lie before its load or after it."""
+    """One thing that happened to ``what`` in a trial.
+
+    ``at_s`` may lie before the load or after it, and is None for what holds of the whole trial.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     backend: str
     scenario: str
     trial: int
-    at_s: float
+    at_s: float | None
     what: str
     reason: str
     message: str
@@ -45,21 +52,30 @@ def of_trial(trial: Trial) -> list[Happening]:
     start = start_epoch_s(trial)
     if start is None:
         return []
-    found = [*_events(trial, start), *_pods(trial, start), *_workers(trial, start)]
-    return sorted(found, key=lambda one: one.at_s)
+    found = [*_events(trial, start), *_pods(trial, start), *_workers(trial, start), *_unsteady(trial)]
+    return sorted(found, key=lambda one: math.inf if one.at_s is None else one.at_s)
 
 
-def under_load(trials: Sequence[Trial]) -> list[Happening]:
-    """Those of several trials that fell between the first arrival and the last answer."""
-    return [one for trial in trials for one in of_trial(trial) if 0 <= one.at_s <= last_answer_s(trial)]
+def _unsteady(trial: Trial) -> Iterator[Happening]:
+    """Where the latency was not yet, or no longer, at its level."""
+    found = stability(trial)
+    if found.steady and found.warmup_matters and found.warmup_s:
+        told = "still warmed up until here: a longer warmup would leave it out"
+        yield _one(trial, found.warmup_s, LATENCY, "WarmedUp", told, False)
+    for change in found.changes:
+        told = f"median from {ms(change.before_ms)} to {ms(change.after_ms)}"
+        yield _one(trial, change.at_s, LATENCY, "Changed", told, True)
+    for told in found.sentences:
+        if " s into it" not in told and not told.startswith("still warmed up"):
+            yield _one(trial, None, LATENCY, "NotSteady", told, True)
 
 
-def _one(trial: Trial, at_s: float, what: str, reason: str, message: str, warning: bool) -> Happening:
+def _one(trial: Trial, at_s: float | None, what: str, reason: str, message: str, warning: bool) -> Happening:
     return Happening(
         backend=trial.entry.backend,
         scenario=trial.entry.scenario,
         trial=trial.entry.trial,
-        at_s=round(at_s, 1),
+        at_s=None if at_s is None else round(at_s, 1),
         what=what,
         reason=reason,
         message=message,

@@ -18,6 +18,9 @@ from analysis.words import counted, listed, ms, number
 TELL_WHY = 2
 """Up to so many unranked backends are explained in the sentence; of more it only has the names."""
 
+TELL_EACH = 2
+"""Up to so many scenarios are told one by one; of more the sentence has the range."""
+
 FAR_APART = 2.0
 """Trials whose slowest is over so many times the fastest are named: they alone can hide a difference."""
 
@@ -85,8 +88,33 @@ def _values(rankings: Sequence[Ranking], backend: str) -> str:
 
 
 def _winner(best: str, rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+    if len(rankings) > TELL_EACH:
+        return _winner_of_many(best, rankings, titles)
     against = [_against(best, ranking, titles) for ranking in rankings]
     return f"Run {titles[best]}: its {_values(rankings, best)}, against {listed(against)}."
+
+
+def _winner_of_many(best: str, rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+    """The same over so many scenarios that only the range of each number is told."""
+    mine = [ranking for ranking in rankings if any(one.backend == best for one in ranking.ranked)]
+    values = [ranking.value(best) for ranking in mine]
+    metric = listed(sorted({ranking.metric for ranking in mine}))
+    told = f"its {metric} latency was {number(min(values))} to {ms(max(values))} over {len(mine)} scenarios"
+    pairs = [
+        pair
+        for ranking in mine
+        if (nearest := next((one for one in ranking.ranked if one.backend != best), None))
+        and (pair := ranking.pair(best, nearest.backend))
+    ]
+    shown = [pair for pair in pairs if pair.shown]
+    if not shown:
+        return f"Run {titles[best]}: {told}."
+    high = [pair.high for pair in shown if pair.high is not None]
+    span = f"{min(pair.low for pair in shown):.2f}{f' to {max(high):.2f}' if high else ' or more'}"
+    alike = len(pairs) - len(shown)
+    rest = f", and not shown to differ in {counted(alike, 'other')}" if alike else ""
+    where = f"in {len(shown)} of them" if len(shown) < len(mine) else "in each"
+    return f"Run {titles[best]}: {told}; the nearest other was {span} times as slow {where}{rest}."
 
 
 def _against(best: str, ranking: Ranking, titles: dict[str, str]) -> str:

@@ -256,7 +256,7 @@ def _render_html(analysis: _Analysis) -> str:
             series=series,
             colours=COLOURS,
             backends=[(number, titles[backend]) for backend, number in series.items()],
-            figures=figures.by_scenario(analysis.cells, report.rankings),
+            figures=figures.by_scenario(analysis.cells, report.rankings, report.events),
             rate_figures=figures.over_rates(report.levels, series),
         )
     )

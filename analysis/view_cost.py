@@ -21,8 +21,7 @@ def costs(found: Sequence[Cost]) -> Grid:
         cores = f"{number(one.cpu_cores_used)} of {one.cpu_cores_reserved}" if one.cpu_cores_reserved else ""
         return [
             Entry(one.title, of=one.backend),
-            text(one.scenario),
-            text(per_s(one.answered_per_s)),
+            Entry(per_s(one.answered_per_s), sub=one.scenario),
             text(cores or number(one.cpu_cores_used)),
             text(mebibytes(one.memory_bytes_peak)),
             text(number(one.predictions_per_cpu_s)),
@@ -37,10 +36,12 @@ def costs(found: Sequence[Cost]) -> Grid:
         price = one.million_reserved if one.million_reserved is not None else dearest
         return price, -(one.predictions_per_cpu_s or 0.0)
 
-    columns = ["Backend", "Scenario", "Answered", "CPU cores", "Memory peak", "Per CPU-second",
-               "Per GiB-hour", "1 million, used", "1 million, reserved", "Joules each"]  # fmt: skip
+    columns = ["Backend", "Answered", "CPU cores", "Memory peak", "Per CPU-second", "Per GiB-hour",
+               "Million, used", "Million, reserved", "Joules each"]  # fmt: skip
     lines = [line(one) for one in sorted(found, key=by_price)]
-    return Grid(columns, [Group("", lines)] if lines else [], words=2)
+    if not any(one.joules_per_prediction for one in found):
+        columns, lines = columns[:-1], [cells[:-1] for cells in lines]
+    return Grid(columns, [Group("", lines)] if lines else [])
 
 
 def carried(found: Sequence[Cost], by_objectives: bool) -> str:
@@ -102,7 +103,7 @@ def events(found: Sequence[Happening], titles: dict[str, str]) -> Grid:
             text(one.what),
             Entry(one.reason, "warn" if one.warning else ""),
             text(one.message or NONE),
-            text(f"{one.at_s:.0f} s"),
+            text("throughout" if one.at_s is None else f"{one.at_s:.0f} s"),
         ]
         for one in ordered
     ]

@@ -1,0 +1,85 @@
+"""What predictions cost, in CPU, memory, money and energy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.report import Asked, build_report, write_report
+from tests.analysis.folders import START, TrialSpec, exact, write_rows, write_run
+
+GIB = 2**30
+
+
+def spec(rate: int, ms: float, **changes: object) -> TrialSpec:
+    made = TrialSpec(exact([ms] * rate, 20), scenario=f"at-{rate}", cpu_cores=0.5, memory_bytes=GIB)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+class TestCost:
+    def test_is_that_of_the_highest_rate_that_held_the_objectives(self, tmp_path: Path) -> None:
+        run = write_run(
+            tmp_path / "run", [spec(10, 20), spec(20, 30), spec(40, 90)], objectives=["p95 < 50ms"]
+        )
+        (cost,) = build_report(run).costs
+        assert (cost.scenario, cost.answered_per_s) == ("at-20", 20)
+        assert cost.predictions_per_cpu_s == pytest.approx(40)
+        assert cost.predictions_per_gib_hour == pytest.approx(20 * 3600)
+        assert cost.million_used is None
+
+    @pytest.mark.parametrize(
+        "changes", [{"saturated": True}, {"failed": 100}, {"verdict": "invalid"}, {"model": "closed"}]
+    )
+    def test_is_not_that_of_a_rate_that_was_not_kept_up_with(
+        self, tmp_path: Path, changes: dict[str, object]
+    ) -> None:
+        run = write_run(tmp_path / "run", [spec(10, 20), spec(40, 20, **changes)])
+        assert [cost.scenario for cost in build_report(run).costs] == ["at-10"]
+
+    def test_in_money_is_for_what_was_used_and_for_what_must_be_reserved(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path / "run", [spec(20, 20)])
+        hours = 1e6 / 20 / 3600
+        (cost,) = build_report(run, Asked(price_cpu=0.04, price_memory=0.005)).costs
+        assert cost.million_used == pytest.approx(hours * (0.5 * 0.04 + 0.005))
+        assert cost.million_reserved == pytest.approx(hours * (1 * 0.04 + 0.005))
+        (cpu_only,) = build_report(run, Asked(price_cpu=0.04)).costs
+        assert cpu_only.million_used == pytest.approx(hours * 0.5 * 0.04)
+
+    def test_takes_prices_from_the_plan(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path / "run", [spec(20, 20)], plan={"price_cpu": 0.04})
+        write_report(run)
+        assert "at 0.04 per vCPU-hour" in (run / "report.md").read_text()
+        assert build_report(run, Asked(price_cpu=1)).prices.cpu_hour == 1
+
+    @pytest.mark.parametrize("price", [-1, "x", float("nan"), float("inf")])
+    def test_of_a_price_that_is_none_is_not_told(self, tmp_path: Path, price: object) -> None:
+        run = write_run(tmp_path / "run", [spec(20, 20)], plan={"price_cpu": price})
+        report = build_report(run)
+        assert report.prices.cpu_hour is None
+        assert any("plan.price_cpu is wrong" in problem for problem in report.problems)
+
+
+class TestEnergy:
+    def energy(self, tmp_path: Path, *rows: tuple[float, str, float]) -> float | None:
+        run = write_run(tmp_path / "run", [spec(20, 20)])
+        epoch = START.timestamp()
+        lines = [[epoch + second, zone, joules] for second, zone, joules in rows]
+        write_rows(run / "fastapi/at-20/1/energy.csv", ["time", "zone", "joules"], *lines)
+        return build_report(run).costs[0].joules_per_prediction
+
+    def test_is_that_of_all_zones_over_the_trial(self, tmp_path: Path) -> None:
+        rows = [
+            (second, zone, watts * (second + 2))
+            for second in range(-2, 24)
+            for zone, watts in (("0", 20), ("1", 5))
+        ]
+        assert self.energy(tmp_path, *rows) == pytest.approx(25 * 20 / 400)
+
+    def test_that_was_not_measured_to_the_end_is_not_told(self, tmp_path: Path) -> None:
+        assert self.energy(tmp_path, *((s, "0", 20 * s + 40) for s in range(-2, 15))) is None
+
+    def test_of_a_counter_that_fell_is_not_told(self, tmp_path: Path) -> None:
+        assert self.energy(tmp_path, *((s, "0", (20 * s + 40) % 300) for s in range(-2, 24))) is None
