@@ -2,7 +2,7 @@
 
 A general HTTP/2 stack costs more than the call.  What makes this one small: the request's frames are encoded
 once, up to the stream's number; the server is told to compress headers without a table of earlier ones, so
-that equal header blocks mean the same and are looked up; and streams of one connection never overlap.
+that equal blocks of headers mean the same and are looked up; and streams of one connection never overlap.
 Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), and gRPC over HTTP/2 (doc/PROTOCOL-HTTP2.md of gRPC).
 """
 
@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
+from hpack import Decoder, Encoder, HPACKError, InvalidTableIndexError, NeverIndexedHeaderTuple
 
 from locustfiles.engine.client import (
     MAX_ANSWER_BYTES,
@@ -53,6 +54,7 @@ _MAX_WINDOW = _LAST_STREAM = 2**31 - 1
 _OUR_WINDOW = 2**30
 _MAX_RECEIVED = MAX_ANSWER_BYTES + MAX_HEAD_BYTES
 _MAX_IDLE_FRAMES = 10_000
+_TABLE_UPDATE = 0x20
 _MEMO = 1000
 _PREFIX = struct.Struct(">HBBBI")  # length (high, low), kind, flags, stream
 _WORD = struct.Struct(">I")
@@ -130,6 +132,23 @@ class _Head(NamedTuple):
         return cls(*(values.get(name, b"") for name in names))
 
 
+_Memo = dict[bytes, tuple[_Head, bool] | None]
+
+
+def _look_up(memo: _Memo, block: bytes) -> tuple[_Head, bool] | None:
+    """What a block means and whether it fills the table; None when it refers to earlier ones."""
+    if block not in memo:
+        if len(memo) >= _MEMO:  # such as a date in every answer
+            memo.clear()
+        decoder = Decoder(MAX_HEAD_BYTES)
+        try:
+            head = _Head.of(decoder.decode(block, raw=True))  # type: ignore[arg-type]
+            memo[block] = head, bool(decoder.header_table.dynamic_entries)
+        except InvalidTableIndexError:
+            memo[block] = None
+    return memo[block]
+
+
 def _wrong(what: str) -> RequestFailed:
     return RequestFailed(f"not a gRPC answer: {what}")
 
@@ -141,7 +160,7 @@ class GrpcClient(Client[Call]):
     """
 
     ok = range(1)
-    _memo: dict[bytes, _Head] = {}  # noqa: RUF012  # shared on purpose: all users get the same few blocks
+    _memo: _Memo = {}  # noqa: RUF012  # shared on purpose: all users get the same few blocks
 
     def __init__(
         self,
@@ -175,6 +194,7 @@ class GrpcClient(Client[Call]):
 
     def _open(self, timeout_s: float) -> None:
         self._decoder = Decoder(MAX_HEAD_BYTES)
+        self._skipped: deque[bytes] = deque(maxlen=128)
         self._rest = b""
         self._stream = -1
         self._window = self._initial_window = _FIRST_WINDOW
@@ -325,18 +345,22 @@ class GrpcClient(Client[Call]):
                 raise RequestFailed(f"headers larger than {MAX_HEAD_BYTES >> 10} KiB")
 
     def _decode(self, block: bytes) -> _Head:
-        """A block's fields; looked up if it was seen, and neither it nor an earlier one used a table."""
-        table = self._decoder.header_table.dynamic_entries
-        if not table and (known := self._memo.get(block)):
-            return known
-        stateless = not table
+        """A block's fields: looked up where it means the same whatever came before.
+
+        Such a block may still fill the connection's table, for a later one that refers to it.  It is kept
+        until there is one: an entry takes 32 bytes or more of 4096, so older ones than 128 are forgotten.
+        """
         try:
-            head = _Head.of(self._decoder.decode(block, raw=True))  # type: ignore[arg-type]
+            known = None if block[:1] and block[0] & 0xE0 == _TABLE_UPDATE else _look_up(self._memo, block)
+            if known is not None:
+                if known[1]:
+                    self._skipped.append(block)
+                return known[0]
+            while self._skipped:
+                self._decoder.decode(self._skipped.popleft(), raw=True)
+            return _Head.of(self._decoder.decode(block, raw=True))  # type: ignore[arg-type]
         except HPACKError as error:
             raise _wrong("unreadable headers") from error
-        if stateless and not self._decoder.header_table.dynamic_entries and len(self._memo) < _MEMO:
-            self._memo[block] = head
-        return head
 
     def _on_block(self, head: _Head) -> None:
         if self._head is None:

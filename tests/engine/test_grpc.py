@@ -8,6 +8,7 @@ import socket as stdlib_socket
 import struct
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ def answer(stream: int, message: bytes = b"fine") -> bytes:
 
 
 SETTINGS = frame(h2.SETTINGS, 0, 0)
-DYNAMIC = Encoder()
+NAMES = st.text("abc", min_size=1, max_size=3) | st.sampled_from(["grpc-status", "x" * 900])
 
 
 @dataclass
@@ -436,6 +437,29 @@ class TestAnswers:
 
         with serving(talk) as server, calling(server.url) as caller:
             assert [caller.call() for _ in range(3)] == [b"fine"] * 3
+
+    @given(st.lists(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=4), max_size=20), st.booleans())
+    def test_have_headers_that_mean_what_hpack_says(self, blocks: Any, heeds: bool) -> None:
+        with calling("grpc://127.0.0.1:1") as caller:
+            client, encoder = caller.client, tableless() if heeds else Encoder()
+            client._decoder, client._skipped = Decoder(), deque(maxlen=128)
+            for fields in blocks:
+                fields = [("grpc-message", fields[0][0]), *fields]
+                assert client._decode(block(fields, encoder)).grpc_message == fields[0][1].encode()
+
+    def test_have_headers_that_refer_to_one_of_hundreds_before(self) -> None:
+        with calling("grpc://127.0.0.1:1") as caller:
+            client, hpack = caller.client, Decoder()
+            client._decoder, client._skipped = Decoder(), deque(maxlen=128)
+            for i in range(1000):  # as nginx does: adds to the table, and does not use it
+                adds = b"\x40\x0cgrpc-message" + bytes([3]) + f"{i:03d}".encode()
+                hpack.decode(adds)
+                assert client._decode(adds).grpc_message == f"{i:03d}".encode()
+                if i % 300 == 299:
+                    for index in range(62, 62 + len(hpack.header_table.dynamic_entries)):
+                        refers = bytes([0x80 | index]) if index < 127 else bytes([0xFF, index - 127])
+                        (field,) = hpack.decode(refers)
+                        assert client._decode(refers).grpc_message == field[1].encode()
 
     def test_come_with_pings_that_are_answered(self) -> None:
         echoed = []
