@@ -21,8 +21,7 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
     KServe's gRPC server is one process however many workers there are: with several, the transformer asks
     over REST, which all of them serve.
     """
-    workers = Settings.from_env().workers
-    grpc = workers == 1
+    grpc = Settings.from_env().workers == 1
     asked = options.predictor_grpc_port if grpc else options.predictor_port
     predictor = {
         "host": LOOPBACK,
@@ -37,17 +36,14 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
         "predictor_protocol": "grpc-v2" if grpc else "v2",
     }
     return [
-        _command("services.kserve.predictor", predictor, workers),
-        [
-            *_command("services.kserve.transformer", transformer, workers),
-            "--enable_predictor_health_check",
-        ],
+        _command("services.kserve.predictor", predictor),
+        [*_command("services.kserve.transformer", transformer), "--enable_predictor_health_check"],
     ]
 
 
-def _command(module: str, options: Mapping[str, object], workers: int) -> list[str]:
+def _command(module: str, options: Mapping[str, object]) -> list[str]:
     written = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", module, "--end-with-parent", f"--workers={workers}", *written]
+    return [sys.executable, "-m", module, "--end-with-parent", *written]
 
 
 def main() -> int:

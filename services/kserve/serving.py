@@ -24,6 +24,8 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from kserve.protocol.rest.server import RESTServer
 
+from services.model.contract import Settings
+
 START_S = 60.0
 GRACE_S = 5  # for requests under way when the server is told to end
 READING_FAILED = (AttributeError, InferenceError, LookupError, TypeError, ValueError, struct.error)
@@ -89,11 +91,12 @@ MESSAGE_LIMITS = ("max_send_message_length", "max_receive_message_length")
 
 
 def serve(model: Model, host: str) -> None:
-    """Serve a ready model until SIGTERM; ports and workers come from KServe's own options."""
+    """Serve a ready model until SIGTERM, with MODELSWARM_WORKERS workers, on the ports of KServe's options."""
     kserve.model_server.RESTServer = partial(BoundRest, host=host)
     kserve.protocol.rest.multiprocess.server.RESTServer = partial(BoundRest, host=host)
     kserve.protocol.rest.multiprocess.server.RESTServerProcess = PatientProcess
     kserve.model_server.GRPCServer = partial(BoundGrpc, host=host)
-    server = ModelServer(enable_latency_logging=False, grace_period=GRACE_S)
+    workers = Settings.from_env().workers
+    server = ModelServer(workers=workers, enable_latency_logging=False, grace_period=GRACE_S)
     server.dataplane = StrictDataPlane(model_registry=server.registered_models)
     server.start([model])
