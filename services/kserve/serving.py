@@ -91,7 +91,7 @@ MESSAGE_LIMITS = ("max_send_message_length", "max_receive_message_length")
 
 
 def serve(model: Model, host: str) -> None:
-    """Serve a ready model until SIGTERM, with MODELSWARM_WORKERS workers, on the ports of KServe's options."""
+    """Serve a ready model until SIGTERM, with MODELSWARM_WORKERS workers, on ports of its own options."""
     kserve.model_server.RESTServer = partial(BoundRest, host=host)
     kserve.protocol.rest.multiprocess.server.RESTServer = partial(BoundRest, host=host)
     kserve.protocol.rest.multiprocess.server.RESTServerProcess = PatientProcess

@@ -140,7 +140,7 @@ class TestClient:
             pytest.skip(f"the environment .venvs/{environment} is not installed")
         arguments = ["--host", backend.server.speaking(protocol), "--protocol", protocol]
         done = subprocess.run(
-            [python, script, *arguments, "--model-dir", PROJECT.model_dir],
+            [python, "-P", script, *arguments, "--model-dir", PROJECT.model_dir],
             env=os.environ | {"PYTHONPATH": str(ROOT)} | backend.server.caller_variables,
             cwd=backend.folder,
             capture_output=True,
