@@ -125,6 +125,7 @@ class ClusterTarget:
                 self._furnish()
                 yield
             finally:
+                self._run = ""  # what is noted from now on stays on this machine
                 self.clear()
 
     def _furnish(self) -> None:

@@ -228,7 +228,7 @@ class PodSampler:
             pod = next((each for each in self.snapshot.pods if each["metadata"]["name"] == name), None)
             if pod is None or container not in {each["name"] for each in pod["spec"]["containers"]}:
                 continue  # the sandbox, or a pod of somebody else's
-            restarts = sum(each["restartCount"] for each in pod["status"].get("containerStatuses", []))
+            restarts = sum(map(_restarts, pod["status"].get("containerStatuses", [])))
             state = [
                 restarts,
                 int(is_ready(pod)),
@@ -280,6 +280,12 @@ class PodSampler:
                     return
                 due_s = max(due_s + PERIOD_S, time.monotonic())
                 done.wait(max(0.0, due_s - time.monotonic()))
+
+
+def _restarts(status: Object) -> int:
+    """Return how often a container failed and was restarted: workers that end in order are restarted too."""
+    ended = status.get("lastState", {}).get("terminated", {})
+    return 0 if ended.get("exitCode") == 0 else int(status["restartCount"])
 
 
 @contextmanager

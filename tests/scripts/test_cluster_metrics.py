@@ -120,6 +120,7 @@ class StandIn(Kube):
     def __init__(self) -> None:
         self.namespace, self.text, self.refused, self.away = "modelswarm", KUBELET, False, False
         self.averages: list[dict[str, Any]] = []
+        self.last_exit = 137
 
     def pods(self, labels: str) -> list[dict[str, Any]]:
         if self.away:
@@ -131,7 +132,12 @@ class StandIn(Kube):
                 "status": {
                     "phase": "Running",
                     "conditions": [{"type": "Ready", "status": "True"}],
-                    "containerStatuses": [{"restartCount": 2}],
+                    "containerStatuses": [
+                        {
+                            "restartCount": 2,
+                            "lastState": {"terminated": {"exitCode": self.last_exit}},
+                        }
+                    ],
                 },
             }
         ]
@@ -180,6 +186,14 @@ class TestSampling:
             "phase": "Running",
             "component": "server",
         }
+
+    def test_a_container_that_ended_in_order_is_not_called_restarted(self, cluster: StandIn) -> None:
+        cluster.last_exit = 0
+        sampler = PodSampler(cluster)
+        sampler.look()
+        sampler.rows()
+        self.later(cluster)
+        assert [row[5] for row in sampler.rows()] == [0]
 
     def test_where_the_kubelets_may_not_be_asked_takes_metrics_servers_averages_once_each(
         self, cluster: StandIn
