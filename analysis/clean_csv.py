@@ -42,7 +42,7 @@ def read_clean(raw: bytes, wanted: Wanted) -> tuple[Floats, list[NDArray[np.str_
     if not raw.endswith(b"\n") or not raw.isascii() or b'"' in raw or b"\0" in raw:
         return None
     returns = raw.count(b"\r")
-    if returns and returns != raw.count(b"\r\n"):
+    if returns and not returns == raw.count(b"\r\n") == raw.count(b"\n"):
         return None
     try:
         parts = [_columns(chunk, wanted) for chunk in _chunks(raw)]

@@ -37,7 +37,9 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The pixel of a value, never outside of the axis."""
-        low, high, at = (math.log(max(v, 1e-9)) if self.log else v for v in (self.low, self.high, value))
+        low, high, at = self.low, self.high, value
+        if self.log:
+            low, high, at = (math.log(max(one, 1e-9)) for one in (low, high, at))
         share = (at - low) / (high - low) if high > low else 0.0
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 

@@ -17,6 +17,7 @@ from analysis.histograms import Floats
 
 Rows = list[list[str] | None]
 LONGEST_HEADER_BYTES = 1 << 16
+LARGE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,13 @@ def _header(path: Path) -> list[str]:
 def _clean(
     path: Path, header: Sequence[str], columns: Columns, texts: Sequence[str]
 ) -> tuple[Floats, list[NDArray[np.str_]]] | None:
-    """Numbers (rows, columns) and texts of a file without a flaw, that has any; None of others."""
+    """Numbers (rows, columns) and texts of a large file without a flaw; None of others.
+
+    Of a few hundred rows each is quicker read by itself.
+    """
     if len(set(header)) < len(header) or not {*columns.numbers, *texts} <= set(header):
+        return None
+    if path.stat().st_size < LARGE_BYTES:
         return None
     only = (header.index(columns.only[0]), columns.only[1].encode()) if columns.only else None
     at = [header.index(column) for column in columns.numbers]
