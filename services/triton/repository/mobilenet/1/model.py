@@ -14,8 +14,8 @@ from PIL import Image
 
 sys.path += os.environ.get("PYTHONPATH", "").split(os.pathsep)  # which the backend's interpreter ignores
 
-from services.model.contract import BadInput, Settings  # noqa: E402
-from services.model.runtime import SIDE, TOP, prepare  # noqa: E402
+from services.model.contract import BadInput, Settings
+from services.model.runtime import SIDE, TOP, prepare
 
 
 class TritonPythonModel:
