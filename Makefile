@@ -24,7 +24,7 @@ setup: env ## Make every environment and the export (BACKENDS= for a choice); qu
 	@$(bin)/modelswarm setup $(BACKENDS)
 
 loadtest: env ## Set up, run a plan (PLAN=, BACKENDS=, TARGET=), write the report
-	@$(bin)/modelswarm setup $(BACKENDS) --target $(TARGET)
+	@$(bin)/modelswarm setup $(BACKENDS) --plan $(PLAN) --target $(TARGET)
 	@$(bin)/modelswarm run $(PLAN) $(chosen) --target $(TARGET) $(ARGS)
 
 test: setup ## Set up and run all tests that this machine can run; says what was skipped and why

@@ -129,6 +129,9 @@ def list_backends(context: typer.Context, as_json: Json = False) -> None:
 def setup(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(help="Backends; none means all.")] = None,
+    plan: Annotated[
+        str | None, typer.Option(help="Without names: the backends of this plan, if it names any.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Export again with auto, imagenet or synthetic weights.")
     ] = None,
@@ -147,15 +150,19 @@ def setup(
         raise UserError(f"There are no weights {weights!r}; {nearest(weights, WEIGHTS)}")
     options = ["--weights", weights] if weights else []
     options += ["--images", str(images.resolve())] if images else []
-    project = project_of(context)
+    project, wanted = project_of(context), names_in(names)
+    if plan and not wanted:
+        from scripts.plan import read_plan
+
+        wanted = list(read_plan(plan).backends)
     if target == "local":
-        set_up(project, names_in(names), options, console())
+        set_up(project, wanted, options, console())
         return
     from scripts.places import Wish, resolve
     from scripts.web_password import web_password
 
     where = resolve(project, Wish(target), console())
-    set_up(project, names_in(names), options, console(), environments=where == "local")
+    set_up(project, wanted, options, console(), environments=where == "local")
     web_password(project)
 
 
@@ -244,6 +251,70 @@ def run(
     raise typer.Exit(
         measure(project, chosen, services, open_target, runs, terminal, ask=not yes, junit=junit)
     )
+
+
+@app.command(
+    epilog=examples(
+        'modelswarm capacity --slo "p95 < 200ms" --backends fastapi,bentoml',
+        'modelswarm capacity --slo "p99 < 1s, error_rate < 1%" --trial-time 60',
+    )
+)
+def capacity(
+    context: typer.Context,
+    slo: Annotated[list[str], typer.Option(help='What must hold, such as "p95 < 200ms"; repeat.')],
+    backends: Annotated[
+        list[str] | None, typer.Option(help="Which backends, with options after a plus; repeat.")
+    ] = None,
+    trial_time: Annotated[int, typer.Option(help="Seconds of load of each trial.", min=5)] = 30,
+    callers: Annotated[
+        int, typer.Option(help="Callers in a loop that find the rate to begin below.", min=1)
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Decides the random arrivals.")] = 1,
+    threads: Annotated[int, typer.Option(help="Intra-op threads and cores of the server.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
+    target: Where = "auto",
+    kube_context: KubeContext = None,
+    registry: Registry = None,
+    namespace: Namespace = "modelswarm",
+    out: Annotated[Path | None, typer.Option(help="Folder of runs. Default: results in the project.")] = None,
+) -> None:
+    """Find the highest arrival rate at which each backend holds an objective, and how sure that is.
+
+    About fifteen trials of each backend: a ladder of rates, more around the answer, replicates at it.
+    """
+    from scripts.capacity import find_capacities, show, status_of, wanted
+    from scripts.places import Wish, furnish, lacking, resolve
+    from scripts.project import Service
+    from scripts.run import choose_services, new_folder
+    from scripts.stop import Stop
+    from scripts.trial import utc_now
+
+    project, terminal = project_of(context), console()
+    search = wanted(slo, trial_time, seed, threads, callers)
+    wish = Wish(target, kube_context, registry, namespace)
+    where = resolve(project, wish, terminal)
+    services, left_out = choose_services(
+        project, names_in(backends), Service.missing if where == "local" else lacking
+    )
+    for sentence in left_out:
+        terminal.print(sentence, highlight=False, markup=False)
+    stop = Stop()
+    place = None if where == "local" else furnish(project, where, wish, services, terminal)
+
+    def open_target(plan: Plan, service: Service) -> Target:
+        if place is None:
+            from scripts.local import LocalTarget
+
+            return LocalTarget(project, plan, [service], workers)
+        from scripts.cluster import ClusterTarget
+
+        return ClusterTarget(project, plan, workers, place, stop)
+
+    folder = new_folder(out or project.results, utc_now(), "capacity")
+    with stop.on_signals():
+        found = find_capacities(project, services, search, open_target, folder, stop, terminal)
+    show(found, folder, terminal)
+    raise typer.Exit(UNMEASURED if stop.asked else status_of(found, len(services)))
 
 
 def with_baseline(project: Project, plan: Plan) -> Plan:

@@ -41,7 +41,7 @@ def set_up(
     services = project.select(names or project.services())
     theirs = [service.environment for service in services if service.environment and environments]
     model = project.model_environment()
-    wanted = [each for each in [model, *theirs] if each and each.state() != "fresh"]
+    wanted = [each for each in dict.fromkeys([model, *theirs]) if each and each.state() != "fresh"]
     export_needed = model is not None and (bool(export_options) or not export_is_fresh(project))
     steps = len(wanted) + export_needed
     if not steps:

@@ -197,6 +197,14 @@ class TestSetup:
         assert stamp.stat().st_mtime_ns == made
         assert json.loads(needing.call("list", "--json").stdout)[0]["installed"]
 
+    def test_makes_only_what_a_plan_names(self, needing: EchoProject) -> None:
+        other = needing.root / "services" / "another"
+        shutil.copytree(needing.root / "services" / "echo_x", other)
+        plan = needing.root / "one.toml"
+        plan.write_text('backends = ["echo_x"]\n[[scenario]]\nname = "a"\nrate = 1\nrun_time = "1s"\n')
+        assert needing.call("setup", "--plan", str(plan)).returncode == 0
+        assert [path.name for path in (needing.root / ".venvs").iterdir()] == ["echo_x"]
+
     def test_makes_a_half_made_environment_again(self, needing: EchoProject) -> None:
         half = needing.root / ".venvs" / "echo_x"
         (half / "lib").mkdir(parents=True)
