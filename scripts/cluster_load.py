@@ -64,7 +64,7 @@ class ClusterLoad:
         """Make master and workers."""
         file = f"{USER_FILES}/{self._user_file}"
         master = ["-f", file, "--headless", "--only-summary", "--host", host]
-        master += ["--record", f"{RECORDS}/{self._trial}", *arguments]
+        master += ["--record", f"{RECORDS}/{self._trial}", *self._with_files(arguments)]
         master += ["--master", "--expect-workers", str(self._workers), "--expect-workers-max-wait", "180"]
         self._kube.delete("job", MASTER)
         self._inside("rm", "-rf", f"{RECORDS}/{self._trial}")
@@ -78,6 +78,18 @@ class ClusterLoad:
         )
         self._started = True
         self._follow()
+
+    def _with_files(self, arguments: Sequence[str]) -> list[str]:
+        """Bring the recording that `--replay` names to the volume, where the master reads it."""
+        found = list(arguments)
+        if "--replay" in found:
+            at = found.index("--replay") + 1
+            there = f"{RECORDS}/{self._trial}-replay.csv"
+            write = f"mkdir -p $(dirname '{there}') && cat > '{there}'"
+            inside = ("exec", "-i", f"deployment/{RESULTS}", "-c", RESULTS, "--", "sh", "-c", write)
+            self._kube.kubectl(*inside, data=Path(found[at]).read_bytes())
+            found[at] = there
+        return found
 
     def exit_status(self) -> int | None:
         """Return the master's exit status, None while it runs."""

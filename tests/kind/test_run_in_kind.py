@@ -121,9 +121,9 @@ def steady(made: EchoInKind) -> Done:
     process = made.run(made.plan(PLAN.format(name="steady", rate=100, seconds=30)))
     path = "echo/steady/1"
     until(lambda: seconds_of_load(made, path) > 2 or process.poll() is not None, "the load is on")
+    first = cgroup_s(made)
     second = made.run("plan.toml")
     refusal, _ = second.communicate(timeout=120)
-    first = cgroup_s(made)
     until(lambda: seconds_of_load(made, path) > 25 or process.poll() is not None, "the load is nearly over")
     seen = {"cgroup": (first, cgroup_s(made)), "refusal": (second.returncode, refusal)}
     return finish(made, process, seen)

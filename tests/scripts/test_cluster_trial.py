@@ -79,7 +79,8 @@ class Scripted(Kube):
         return nullcontext()
 
     def kubectl(self, *arguments: str, text: str | None = None, data: bytes | None = None) -> bytes:
-        self.asked.append(" ".join([*arguments, *(["<", text] if text else [])]))
+        given = text or (data.decode() if data else "")
+        self.asked.append(" ".join([*arguments, *(["<", given] if given else [])]))
         return self.packed if "tar" in " ".join(arguments) else b""
 
     def did(self, words: str) -> bool:
@@ -209,6 +210,16 @@ class TestLocustInACluster:
             job["spec"]["template"]["spec"]["containers"][0]["args"]
         )
         assert workers["spec"]["replicas"] == 2
+
+    def test_finds_a_recording_of_this_machine_on_the_volume(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        (tmp_path / "arrivals.csv").write_text("0.5\n1.5\n")
+        load.start(
+            "http://fastapi:8000", ["--shape", "replay", "--replay", str(tmp_path / "arrivals.csv")], {}
+        )
+        assert kube.did("steady/1-replay.csv' < 0.5\n1.5\n")
+        assert kube.did("--replay\n        - /results/run-1/fastapi/steady/1-replay.csv\n")
 
     @pytest.mark.parametrize("status", [0, 1, 2])
     def test_ends_with_the_masters_exit_status(self, load: ClusterLoad, kube: Scripted, status: int) -> None:
