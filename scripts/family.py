@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 MARK = "MODELSWARM_MARK"
+SHARED_MEMORY = Path("/dev/shm")
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
 
 
@@ -69,13 +70,17 @@ class Family:
     def kill(self, patience_s: float = 5.0) -> list[str]:
         """Kill every member until none is left; return a line for each that had to be killed.
 
+        Shared memory and semaphores that they made have files that only they would have removed.
+
         Raises:
             TimeoutError: something outlived SIGKILL for `patience_s`.
 
         """
         killed: dict[int, str] = {}
+        shared: set[Path] = set()
         deadline = time.monotonic() + patience_s
         while members := living(self.members()):
+            shared |= _shared_files(members)
             for process in members:
                 with contextlib.suppress(*_GONE):
                     killed.setdefault(process.pid, f"{process.pid} {process.name()}")
@@ -83,7 +88,26 @@ class Family:
             psutil.wait_procs(members, timeout=0.2)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"still running after SIGKILL: {', '.join(killed.values())}")
+        for file in shared:
+            with contextlib.suppress(OSError):
+                file.unlink()
         return list(killed.values())
+
+
+def _shared_files(processes: Iterable[psutil.Process]) -> set[Path]:
+    """Return the files of shared memory that processes map and that were made since this process began."""
+    found, began_s = set(), psutil.Process().create_time()
+    for process in processes:
+        with contextlib.suppress(*_GONE):
+            for each in process.memory_maps():
+                path = Path(each.path)
+                if path.is_relative_to(SHARED_MEMORY) and _made_at(path) >= began_s:
+                    found.add(path)
+    return found
+
+
+def _made_at(path: Path) -> float:
+    return path.stat().st_ctime
 
 
 def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -12,13 +12,14 @@ import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
 
 from scripts.cores import pinned, split_cores, usable_cores
 from scripts.errors import CannotRun
-from scripts.family import MARK, Family, living
+from scripts.family import MARK, SHARED_MEMORY, Family, living
 from scripts.guard import guarded
 from scripts.sampler import CpuClock, Sampler, _Seen, read_memory
 from scripts.server import port_is_free, refuse_busy_ports
@@ -144,6 +145,35 @@ class TestAProcessThatHidesItsEnvironment:
             elsewhere.kill()
             hidden.wait()
             elsewhere.wait()
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="shared memory has no files on this system")
+class TestSharedMemoryOfWhatIsKilled:
+    SCRIPT = """
+        import mmap, signal, sys
+        file = open(sys.argv[1], "r+b")
+        shared = mmap.mmap(file.fileno(), 0)
+        print("mapped", flush=True)
+        signal.pause()
+    """
+
+    def test_is_removed_unless_it_was_there_before(self, family: Family) -> None:
+        made, old = (SHARED_MEMORY / f"modelswarm-{uuid.uuid4().hex}" for _ in range(2))
+        try:
+            for file in (made, old):
+                file.write_bytes(bytes(4096))
+                script = textwrap.dedent(self.SCRIPT).replace("sys.argv[1]", repr(str(file)))
+                child = start(family, script)
+                assert child.stdout is not None
+                assert child.stdout.readline() == "mapped\n"
+            before = psutil.Process().create_time() - 100
+            with mock.patch("scripts.family._made_at", lambda p: before if p == old else p.stat().st_ctime):
+                assert len(family.kill()) == 2
+            assert not made.exists()
+            assert old.exists()
+        finally:
+            made.unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
 
 
 class TestTheGuard:
