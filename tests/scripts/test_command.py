@@ -203,7 +203,7 @@ class TestSetup:
         plan = needing.root / "one.toml"
         plan.write_text('backends = ["echo_x"]\n[[scenario]]\nname = "a"\nrate = 1\nrun_time = "1s"\n')
         assert needing.call("setup", "--plan", str(plan)).returncode == 0
-        assert [path.name for path in (needing.root / ".venvs").iterdir()] == ["echo_x"]
+        assert [path.name for path in (needing.root / ".venvs").glob("[!.]*")] == ["echo_x"]
 
     def test_makes_a_half_made_environment_again(self, needing: EchoProject) -> None:
         half = needing.root / ".venvs" / "echo_x"
