@@ -170,7 +170,7 @@ NO_REQUESTS = {
 }
 
 # What a framework's own front answers before any code of ours is asked, and which its service.toml names.
-FRAMEWORKS_OWN = {("triton", "TritonUser"): {"a body nested too deeply": 500}}
+FRAMEWORKS_OWN = {("triton", "v2_binary"): {"a body nested too deeply": 500}}
 
 
 def bad_requests(backend: Backend, probe: Probe, protocol: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class TestBadInput:
         good = (lambda status: CODES[status] in CLIENT_MISTAKES) if grpc else (lambda s: 400 <= s < 500)
         assert answered
         bad = {case: status for case, status in answered.items() if not good(status)}
-        assert bad == FRAMEWORKS_OWN.get((backend.service.name, probe.user.spoken.__name__), {})
+        assert bad == FRAMEWORKS_OWN.get((backend.service.name, protocol), {})
         assert probe.wrong(0) is None
 
     def test_of_a_caller_that_goes_away_does_no_harm(self, backend: Backend, protocol: str) -> None:
