@@ -1,18 +1,26 @@
 """Whatever happens to the bytes of a run folder: a report, no traceback, and no number from nowhere."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from analysis.baseline import baseline_of
+from analysis.exporting import export
+from analysis.foreign import NotReadable
+from analysis.importing import import_files
 from analysis.report import Report, write_report
 from analysis.runfolder import NotARunFolder
-from tests.analysis.folders import TrialSpec, steady, write_run
+from tests.analysis.folders import START, TrialSpec, run_json, steady, write_rows, write_run
+from tests.analysis.vegeta import as_csv, as_json
 
 REQUESTS = 6 * 30
 DROPPED = 5
@@ -22,12 +30,28 @@ FILES = (
     *(f"{TRIAL}/{name}" for name in ("summary.json", "latency.hlog", "pods.csv", "generator.csv")),
     *(f"{TRIAL}/{name}" for name in ("stats.csv", "stats_history.csv", "failures.csv", "exceptions.csv")),
 )
+MAY_LACK = ("baseline.json", f"{TRIAL}/events.csv", f"{TRIAL}/energy.csv")
+"""Files that not every run has, so that nobody misses one."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    specs = [TrialSpec(steady(40, 6, 30), failed=4, dropped=DROPPED), TrialSpec(steady(60, 6, 30), "bentoml")]
-    return write_run(tmp_path_factory.mktemp("whole") / "run", specs, objectives=["p95 < 100ms"])
+    first = TrialSpec(
+        steady(40, 6, 30),
+        failed=4,
+        dropped=DROPPED,
+        events=[(1, "Pulled", "image", "Normal"), (3, "Unhealthy", 'probe, "failed"', "Warning")],
+        generator_pod="worker-0",
+    )
+    specs = [first, TrialSpec(steady(60, 6, 30), "bentoml")]
+    folder = tmp_path_factory.mktemp("whole")
+    head = {"objectives": ["p95 < 100ms", "p99 <= 2 * baseline"], "plan": {"price_cpu": 0.04}}
+    run = write_run(folder / "run", specs, **head)
+    rows = [[START.timestamp() + s, zone, s * 10.0] for s in range(8) for zone in ("0", "1")]
+    write_rows(run / TRIAL / "energy.csv", ["time", "zone", "joules"], *rows)
+    kept = baseline_of(write_run(folder / "before", specs))
+    (run / "baseline.json").write_text(kept.model_dump_json(by_alias=True))
+    return run
 
 
 def report_of(whole: Path, file: str, change: Callable[[bytes], bytes]) -> Report | None:
@@ -40,6 +64,10 @@ def report_of(whole: Path, file: str, change: Callable[[bytes], bytes]) -> Repor
         except NotARunFolder:
             return None
         json.loads((run / "report.json").read_text(), parse_constant=pytest.fail)
+        ElementTree.parse(run / "junit.xml")
+        assert (run / "report.html").read_text().count("<script") == 1
+        export(run, "json", run / "export")
+        export(run, "hgrm", run / "export")
         return report
 
 
@@ -56,6 +84,14 @@ def holds(report: Report | None) -> None:
         assert one.requests <= REQUESTS + DROPPED
         assert all(low <= high < 1e6 for low, high in filter(None, (one.median_ms, one.p95_ms, one.p99_ms)))
     assert all(row.count <= REQUESTS + DROPPED for row in report.failures)
+    for cost in report.costs:
+        assert cost.answered_per_s <= REQUESTS * 1000  # a plan of a millisecond
+        assert cost.million_reserved is None or cost.million_reserved >= 0
+        assert cost.joules_per_prediction is None or cost.joules_per_prediction >= 0
+    assert all(level.requests <= REQUESTS for level in report.levels)
+    assert len([event for event in report.events if event.what != "latency"]) <= 12
+    for result in report.objectives:
+        assert not result.passed or result.value is not None
     assert all(isinstance(problem, str) and problem for problem in report.problems)
 
 
@@ -88,11 +124,15 @@ MUTATIONS: dict[str, Callable[[bytes], bytes]] = {
     "huge numbers": lambda data: data.replace(b"0", b"9" * 400),
     "negative": lambda data: data.replace(b":", b":-").replace(b",", b",-"),
     "markup": lambda data: data.replace(b"fastapi", b"<b>&amp;"),
+    "every row at the same time": lambda data: re.sub(rb"(?m)^\d{10}(\.\d+)?", b"1763735461", data),
+    "a clock that went back": lambda data: re.sub(rb"(?m)^(\d{9})[5-9]", rb"\g<1>0", data),
+    "a newer writer": lambda data: data.replace(b'"schema": 1', b'"schema": 7, "more": {"x": [1, 2]}'),
+    "an emptied number": lambda data: re.sub(rb"\d+", b"", data, count=9),
     "other separators": lambda data: data.replace(b",", b";"),
 }
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", FILES + MAY_LACK)
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_damaged_file_never_stops_the_report(whole: Path, file: str, name: str) -> None:
     holds(report_of(whole, file, MUTATIONS[name]))
@@ -119,7 +159,7 @@ def test_a_missing_file_is_named(whole: Path, file: str, tmp_path: Path) -> None
     max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    file=st.sampled_from(FILES),
+    file=st.sampled_from(FILES + MAY_LACK),
     at=st.floats(0, 1),
     length=st.integers(0, 200),
     replacement=st.one_of(
@@ -135,3 +175,68 @@ def test_any_change_of_bytes_still_gives_an_honest_report(
         return data[:start] + replacement + data[start + length :]
 
     holds(report_of(whole, file, change))
+
+
+class TestAPlanEditedBetweenTrials:
+    def run_of(self, folder: Path, shapes: list[dict[str, Any]], **changes: Any) -> Report:
+        specs = [
+            TrialSpec(steady(40, 6, 30, seed=i), trial=i, shape=shape, **changes)
+            for i, shape in enumerate(shapes, 1)
+        ]
+        other = [TrialSpec(steady(60, 6, 30), "bentoml", trial=i, shape=shapes[0]) for i in (1, 2)]
+        return write_report(write_run(folder, [*specs, *other]))
+
+    def test_is_not_ranked_against_what_had_one_load(self, tmp_path: Path) -> None:
+        shapes = [{"name": "constant", "rate": 30.0}, {"name": "poisson", "rate": 30.0}]
+        report = self.run_of(tmp_path, shapes)
+        assert report.recommendation.backend is None
+        assert "its load differs" in report.rankings[0].excluded["fastapi"].reason
+
+    def test_whose_trials_are_listed_twice_counts_each_once(self, tmp_path: Path) -> None:
+        specs = [TrialSpec(steady(40, 6, 30))]
+        trials = run_json(specs)["trials"] * 2
+        report = write_report(write_run(tmp_path, specs, trials=trials))
+        assert report.rows[0].requests == 180
+        assert any("has the path of an earlier one" in problem for problem in report.problems)
+
+
+class TestAnImportedFile:
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(
+        form=st.sampled_from([as_csv, as_json]),
+        at=st.floats(0, 1),
+        length=st.integers(0, 200),
+        replacement=st.one_of(
+            st.binary(max_size=40),
+            st.text('0123456789.,-+eE\n"{}[]:NaN', max_size=40).map(str.encode),
+        ),
+    )
+    def test_with_any_change_gives_an_honest_report_or_a_sentence(
+        self, form: Callable[[list[float]], str], at: float, length: int, replacement: bytes
+    ) -> None:
+        data = form([float(ms) for ms in range(1, 41)]).encode()
+        start = int(at * len(data))
+        with tempfile.TemporaryDirectory() as name:
+            file = Path(name) / "results.txt"
+            file.write_bytes(data[:start] + replacement + data[start + length :])
+            try:
+                import_files([file], Path(name) / "run", ["shop"], "load", "")
+            except NotReadable:
+                return
+            report = write_report(Path(name) / "run")
+        (row,) = report.rows
+        assert 0 < row.requests <= 42
+        assert row.verdict == "suspect"
+        assert report.problems == []
+
+    @pytest.mark.parametrize("name", MUTATIONS)
+    @pytest.mark.parametrize("tool", ["k6.csv", "k6.json", "stock_stats.csv"])
+    def test_that_is_damaged_gives_a_report_or_a_sentence(self, tmp_path: Path, tool: str, name: str) -> None:
+        source = Path(__file__).parent / "foreign" / tool
+        (tmp_path / tool).write_bytes(MUTATIONS[name](source.read_bytes()))
+        try:
+            import_files([tmp_path / tool], tmp_path / "run", ["shop"], "load", "")
+        except NotReadable:
+            return
+        (row,) = write_report(tmp_path / "run").rows
+        assert row.requests < 10_000

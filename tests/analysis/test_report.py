@@ -10,8 +10,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 
 from analysis.report import build_report, write_report
+from analysis.schema import PUBLISHED, as_text
 from tests.analysis.folders import START, TrialSpec, exact, run_json, steady, write_run
 
 EVIL = '<script>alert("1")</script>'
@@ -100,6 +102,20 @@ class TestTheJson:
         assert content["run"]["command"] == "modelswarm run quick --seed 1"
         assert {"expression", "backend", "scenario", "value", "passed"} <= set(content["objectives"][0])
         assert "paths" not in content
+
+
+    def test_fits_its_published_schema(self, run: Path) -> None:
+        schema = json.loads(PUBLISHED.read_text())
+        Draft202012Validator.check_schema(schema)
+        write_report(run)
+        content = json.loads((run / "report.json").read_text())
+        Draft202012Validator(schema).validate(content)
+        content["rows"][0]["latency_ms"]["p95"] = "fast"
+        with pytest.raises(ValidationError, match="'fast' is not"):
+            Draft202012Validator(schema).validate(content)
+
+    def test_schema_is_published_as_it_is(self) -> None:
+        assert PUBLISHED.read_text() == as_text(), "run `python -m analysis.schema`"
 
 
 class TestTheMarkdown:
