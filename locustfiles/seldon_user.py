@@ -11,6 +11,7 @@ class SeldonUser(ModelUser):
     """A caller of services/seldon."""
 
     service = "seldon"
+    opens_ahead = False  # Gunicorn's worker reads the connection it accepted until a request has come
 
     @classmethod
     def encode(cls, image: Image) -> bytes:

@@ -168,6 +168,8 @@ class ModelUser(ArrivalUser, HttpProtocol):
     abstract = True
     service: ClassVar[str]
     protocols: ClassVar[Mapping[str, Protocol]] = {}
+    opens_ahead: ClassVar[bool] = True
+    """Whether connections are opened before the clock starts; not to a server that reads one at a time."""
     spoken: ClassVar[Protocol]
     requests: ClassVar[list[Request]]
     target: ClassVar[Target]
@@ -232,7 +234,8 @@ class ModelUser(ArrivalUser, HttpProtocol):
         ]
         peak = 0.0 if plan.closed else plan.arrivals().shape.peak_per_s
         automatic = min(1.0, _FULL_CHECK_UP_TO_PER_S / peak) if peak else 1.0
-        cls._open_ahead = min(_OPEN_AHEAD_AT_MOST, math.ceil(peak * _OPEN_AHEAD_S))
+        ahead = min(_OPEN_AHEAD_AT_MOST, math.ceil(peak * _OPEN_AHEAD_S))
+        cls._open_ahead = ahead if cls.opens_ahead else 0
         share = plan.check_share if plan.check_share == plan.check_share else automatic
         cls._check_every = 0.0 if plan.check == "status" else share
         if cls.watchdog is not None:
