@@ -67,7 +67,8 @@ class MobileNet(Component):
         """Return the top 5 as `jsonData`."""
         assert self.classifier is not None
         if isinstance(message, dict) and "data" in message:
-            predictions = self.classifier.top5(_tensor(message["data"]))
+            probabilities = self.classifier.probabilities(_tensor(message["data"]))
+            predictions = self.classifier.top5(probabilities)
         else:
             predictions = self.classifier.predict(_image(message))
         return {"jsonData": answer(predictions), "meta": {}}

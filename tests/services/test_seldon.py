@@ -1,0 +1,172 @@
+"""What is special to Seldon: feedback, the transformer, the A/B router, SeldonDeployments."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+import yaml
+from backends import PROJECT, Backend
+from conftest import interpreter_of, run_in
+
+from locustfiles.seldon_user import SeldonUser
+from scripts.server import free_ports
+
+DEPLOYMENTS = PROJECT.root / "services" / "seldon" / "deployment"
+READY_S = 60
+FEEDBACK = """if True:
+    import sys
+    from seldon_core.seldon_client import SeldonClient
+
+    client = SeldonClient(microservice_endpoint=sys.argv[1], transport="rest")
+    answer = client.microservice(method="predict", bin_data=open(sys.argv[2], "rb").read())
+    assert answer.success, answer.msg
+    done = client.microservice_feedback(answer.request, answer.response, reward=float(sys.argv[3]))
+    assert done.success, done.msg
+"""
+
+
+def post(url: str, body: object) -> Any:
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def metric(url: str, name: str) -> float:
+    with urlopen(f"{url}/metrics", timeout=10) as answer:
+        found = re.findall(rf"^{name}\{{.*\}} (\S+)$", answer.read().decode(), re.M)
+    return sum(map(float, found))
+
+
+@contextmanager
+def component(name: str, *options: str) -> Iterator[tuple[str, str]]:
+    """A component of a graph as a microservice of its own: its address, and that of its metrics."""
+    http, metrics = free_ports(2)
+    module = [interpreter_of("seldon"), "-m", "services.seldon.server", f"services.seldon.components.{name}"]
+    process = subprocess.Popen(
+        [*module, f"--http-port={http}", f"--metrics-port={metrics}", *options],
+        env=os.environ | {"PYTHONPATH": str(PROJECT.root), "MODELSWARM_MODEL_DIR": str(PROJECT.model_dir)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = f"http://127.0.0.1:{http}"
+        deadline = time.monotonic() + READY_S
+        while not answers(f"{address}/health/ping"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield address, f"http://127.0.0.1:{metrics}"
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def answers(url: str) -> bool:
+    with suppress(OSError), urlopen(url, timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+@pytest.fixture(scope="module")
+def seldon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    backend = Backend("seldon", tmp_path_factory.mktemp("seldon"))
+    if reason := backend.service.missing():
+        pytest.skip(reason)
+    try:
+        backend.start()
+        yield backend
+    finally:
+        backend.stop()
+
+
+@pytest.mark.server
+class TestFeedback:
+    def test_of_seldons_own_client_is_counted(self, seldon: Backend, model_dir: Path) -> None:
+        address = seldon.server.url.removeprefix("http://")
+        for reward in (1, 0.5):
+            done = run_in("seldon", FEEDBACK, address, model_dir / "images" / "chelsea.jpg", reward)
+            assert done.returncode == 0, done.stderr[-2000:]
+        metrics = seldon.server.speaking("metrics")
+        assert metric(metrics, "seldon_api_model_feedback_total") == 2
+        assert metric(metrics, "seldon_api_model_feedback_reward_total") == 1.5
+
+
+@pytest.mark.server
+class TestTransformer:
+    def test_makes_tensors_that_the_model_answers_like_the_images(self, seldon: Backend) -> None:
+        predict = f"{seldon.server.url}/api/v1.0/predictions"
+        with component("Preparation") as (preparation, _):
+            for image in SeldonUser.payloads("small"):
+                asked = {"binData": base64.b64encode(image.jpeg).decode()}
+                tensor = post(f"{preparation}/transform-input", asked)
+                assert tensor["data"]["tensor"]["shape"] == [1, 3, 224, 224]
+                assert image.agrees(SeldonUser.decode(json.dumps(post(predict, tensor)).encode())), image.name
+
+
+@pytest.mark.server
+class TestRouter:
+    def test_splits_requests_as_told_and_credits_the_branch_that_answered(self) -> None:
+        parameters = [
+            {"name": "share_of_first", "type": "FLOAT", "value": "0.9"},
+            {"name": "seed", "type": "INT", "value": "1"},
+        ]
+        with component("AbRouter", f"--parameters={json.dumps(parameters)}") as (router, metrics):
+            routes = [self.route(router) for _ in range(300)]
+            assert set(routes) == {0, 1}
+            assert 0.85 < routes.count(0) / 300 < 0.95
+            for branch, reward in ((0, 1.0), (1, 0.25), (1, 0.5)):
+                answered = {"jsonData": {}, "meta": {"routing": {"0": branch}}}
+                asked = {"data": {"ndarray": [[1]]}}
+                feedback = {"request": asked, "response": answered, "reward": reward}
+                post(f"{router}/api/v1.0/feedback", feedback)
+            assert metric(metrics, "reward_branch_0") == 1
+            assert metric(metrics, "reward_branch_1") == 0.75
+
+    def route(self, router: str) -> int:
+        [[branch]] = post(f"{router}/route", {"data": {"ndarray": [[1]]}})["data"]["ndarray"]
+        return int(branch)
+
+
+def units(graph: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield graph
+    for child in graph.get("children", []):
+        yield from units(child)
+
+
+class TestDeployments:
+    @pytest.fixture(params=["canary", "ab-test"])
+    def deployment(self, request: pytest.FixtureRequest) -> dict[str, Any]:
+        made: dict[str, Any] = yaml.safe_load((DEPLOYMENTS / f"{request.param}.yaml").read_text())
+        return made
+
+    def test_have_a_container_of_the_right_kind_for_each_unit_of_the_graph(
+        self, deployment: dict[str, Any]
+    ) -> None:
+        kinds = {"MODEL": "MobileNet", "TRANSFORMER": "Preparation", "ROUTER": "AbRouter"}
+        for predictor in deployment["spec"]["predictors"]:
+            [pod] = [each["spec"] for each in predictor["componentSpecs"]]
+            started = {each["name"]: each["args"] for each in pod["containers"]}
+            wanted = {unit["name"]: kinds[unit["type"]] for unit in units(predictor["graph"])}
+            assert started == {name: [f"services.seldon.components.{kind}"] for name, kind in wanted.items()}
+
+    def test_give_a_canary_a_tenth_of_the_requests(self) -> None:
+        predictors = yaml.safe_load((DEPLOYMENTS / "canary.yaml").read_text())["spec"]["predictors"]
+        assert {each["name"]: each["traffic"] for each in predictors} == {"stable": 90, "canary": 10}
+        images = [each["componentSpecs"][0]["spec"]["containers"][0]["image"] for each in predictors]
+        assert images == ["modelswarm/seldon:0.1.0", "modelswarm/seldon:canary"]
+
+    def test_split_a_from_b_by_a_router_of_two_models(self) -> None:
+        [predictor] = yaml.safe_load((DEPLOYMENTS / "ab-test.yaml").read_text())["spec"]["predictors"]
+        [router] = [unit for unit in units(predictor["graph"]) if unit["type"] == "ROUTER"]
+        assert [child["type"] for child in router["children"]] == ["MODEL", "MODEL"]
+        assert router["parameters"] == [{"name": "share_of_first", "type": "FLOAT", "value": "0.5"}]
