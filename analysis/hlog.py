@@ -24,6 +24,8 @@ LONGEST_S = 31 * 24 * 3600.0  # offsets beyond a month are damage, not measureme
 LATEST_EPOCH_S = 1e11  # some thousand years from now
 LONGEST_LINE_BYTES = 1 << 18
 TAGS = ("latency", "service", "lag")
+VARIANT = "variant:"
+"""Begins the tags that hold the latencies of one of several variants behind an address."""
 
 _START = re.compile(rb"#\[StartTime: *(\d+(?:\.\d+)?)")
 _LINE = re.compile(rb"(?:Tag=([^,]*),)?([-+.\deE]+),([-+.\deE]+),([-+.\deE]+),([A-Za-z0-9+/=]+)")
@@ -33,7 +35,7 @@ _LINE = re.compile(rb"(?:Tag=([^,]*),)?([-+.\deE]+),([-+.\deE]+),([-+.\deE]+),([
 class HistogramLog:
     """One trial's log. ``start_epoch_s`` is plan time 0 in seconds since the epoch, None if not told.
 
-    Latencies keep their seconds; every other tag is one interval with all its values.
+    Latencies, those of a variant too, keep their seconds; every other tag is one interval of all its values.
     """
 
     start_epoch_s: float | None = None
@@ -86,11 +88,17 @@ def read_hlog(path: Path, name: str, problems: list[str], expected: Sequence[str
     whole = {tag: _assemble(lines, f"{name} ({tag})", bad, problems) for tag, lines in read.items()}
     tags = {tag: intervals for tag, intervals in whole.items() if len(intervals.start_s)}
     _name_bad(name, bad, sum(len(one.start_s) for one in tags.values()), problems)
-    log = HistogramLog(start, {tag: one if tag == "latency" else one.summed() for tag, one in tags.items()})
+    log = HistogramLog(
+        start, {tag: one if _keeps_seconds(tag) else one.summed() for tag, one in tags.items()}
+    )
     missing = [tag for tag in expected if tag not in log.tags]
     if missing:
         problems.append(f"{name}: holds nothing of {' or '.join(missing)}.")
     return log
+
+
+def _keeps_seconds(tag: str) -> bool:
+    return tag == "latency" or tag.startswith(VARIANT)
 
 
 def _parse(number: int, line: bytes) -> tuple[str, _Line]:

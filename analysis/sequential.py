@@ -41,46 +41,58 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class Look:
-    """What two backends' trials tell so far: the logarithm of a ratio, its standard error, and the counts."""
+    """What is known so far: a difference, its standard error with its degrees of freedom, and the size.
 
-    log_ratio: float
+    ``size`` is the number of measurements by which the error is smaller than their spread, squared: n of one
+    sample, ``n m / (n + m)`` of two.
+    """
+
+    difference: float
     error: float
-    first: int
-    second: int
+    size: float
+    free: int
 
     @classmethod
     def of(cls, first_ms: Floats, second_ms: Floats) -> Look | None:
-        """From the trials' quantiles (n,) and (m,) in ms; None of fewer than two of each, or all the same."""
+        """The logarithm of a ratio, from the trials' quantiles (n,) and (m,) in ms.
+
+        None of fewer than two of each, or where all are the same.
+        """
         first, second = np.log(first_ms), np.log(second_ms)
         if min(len(first), len(second)) < FEWEST:
             return None
         free = len(first) + len(second) - 2
         variance = (float(first.var()) * len(first) + float(second.var()) * len(second)) / free
-        error = math.sqrt(variance * (1 / len(first) + 1 / len(second)))
-        return cls(float(second.mean() - first.mean()), error, len(first), len(second)) if error else None
+        size = len(first) * len(second) / (len(first) + len(second))
+        if not variance:
+            return None
+        return cls(float(second.mean() - first.mean()), math.sqrt(variance / size), size, free)
 
-    @property
-    def _free(self) -> int:
-        return self.first + self.second - 2
+    @classmethod
+    def of_pairs(cls, differences: Floats) -> Look | None:
+        """The mean of differences (n,) of measurements made side by side."""
+        n = len(differences)
+        error = float(differences.std(ddof=1)) / math.sqrt(n) if n >= FEWEST else 0.0
+        return cls(float(differences.mean()), error, n, n - 1) if error else None
 
     @property
     def _gain(self) -> float:
         """How many times as much variance the statistic has under the mixture as without a difference."""
-        return 1 + PRIOR**2 * self.first * self.second / (self.first + self.second)
+        return 1 + PRIOR**2 * self.size
 
-    def evidence(self, log_ratio: float) -> float:
-        """The e-process against a true logarithm of ``log_ratio``: how many times its stake has grown."""
-        squared = ((self.log_ratio - log_ratio) / self.error) ** 2 / self._free
+    def evidence(self, truth: float) -> float:
+        """The e-process against a true difference of ``truth``: how many times its stake has grown."""
+        squared = ((self.difference - truth) / self.error) ** 2 / self.free
         grown = (1 + squared) / (1 + squared / self._gain)
-        return float(grown ** ((self._free + 1) / 2) / math.sqrt(self._gain))
+        return float(grown ** ((self.free + 1) / 2) / math.sqrt(self._gain))
 
     def interval(self, alpha: float = 0.05) -> tuple[float, float] | None:
         """The confidence sequence now; None while everything is still possible."""
-        needed = (math.sqrt(self._gain) / alpha) ** (2 / (self._free + 1))
+        needed = (math.sqrt(self._gain) / alpha) ** (2 / (self.free + 1))
         if needed >= self._gain:
             return None
-        reach = self.error * math.sqrt(self._free * (needed - 1) / (1 - needed / self._gain))
-        return self.log_ratio - reach, self.log_ratio + reach
+        reach = self.error * math.sqrt(self.free * (needed - 1) / (1 - needed / self._gain))
+        return self.difference - reach, self.difference + reach
 
     def p_differs(self) -> float:
         """The always-valid p value of "they are the same"."""
@@ -88,6 +100,6 @@ class Look:
 
     def p_equivalent(self, margin: float) -> float:
         """The always-valid p value of "they differ by more than the margin", a logarithm."""
-        if abs(self.log_ratio) >= margin:
+        if abs(self.difference) >= margin:
             return 1.0
         return min(1.0, max(1 / self.evidence(margin), 1 / self.evidence(-margin)))

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu, ttest_ind
+
+from analysis.ab import ABResult, compare_variants, variants_of
+from analysis.hlog import VARIANT, HistogramLog
+from analysis.runfolder import Trial, TrialEntry
+from tests.analysis.simulated import intervals
+
+SECONDS = 60
+
+
+def trial(seed: int = 1, times: float = 1.0, share: float = 0.5, per_s: int = 40) -> Trial:
+    """A trial whose requests go to either variant by chance; the machine's mood is the same for both."""
+    rng = np.random.default_rng(seed)
+    second = np.repeat(np.arange(SECONDS), per_s)
+    mood = np.exp(rng.normal(0, 0.1, SECONDS))[second]
+    chosen = rng.random(len(second)) < share
+    latency = 40 * mood * rng.lognormal(0, 0.3, len(second)) * np.where(chosen, times, 1.0)
+    tags = {
+        VARIANT + name: intervals(latency[mine], second[mine], SECONDS)
+        for name, mine in (("blue", ~chosen), ("green", chosen))
+    }
+    entry = TrialEntry(backend="nginx", scenario="ab", path="nginx/ab/1")
+    return Trial(entry, "nginx/ab/1", log=HistogramLog(0.0, tags))
+
+
+def result(weights: dict[str, float] | None = None, **how: float) -> ABResult:
+    return compare_variants([trial(**how)], weights or {"blue": 1, "green": 1}, "blue")
+
+
+class TestATreatment:
+    def test_that_is_slower_is_found_so_and_the_control_kept(self) -> None:
+        found = result(times=1.15)
+        assert found.verdict == "slower"
+        assert found.low_ms < 0.15 * found.control.mean_ms < found.high_ms
+        assert found.recommendation.startswith("Keep blue: green is slower by ")
+        assert found.superiority > 0.55
+        assert found.cohen_d > 0.3
+        p95 = next(one for one in found.quantiles if one.name == "p95")
+        assert p95.low is not None
+        assert p95.high is not None
+        assert p95.low < 1.15 < p95.high
+
+    def test_that_is_faster_is_taken(self) -> None:
+        found = result(times=0.85)
+        assert (found.verdict, found.recommendation[:10]) == ("faster", "Take green")
+
+    def test_that_is_the_same_is_equivalent_after_enough_requests(self) -> None:
+        found = result(per_s=200)
+        assert found.verdict == "equivalent"
+        assert found.power > 0.9
+
+    def test_of_few_requests_shows_nothing_and_says_how_many_it_takes(self) -> None:
+        found = result(times=1.03, per_s=4)
+        assert found.verdict == "not shown"
+        assert found.power < 0.5
+        assert found.needed_requests is not None
+        assert f"needs {found.needed_requests:,} requests" in found.recommendation
+        assert "p99" not in found.treatment.quantiles_ms
+
+    def test_that_is_the_same_is_called_different_in_at_most_5_of_100(self) -> None:
+        verdicts = [result(seed=seed, per_s=10) for seed in range(200)]
+        assert (
+            sum(one.verdict in ("slower", "faster") for one in verdicts) <= 16
+        )  # 10 expected, 16 is 2 sigma
+        assert sum(one.stop_after_s is not None for one in verdicts) <= 10
+
+
+class TestTheSplit:
+    def test_that_was_asked_for_is_believed(self) -> None:
+        found = result({"blue": 9, "green": 1}, share=0.1)
+        assert not found.split_is_wrong
+        assert found.treatment.wanted == pytest.approx(0.1)
+        assert found.treatment.share == pytest.approx(0.1, abs=0.02)
+
+    def test_that_was_not_makes_every_difference_worthless(self) -> None:
+        found = result({"blue": 9, "green": 1}, share=0.14, times=1.5)
+        assert found.split_is_wrong
+        assert found.verdict == "not valid"
+        assert found.recommendation.startswith(
+            "Decide nothing: green got 14\N{NO-BREAK SPACE}% of the requests"
+        )
+
+
+class TestTheNumbers:
+    def test_are_scipys(self) -> None:
+        found = result(times=1.05)
+        log = trial(times=1.05).log
+        first, second = (
+            np.repeat([float(v) for v in _middles(log, name)], [int(c) for c in _counts(log, name)])
+            for name in ("blue", "green")
+        )
+        assert found.t_p == pytest.approx(ttest_ind(second, first, equal_var=False).pvalue)
+        assert found.mann_whitney_p == pytest.approx(mannwhitneyu(second, first).pvalue)
+
+    def test_of_a_long_enough_test_could_have_stopped_early(self) -> None:
+        found = result(times=1.3)
+        assert found.stop_after_s is not None
+        assert 10 <= found.stop_after_s < SECONDS
+
+
+def _middles(log: HistogramLog, name: str) -> list[float]:
+    from analysis.histograms import bucket_middle_ms
+
+    merged = log.tag(VARIANT + name).merged()
+    return list(bucket_middle_ms(np.flatnonzero(merged.counts)))
+
+
+def _counts(log: HistogramLog, name: str) -> list[int]:
+    merged = log.tag(VARIANT + name).merged()
+    return list(merged.counts[np.flatnonzero(merged.counts)])
+
+
+class TestVariants:
+    def test_are_named_by_the_log(self) -> None:
+        assert variants_of([trial()]) == ["blue", "green"]
+
+    def test_that_nobody_answered_as_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="the answers named blue, green, the weights name a, b"):
+            compare_variants([trial()], {"a": 1, "b": 1}, "a")
+
+    def test_that_hardly_answered_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="variant green answered fewer than two"):
+            compare_variants([trial(share=0.0)], {"blue": 1, "green": 1}, "blue")
+
+
+def test_a_log_keeps_the_seconds_of_variants(tmp_path: Path) -> None:
+    from analysis.hlog import read_hlog
+    from tests.analysis.folders import TrialSpec, hlog_text, steady
+
+    text = hlog_text(TrialSpec(steady(40, 6, 20)))
+    file = tmp_path / "latency.hlog"
+    lines = [line.replace("Tag=service", f"Tag={VARIANT}green") for line in text.splitlines()]
+    file.write_text("\n".join(lines) + "\n")
+    assert len(read_hlog(file, "latency.hlog", []).tag(VARIANT + "green").start_s) == 6
