@@ -203,7 +203,8 @@ def _lives(pid: int) -> bool:
 
 def _reopen(record: RunRecord) -> None:
     """Say of a run that it goes on; a trial that was under way is looked for, or made again."""
-    under_way = [trial.path for trial in record.trials if trial.status == "running"]
-    resumed = [*record.head.get("resumed", []), {"at": utc_now(), "under_way": under_way}]
-    record.head |= {"status": "running", "ended": None, "resumed": resumed}
+    record.head |= {"status": "running", "ended": None}
+    if any(trial.started for trial in record.trials):
+        under_way = [trial.path for trial in record.trials if trial.status == "running"]
+        record.head.setdefault("resumed", []).append({"at": utc_now(), "under_way": under_way})
     record.save()

@@ -41,7 +41,7 @@ READ_CPU = (
 )
 STOP_SERVER = (
     "import os, signal, time; "
-    "(pid,) = [int(p) for p in os.listdir('/proc') if p.isdigit() and "
+    "(pid,) = [int(p) for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpid() and "
     "b'/app/server.py' in open(f'/proc/{p}/cmdline', 'rb').read()]; "
     "os.kill(pid, signal.SIGSTOP); time.sleep(2); os.kill(pid, signal.SIGCONT)"
 )
@@ -84,6 +84,28 @@ def seconds_of_load(project: EchoInKind, path: str) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def under_load(
+    project: EchoInKind, name: str, rate: int, seconds: int, after_s: int
+) -> Iterator[subprocess.Popen[str]]:
+    """A run that has loaded for so many seconds; ended in order if the test fails."""
+    process = project.run(project.plan(PLAN.format(name=name, rate=rate, seconds=seconds)))
+    try:
+        await_load(project, process, name, after_s)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=120)
+
+
+def await_load(project: EchoInKind, process: subprocess.Popen[str], name: str, after_s: int) -> None:
+    def loaded() -> bool:
+        return seconds_of_load(project, f"echo/{name}/1") >= after_s or process.poll() is not None
+
+    until(loaded, f"there were {after_s} s of load")
+
+
 def finish(project: EchoInKind, process: subprocess.Popen[str], seen: dict[str, Any] | None = None) -> Done:
     output, _ = process.communicate(timeout=600)
     return Done(project, project.run_folder(), process.returncode, output, seen or {})
@@ -118,15 +140,13 @@ def cgroup_s(project: EchoInKind) -> tuple[float, float]:
 @pytest.fixture(scope="module")
 def steady(made: EchoInKind) -> Done:
     """Half a minute of even load, during which the server's own cgroup is read twice."""
-    process = made.run(made.plan(PLAN.format(name="steady", rate=100, seconds=30)))
-    path = "echo/steady/1"
-    until(lambda: seconds_of_load(made, path) > 2 or process.poll() is not None, "the load is on")
-    first = cgroup_s(made)
-    second = made.run("plan.toml")
-    refusal, _ = second.communicate(timeout=120)
-    until(lambda: seconds_of_load(made, path) > 25 or process.poll() is not None, "the load is nearly over")
-    seen = {"cgroup": (first, cgroup_s(made)), "refusal": (second.returncode, refusal)}
-    return finish(made, process, seen)
+    with under_load(made, "steady", rate=100, seconds=30, after_s=3) as process:
+        first = cgroup_s(made)
+        second = made.run("plan.toml")
+        refusal, _ = second.communicate(timeout=120)
+        await_load(made, process, "steady", 25)
+        seen = {"cgroup": (first, cgroup_s(made)), "refusal": (second.returncode, refusal)}
+        return finish(made, process, seen)
 
 
 class TestARunInKind:
@@ -181,13 +201,9 @@ class TestARunInKind:
 
 class TestAServerThatIsStoppedForTwoSecondsInItsPod:
     def test_shows_in_the_percentiles_as_theory_says(self, made: EchoInKind) -> None:
-        process = made.run(made.plan(PLAN.format(name="freeze", rate=100, seconds=20)))
-        until(
-            lambda: seconds_of_load(made, "echo/freeze/1") >= 6 or process.poll() is not None,
-            "the load is on",
-        )
-        made.kubectl("exec", "deployment/echo", "-c", "server", "--", "python", "-c", STOP_SERVER)
-        done = finish(made, process)
+        with under_load(made, "freeze", rate=100, seconds=20, after_s=6) as process:
+            made.kubectl("exec", "deployment/echo", "-c", "server", "--", "python", "-c", STOP_SERVER)
+            done = finish(made, process)
         assert done.trial("echo/freeze/1")["status"] == "ok", done.output
         latency = done.summary("echo/freeze/1")["latency_ms"]
         # 2,000 arrivals; one that comes t seconds into the stop waits 2 - t seconds.
@@ -197,14 +213,11 @@ class TestAServerThatIsStoppedForTwoSecondsInItsPod:
 
 class TestAWorkerPodThatIsDeletedInTheMiddleOfATrial:
     def test_leaves_no_gap_and_is_counted_and_told(self, made: EchoInKind) -> None:
-        process = made.run(made.plan(PLAN.format(name="lost", rate=50, seconds=25)))
-        until(
-            lambda: seconds_of_load(made, "echo/lost/1") >= 6 or process.poll() is not None, "the load is on"
-        )
-        label = "app.kubernetes.io/name=locust-worker"
-        pod, *_ = made.kubectl("get", "pods", "-l", label, "-o", "name").split()
-        made.kubectl("delete", pod, "--grace-period=0", "--force")
-        done = finish(made, process)
+        with under_load(made, "lost", rate=50, seconds=25, after_s=6) as process:
+            label = "app.kubernetes.io/name=locust-worker"
+            pod, *_ = made.kubectl("get", "pods", "-l", label, "-o", "name").split()
+            made.kubectl("delete", pod, "--grace-period=0", "--force")
+            done = finish(made, process)
         assert done.trial("echo/lost/1")["status"] == "ok", done.output
         summary = done.summary("echo/lost/1")
         counts = summary["counts"]
@@ -224,17 +237,14 @@ def longest_silence_s(rows: list[dict[str, str]]) -> float:
 
 class TestAnApiServerThatIsAwayForHalfAMinute:
     def test_in_the_middle_of_a_trial_is_waited_for(self, made: EchoInKind) -> None:
-        process = made.run(made.plan(PLAN.format(name="away", rate=20, seconds=45)))
-        until(
-            lambda: seconds_of_load(made, "echo/away/1") >= 4 or process.poll() is not None, "the load is on"
-        )
-        node = f"{images.CLUSTER}-control-plane"
-        subprocess.run(["docker", "pause", node], check=True, capture_output=True)
-        try:
-            threading.Event().wait(30)
-        finally:
-            subprocess.run(["docker", "unpause", node], check=True, capture_output=True)
-        done = finish(made, process)
+        with under_load(made, "away", rate=20, seconds=45, after_s=4) as process:
+            node = f"{images.CLUSTER}-control-plane"
+            subprocess.run(["docker", "pause", node], check=True, capture_output=True)
+            try:
+                threading.Event().wait(30)
+            finally:
+                subprocess.run(["docker", "unpause", node], check=True, capture_output=True)
+            done = finish(made, process)
         assert done.trial("echo/away/1")["status"] == "ok", done.output
         assert done.summary("echo/away/1")["counts"]["planned"] == 900
 
@@ -296,11 +306,10 @@ class TestBackendsThatFailInACluster:
 
 class TestStoppingARunInKind:
     def test_with_ctrl_c_fetches_what_there_is_and_leaves_nothing(self, made: EchoInKind) -> None:
-        process = made.run(made.plan(PLAN.format(name="stopped", rate=20, seconds=60)))
         path = "echo/stopped/1"
-        until(lambda: seconds_of_load(made, path) >= 4 or process.poll() is not None, "the load is on")
-        process.send_signal(signal.SIGINT)
-        done = finish(made, process)
+        with under_load(made, "stopped", rate=20, seconds=60, after_s=4) as process:
+            process.send_signal(signal.SIGINT)
+            done = finish(made, process)
         assert done.status == 3, done.output
         assert done.trial(path)["status"] == "interrupted"
         counts = done.summary(path)["counts"]
