@@ -31,7 +31,12 @@ class TextClassifier(Model):
         self.weights, self.threads = weights, threads
         torch.set_num_threads(threads)
         if weights == "hub":
-            self._load(HUB_NAME)
+            try:
+                self._load(HUB_NAME)
+            except OSError as error:
+                raise SystemExit(
+                    f"{HUB_NAME} cannot be had; weights=tiny needs no network: {error}"
+                ) from None
         else:
             with tempfile.TemporaryDirectory() as folder:
                 write_tiny(Path(folder))

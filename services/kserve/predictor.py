@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, model_server
 from kserve.errors import InvalidInput
+from kserve.utils.utils import generate_uuid
 
 from services.kserve.serving import READING_FAILED, serve
 from services.model.runtime import SIDE, Classifier, Settings
@@ -46,7 +47,8 @@ class Predictor(Model):
         rows = torch.stack([self.classifier.probabilities(image.unsqueeze(0)) for image in batch]).numpy()
         output = InferOutput(OUTPUT, list(rows.shape), "FP32")
         output.set_data_from_numpy(rows, binary_data=True)
-        return InferResponse(payload.id, NAME, [output], use_binary_outputs=payload.use_binary_outputs)
+        number = payload.id or generate_uuid()
+        return InferResponse(number, NAME, [output], use_binary_outputs=payload.use_binary_outputs)
 
 
 def _tensor(request: InferRequest) -> Any:
