@@ -35,6 +35,8 @@ async def serve(options: argparse.Namespace) -> None:
         parallel_workers=Settings.from_env().workers,
         parallel_workers_timeout=STOP_S,
     )
+    # At the end its workers go first: whoever waits for one of them then would be waited for without end.
+    settings._custom_rest_server_settings = {"timeout_graceful_shutdown": STOP_S}
     model = mlserver.ModelSettings(name="mobilenet", implementation=MobileNet)
     server = mlserver.MLServer(settings)
     server._rest_server._app.add_exception_handler(RequestValidationError, unreadable)

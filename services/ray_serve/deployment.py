@@ -7,9 +7,11 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ray
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from ray import serve
+from ray.serve._private import replica
 
 from services.model.runtime import (
     MAX_BATCH,
@@ -31,6 +33,15 @@ async def bad_input(_: Request, error: BadInput) -> JSONResponse:
     return JSONResponse({"error": str(error)}, error.status)
 
 
+def keep_to(host: str) -> None:
+    """Let the port between replicas, which takes pickles, listen on the node's address, not on all there are.
+
+    Serve opens it after the deployment's constructor, and has no option for it.
+    """
+    add = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: add(server, address.replace("[::]", host))
+
+
 @serve.deployment(
     # Beyond it, Ray's router holds requests back and asks again at growing intervals (5 is its default): a
     # burst then leaves the replica idle while requests wait.  The other servers queue in front of the model.
@@ -43,6 +54,7 @@ class MobileNet:
     """Serve routes to a replica once its constructor has returned."""
 
     def __init__(self, settings: Settings) -> None:
+        keep_to(ray.util.get_node_ip_address())
         self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.classifier = self.pool.submit(Classifier, settings.model_dir, settings.threads).result()
         self.infer = self._in_batches if settings.batching else self._singly
