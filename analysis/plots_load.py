@@ -109,6 +109,43 @@ def _legend(svg: Element, curves: Sequence[Curve]) -> None:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A backend's trials of a capacity search: rate in 1/s, share of what is allowed, and words for pointing.
+
+    ``between`` is the interval of the rate at which that share reaches 1.
+    """
+
+    title: str
+    series: int
+    points: Sequence[tuple[float, float, str]]
+    between: tuple[float, float] | None
+
+
+def against_limit(heading: str, limits: Sequence[Limit]) -> Markup:
+    """What was measured as a share of what is allowed, over arrivals per second; 1 is the limit."""
+    names = [(one.title, one.series) for one in limits]
+    rates = [rate for one in limits for rate, *_ in one.points]
+    shares = [share for one in limits for _, share, _ in one.points]
+    svg = drawing(
+        BOTTOM + 46 + legend_height(names), f"{heading}: {len(rates)} trials against the objectives."
+    )
+    x = Scale(0, round_top([*rates, *(one.between[1] for one in limits if one.between)]), LEFT, WIDTH - RIGHT)
+    y = Scale(min(0.5, *shares) / 1.15, max(2.0, *shares) * 1.15, BOTTOM, 20, log=True)
+    y_axis(svg, y, y.ticks(6), "of what is allowed")
+    _rates(svg, x, "planned arrivals per second")
+    line(svg, [(x.start, y(1)), (x.end, y(1))], "line planned")
+    for one in limits:
+        group = SubElement(svg, "g", {"class": of(one.series)})
+        if one.between:
+            low, high = (x(rate) for rate in one.between)
+            element(group, "rect", "interval", x=low, y=y(1) - 5, width=max(2.0, high - low), height=10)
+        for rate, share, words in one.points:
+            marker(group, x(rate), y(share), one.series, f"{one.title}, {words}")
+    legend(svg, names, BOTTOM + 50)
+    return markup(svg)
+
+
+@dataclass(frozen=True)
 class Trials:
     """A backend's trials: number, place in the order of all, and percentile in ms of each."""
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from analysis import baseline, figures, view, view_cost, view_locust
@@ -29,10 +25,10 @@ from analysis.happenings import Happening, happenings
 from analysis.levels import Level, levels
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
 from analysis.objectives import Objective, ObjectiveResult, evaluate, parse
+from analysis.pages import render_markdown, render_page, write_whole
 from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
 from analysis.runfolder import NotARunFolder, Run, RunFacts, read_run
-from analysis.svg import COLOURS
 from analysis.validity import oddities
 from analysis.words import counted
 
@@ -128,7 +124,7 @@ def write_report(run_dir: Path, asked: Asked = Asked()) -> Report:
         write_whole(run_dir / baseline.FILE, f"{kept}\n")
     write_whole(paths.junit, junit(analysis.report))
     write_whole(paths.json_, analysis.report.model_dump_json(by_alias=True, indent=1) + "\n")
-    write_whole(paths.md, render_markdown(analysis.report))
+    write_whole(paths.md, render_markdown("report.md.j2", _shared(analysis.report)))
     write_whole(paths.html, _render_html(analysis))
     return analysis.report.model_copy(update={"paths": paths})
 
@@ -226,51 +222,20 @@ def _notes(run: Run, measured: list[Cell]) -> list[str]:
     return [note for note, holds in said.items() if holds] + broke_off
 
 
-def render_markdown(report: Report) -> str:
-    """The report as Markdown for a terminal or a pull request."""
-    return _markdown("report.md.j2", report)
-
-
 def render_summary(report: Report) -> str:
     """What a CI job's page should show: the answer, the objectives, the headline numbers."""
-    return _markdown("summary.md.j2", report)
-
-
-def _markdown(template: str, report: Report) -> str:
-    environment = _environment(escape_html=False)
-    environment.filters["cell"] = _markdown_cell
-    return environment.get_template(template).render(_shared(report))
+    return render_markdown("summary.md.j2", _shared(report))
 
 
 def _render_html(analysis: _Analysis) -> str:
-    report, templates = analysis.report, Path(__file__).parent / "templates"
+    report = analysis.report
     series = figures.series_of(analysis.cells)
+    drawn = {
+        "figures": figures.by_scenario(analysis.cells, report.rankings, report.events),
+        "rate_figures": figures.over_rates(report.levels, series),
+    }
     titles = {row.backend: row.title for row in report.rows}
-    return (
-        _environment(escape_html=True)
-        .get_template("report.html.j2")
-        .render(
-            _shared(report),
-            style=Markup((templates / "report.css").read_text(encoding="utf-8")),
-            script=Markup((templates / "report.js").read_text(encoding="utf-8")),
-            series=series,
-            colours=COLOURS,
-            backends=[(number, titles[backend]) for backend, number in series.items()],
-            figures=figures.by_scenario(analysis.cells, report.rankings, report.events),
-            rate_figures=figures.over_rates(report.levels, series),
-        )
-    )
-
-
-def _environment(escape_html: bool) -> Environment:
-    return Environment(
-        loader=PackageLoader("analysis"),
-        autoescape=escape_html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    return render_page("report.html.j2", series, titles, _shared(report) | drawn)
 
 
 def _shared(report: Report) -> dict[str, object]:
@@ -344,20 +309,3 @@ def _chips(report: Report) -> list[view.Entry]:
         weights = report.run.model.weights
         chips.append(view.Entry(f"{weights} weights", "warn" if weights == "synthetic" else ""))
     return chips
-
-
-def _markdown_cell(text: str) -> str:
-    """Text that stays in its table cell and shows as it is."""
-    for character in "\\`*_[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text).strip(" ")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

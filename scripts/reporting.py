@@ -66,7 +66,8 @@ def report_run(
         UserError: the folder holds no run, or the JUnit file cannot be written there.
 
     """
-    from analysis.report import Asked, render_summary, write_report, write_whole
+    from analysis.pages import write_whole
+    from analysis.report import Asked, render_summary, write_report
 
     try:
         report = write_report(folder, asked or Asked())

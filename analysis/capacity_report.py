@@ -1,0 +1,162 @@
+"""The page of a capacity search: how much each server carries, how sure that is, and what it rests on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.capacity import Capacity
+from analysis.pages import render_page, write_whole
+from analysis.plots_load import Curve, Limit, Point, against_limit, saturation
+from analysis.view import Entry, Grid, Group, text
+from analysis.words import NONE, listed, number, per_s
+
+
+def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str = "") -> Path:
+    """Write ``capacity.html`` into ``folder`` and return it."""
+    series = {one.backend: number for number, one in enumerate(found, 1)}
+    titles = {one.backend: one.title for one in found}
+    measured = [one for one in found if one.levels]
+    objectives = listed(list(dict.fromkeys(text for one in found for text in one.objectives)))
+    context = {
+        "title": f"capacity at {objectives}",
+        "command": command,
+        "objectives": objectives,
+        "sentences": _sentences(found),
+        "table": _table(found),
+        "scaling": _scaling(found),
+        "levels": _levels(found),
+        "notes": [f"{one.title}: {note}" for one in found for note in one.notes],
+        "limit": against_limit("Capacity", [_limit(one, series) for one in measured]) if measured else "",
+        "saturation": saturation("Capacity", [_curve(one, series) for one in measured]) if measured else "",
+    }
+    path = folder / "capacity.html"
+    write_whole(path, render_page("capacity.html.j2", series, titles, context))
+    return path
+
+
+def _sentences(found: Sequence[Capacity]) -> tuple[str, str]:
+    """Who carries most, and how sure."""
+    known = sorted((one for one in found if one.per_s), key=lambda one: -(one.per_s or 0))
+    if not known:
+        return "No server held the objectives at any rate that was tried.", ""
+    rates = [f"{one.title} {per_s(one.per_s)}{_between(one)}" for one in known]
+    alike = [one for one in known if _overlap(known[0], one)]
+    if len(alike) > 1:
+        names = listed([one.title for one in alike])
+        return f"No difference was shown between {names}, which carry most.", f"{listed(rates)}."
+    first = f"{known[0].title} carries most: {per_s(known[0].per_s)}{_between(known[0])}."
+    return first, f"{listed(rates[1:])}." if len(rates) > 1 else ""
+
+
+def _overlap(best: Capacity, other: Capacity) -> bool:
+    """Whether the intervals have a rate in common; without one, nothing tells them apart."""
+    return best.low_per_s is None or other.high_per_s is None or other.high_per_s >= best.low_per_s
+
+
+def _between(one: Capacity) -> str:
+    if one.low_per_s is None or one.high_per_s is None:
+        return ""
+    return f" (95 % interval {number(one.low_per_s)} to {number(one.high_per_s)})"
+
+
+def _table(found: Sequence[Capacity]) -> Grid:
+    def line(one: Capacity) -> list[Entry]:
+        between = NONE
+        if one.low_per_s is not None and one.high_per_s is not None:
+            between = f"{number(one.low_per_s)} to {number(one.high_per_s)}"
+        rates = (one.shown_per_s, one.knee_per_s, one.ceiling_per_s)
+        return [
+            Entry(one.title, of=one.backend),
+            text(number(one.per_s)),
+            text(between),
+            *(text(number(rate)) for rate in rates),
+            text(str(len(one.levels))),
+        ]
+
+    columns = [
+        "Backend",
+        "Capacity/s",
+        "95 % interval",
+        "Held in replicates/s",
+        "Knee/s",
+        "Ceiling/s",
+        "Trials",
+    ]
+    ordered = sorted(found, key=lambda one: -(one.per_s or 0))
+    return Grid(columns, [Group("", [line(one) for one in ordered])])
+
+
+def _scaling(found: Sequence[Capacity]) -> Grid:
+    """The Universal Scalability Law's parameters, or why there are none."""
+
+    def line(one: Capacity) -> list[Entry]:
+        if one.usl is None:
+            return [Entry(one.title, of=one.backend), text(one.usl_refused or NONE), text(NONE), text(NONE)]
+        shares = [
+            f"{share:.3g} ({low:.3g} to {high:.3g})"
+            for share, low, high in (one.usl.contention, one.usl.coherency)
+        ]
+        peak = "levels off" if one.usl.peak_in_flight is None else number(one.usl.peak_in_flight)
+        return [Entry(one.title, of=one.backend), *(text(share) for share in shares), text(peak)]
+
+    columns = ["Backend", "Contention", "Coherency", "In flight at the peak"]
+    return Grid(columns, [Group("", [line(one) for one in found])], words=3)
+
+
+def _levels(found: Sequence[Capacity]) -> Grid:
+    groups = [
+        Group(
+            one.title,
+            [
+                [
+                    Entry(per_s(level.rate_per_s), of=one.backend),
+                    text(per_s(level.achieved_per_s)),
+                    text(f"{level.requests:,}"),
+                    text(number(level.mean_ms)),
+                    text(f"{math.exp(level.score):.2f}"),
+                    text(number(level.in_flight)),
+                    Entry("held", "good") if level.score <= 0 else Entry("missed", "bad"),
+                ]
+                for level in sorted(one.levels, key=lambda level: level.rate_per_s)
+            ],
+        )
+        for one in found
+        if one.levels
+    ]
+    columns = ["Planned", "Answered", "Requests", "Mean ms", "Of what is allowed", "In flight", "Objectives"]
+    return Grid(columns, groups)
+
+
+def _limit(one: Capacity, series: dict[str, int]) -> Limit:
+    points = [
+        (
+            level.rate_per_s,
+            math.exp(level.score),
+            f"{per_s(level.rate_per_s)}: {math.exp(level.score):.2f} of allowed",
+        )
+        for level in one.levels
+    ]
+    between = (
+        (one.low_per_s, one.high_per_s) if one.low_per_s is not None and one.high_per_s is not None else None
+    )
+    return Limit(one.title, series[one.backend], points, between)
+
+
+def _curve(one: Capacity, series: dict[str, int]) -> Curve:
+    ordered = sorted(one.levels, key=lambda level: level.rate_per_s)
+    return Curve(
+        one.title,
+        series[one.backend],
+        [
+            Point(
+                level.rate_per_s,
+                level.achieved_per_s,
+                level.mean_ms,
+                not level.saturated,
+                f"{per_s(level.rate_per_s)} planned, {per_s(level.achieved_per_s)} answered",
+            )
+            for level in ordered
+        ],
+    )

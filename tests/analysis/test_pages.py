@@ -1,0 +1,129 @@
+"""The pages of an A/B comparison and of a capacity search."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis.ab import compare_variants
+from analysis.ab_report import write_ab_report
+from analysis.capacity import Capacity, Level
+from analysis.capacity_report import write_capacity_report
+from analysis.runfolder import RunFacts
+from tests.analysis.test_ab import trial
+
+EVIL = '<script>alert("1")</script>'
+
+
+class Words(HTMLParser):
+    """What a page shows, and its tags."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += " ".join(data.split()) + " "
+
+
+class TestAnABComparison:
+    @pytest.fixture
+    def page(self, tmp_path: Path) -> Words:
+        trials = [trial(times=1.15)]
+        result = compare_variants(trials, {"blue": 90, "green": 90}, "blue")
+        return Words(write_ab_report(result, trials, RunFacts(command=f"modelswarm ab {EVIL}"), tmp_path))
+
+    def test_begins_with_what_to_do(self, page: Words) -> None:
+        words = page.text[page.text.index("modelswarm · green against blue") :]
+        assert words.index("Keep blue: green is slower by ") < 120
+        assert "which fits the weights (p = " in words
+
+    def test_names_every_test_with_its_numbers(self, page: Words) -> None:
+        for told in (
+            "Welch's t, p < 0.0001",
+            "Mann-Whitney",
+            "Cohen's d",
+            "Power",
+            "chi-square",
+            "Percentile",
+        ):
+            assert told in page.text
+
+    def test_shows_both_distributions(self, page: Words) -> None:
+        assert page.tags.count("svg") == 2
+        assert page.tags.count("script") == 1
+
+    def test_of_a_wrong_split_says_to_decide_nothing(self, tmp_path: Path) -> None:
+        trials = [trial(share=0.3)]
+        result = compare_variants(trials, {"blue": 1, "green": 1}, "blue")
+        page = Words(write_ab_report(result, trials, RunFacts(), tmp_path))
+        assert "Decide nothing: green got " in page.text
+        assert "split not as asked for" in page.text
+        assert json.loads((tmp_path / "ab.json").read_text())["split_is_wrong"]
+
+
+def level(rate: float, score: float) -> Level:
+    return Level(
+        rate_per_s=rate,
+        achieved_per_s=min(rate, 45),
+        requests=round(30 * rate),
+        mean_ms=20 + rate,
+        values={"p95": 100.0},
+        score=score,
+        error=0.1,
+        saturated=rate > 45,
+    )
+
+
+def capacity(backend: str, per_s: float | None) -> Capacity:
+    return Capacity(
+        backend=backend,
+        title=f"{backend} {EVIL}",
+        objectives=["p95 < 200ms"],
+        per_s=per_s,
+        low_per_s=per_s and per_s * 0.9,
+        high_per_s=per_s and per_s * 1.1,
+        shown_per_s=per_s and per_s * 0.9,
+        knee_per_s=20.0,
+        ceiling_per_s=50.0,
+        usl=None,
+        usl_refused="Too few levels",
+        levels=[level(rate, score) for rate, score in ((20, -1.0), (40, -0.1), (50, 0.5))],
+        notes=["The search was ended."],
+    )
+
+
+class TestACapacitySearch:
+    def test_begins_with_who_carries_most_and_how_sure(self, tmp_path: Path) -> None:
+        page = Words(
+            write_capacity_report([capacity("a", 30), capacity("b", 40)], tmp_path, "modelswarm capacity")
+        )
+        words = page.text[page.text.index("modelswarm · capacity at p95 < 200ms") :]
+        assert "carries most: 40/s (95 % interval 36.0 to 44.0)." in words
+        assert words.index("b <script>") < words.index("30/s (95 % interval 27.0 to 33.0)")
+        assert "Too few levels" in words
+        assert "The search was ended." in words
+        assert page.tags.count("svg") == 2
+        assert page.tags.count("script") == 1
+
+    def test_names_nobody_where_the_intervals_overlap(self, tmp_path: Path) -> None:
+        page = Words(write_capacity_report([capacity("a", 38), capacity("b", 40)], tmp_path))
+        assert "No difference was shown between b <script>" in page.text
+        assert "carries most" not in page.text
+
+    def test_says_that_no_rate_held(self, tmp_path: Path) -> None:
+        page = Words(write_capacity_report([capacity("a", None)], tmp_path))
+        assert "No server held the objectives at any rate that was tried." in page.text
+
+    def test_marks_each_trial_against_the_limit(self, tmp_path: Path) -> None:
+        text = write_capacity_report([capacity("a", 40)], tmp_path).read_text()
+        assert "50/s: 1.65 of allowed" in text
+        assert text.count('class="interval"') == 1
