@@ -10,7 +10,7 @@ bin := .venv/bin
 chosen := $(if $(strip $(BACKENDS)),--backends "$(BACKENDS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup loadtest test test-kind report ui list doctor clean lint bench lock
+.PHONY: help env setup loadtest test test-kind report example ui list doctor clean lint bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
