@@ -19,7 +19,7 @@ import time
 import uuid
 from pathlib import Path
 
-from scripts import bench_freeze, bench_generators
+from scripts import bench_freeze, bench_generators, bench_grpc
 from scripts.cores import pinned, split_cores, usable_cores
 from scripts.load import LocalLoad
 from scripts.project import Project
@@ -107,6 +107,8 @@ def main() -> None:
     bench_freeze.main()
     print(flush=True)
     bench_generators.main()
+    print(flush=True)
+    bench_grpc.main()
 
 
 if __name__ == "__main__":

@@ -124,11 +124,11 @@ class Bench:
             [*command, "--host", self.url, *arguments], MODELSWARM_MODEL_DIR=str(self.folder / "model")
         )
 
-    def ours(self, *arguments: str) -> tuple[dict[str, Any], float]:
-        """Run our user with full recording; returns its summary."""
+    def ours(self, *arguments: str, user: str = OURS) -> tuple[dict[str, Any], float]:
+        """Run our user, or another that our engine paces, with full recording; returns its summary."""
         record = self.folder / "record"
         shutil.rmtree(record, ignore_errors=True)
-        _, rss = self.locust(OURS, "--record", str(record), "--run-time", f"{self.seconds}s", *arguments)
+        _, rss = self.locust(user, "--record", str(record), "--run-time", f"{self.seconds}s", *arguments)
         return json.loads((record / "summary.json").read_text()), rss
 
 
@@ -194,12 +194,12 @@ def missing() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, cores: tuple[int, ...]) -> Iterator[tuple[str, psutil.Process]]:
+def nginx(folder: Path, cores: tuple[int, ...], config: str = NGINX) -> Iterator[tuple[str, psutil.Process]]:
     """A real nginx that answers POST /predict from memory; yields its URL and its master process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, answer=ANSWER))
+    (folder / "nginx.conf").write_text(config.format(folder=folder, port=port, answer=ANSWER))
     with pinned(cores):
         process = subprocess.Popen([shutil.which("nginx") or "nginx", "-c", str(folder / "nginx.conf")])
     try:
