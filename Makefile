@@ -36,6 +36,9 @@ test-kind: setup ## Build every image and try it in kind (makes and removes the 
 report: env ## Write the report of a run again (RUN=results/… or latest)
 	@$(bin)/modelswarm report $(RUN) $(ARGS)
 
+example: env ## Keep a run's report as docs/example-report, with pictures of it (RUN=results/… or latest)
+	@$(bin)/python -m scripts.example_report $(RUN)
+
 ui: env ## Start a backend (BACKENDS=name, TARGET=) and Locust's web UI at http://localhost:8089
 	@$(bin)/modelswarm setup $(BACKENDS) --target $(TARGET)
 	@$(bin)/modelswarm ui --target $(TARGET) $(if $(strip $(BACKENDS)),--backend $(BACKENDS)) $(ARGS)

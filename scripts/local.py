@@ -6,11 +6,12 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scripts.cores import pinned, split_cores, usable_cores
+from scripts.energy import metered
 from scripts.guard import guarded
 from scripts.load import LocalLoad
 from scripts.plan import Plan, Step
@@ -89,6 +90,7 @@ class SampledServer:
         self, service: Service, settings: ServerSettings, scratch: Path, folder: Path, mark: str
     ) -> None:
         """Prepare the server; `scratch` becomes its working folder."""
+        self._folder = folder
         self._server = LocalServer(service, settings, scratch, folder / "server.log", mark)
         self.ended, self.last_words, self.stop = (
             self._server.ended,
@@ -124,9 +126,11 @@ class SampledServer:
         """Start it on its cores."""
         self._server.start()
 
-    def sampled(self) -> AbstractContextManager[None]:
-        """Sample it while the block lasts."""
-        return self._sampler.running()
+    @contextmanager
+    def sampled(self) -> Iterator[None]:
+        """Sample it while the block lasts, and the processor's energy where that is counted."""
+        with self._sampler.running(), metered(self._folder / "energy.csv"):
+            yield
 
     def others_cores(self, since_s: float) -> float | None:
         """Return how many of its cores other processes used."""
