@@ -225,16 +225,20 @@ def _rank_error(excesses: Sequence[Floats]) -> tuple[float, float]:
     Cosines of few whole and half waves over a trial see slow variation only, and not the trial's own mean, so
     that what differs between trials stays the other source's business.
     """
-    variances, free = [], []
-    for excess in excesses:
-        cosines = _slow_cosines(len(excess))
-        variances.append(2 * float(np.mean((cosines @ excess) ** 2)))
-        free.append(len(cosines))
+    spreads = [mean_error(excess) for excess in excesses]
+    variances = [(one.above * len(excess)) ** 2 for one, excess in zip(spreads, excesses, strict=True)]
     total = sum(variances)
     if not total:
-        return 0.0, float(sum(free))
-    weights = [one**2 / n for one, n in zip(variances, free, strict=True)]
+        return 0.0, sum(one.free for one in spreads)
+    weights = [variance**2 / one.free for variance, one in zip(variances, spreads, strict=True)]
     return math.sqrt(total), total**2 / sum(weights)
+
+
+def mean_error(values: Floats) -> Spread:
+    """The error of the mean of successive values (n,) that depend on each other [6]_ (of the module)."""
+    cosines = _slow_cosines(len(values))
+    variance = 2 * float(np.mean((cosines @ values) ** 2))
+    return Spread.even(math.sqrt(variance) / len(values), len(cosines))
 
 
 @lru_cache(maxsize=64)

@@ -135,7 +135,7 @@ def begin_run(
 
     """
     model, started = read_model(project), utc_now()
-    folder = _new_folder(out, f"{started.replace('-', '').replace(':', '')}-{plan.name}")
+    folder = new_folder(out, started, plan.name)
     head = {
         "schema": 1,
         "plan": plan.model_dump(mode="json"),
@@ -224,7 +224,14 @@ def _crowding(trial: TrialRecord) -> list[str]:
     return [f"Other processes used {trial.others_cores:.2f} of the server's cores during {trial.path}."]
 
 
-def _new_folder(out: Path, name: str) -> Path:
+def new_folder(out: Path, started: str, title: str) -> Path:
+    """Make a folder for what began at `started`, an ISO time in UTC, and return it.
+
+    Raises:
+        CannotRun: it cannot be written, or the disk is full.
+
+    """
+    name = f"{started.replace('-', '').replace(':', '')}-{title}"
     try:
         out.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(out).free

@@ -1,0 +1,328 @@
+"""The highest arrival rate at which a server holds its objectives, and how sure that is.
+
+Each trial at a rate has a *score*: the logarithm of what was measured over what is allowed, the worst of all
+objectives, so that below 0 all of them hold. A server's score grows with the rate, but its measurement is
+noisy; so it is fitted by isotonic regression, each trial weighted by what its own error allows, or by the
+spread of trials at the same rate where that is larger [1]_. The capacity is where the fit crosses 0. Its
+interval has all rates at which a monotone score could cross 0 without fitting much worse: by the likelihood
+ratio of monotone functions, whose law is known and has no parameter [2]_. Its ends are rates that were
+measured, so it is never narrower than the gap between two of them.
+
+The search puts its trials where they tell most: a ladder of rates below the closed-loop ceiling, more of
+them until the crossing lies between two, replicates there, and at last replicates at the lower end of the
+interval, so that a rate that is named was measured several times and held.
+
+References
+----------
+.. [1] R. E. Barlow, D. J. Bartholomew, J. M. Bremner and H. D. Brunk, Statistical Inference under Order
+   Restrictions, 1972; ``scipy.optimize.isotonic_regression``.
+.. [2] M. Banerjee and J. A. Wellner, "Likelihood ratio tests for monotone functions", Annals of Statistics 29
+   (2001), table 1.
+.. [3] L. Kleinrock, "Power and deterministic rules of thumb for probabilistic problems in computer
+   communications", ICC 1979: the knee is where throughput per latency is largest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from analysis.histograms import Floats, carries, needed_for
+from analysis.objectives import Objective
+from analysis.runfolder import Trial
+from analysis.scaling import Little, Usl, fit_usl, little
+from analysis.uncertainty import estimates
+from analysis.validity import trial_verdict
+
+LADDER = (0.3, 0.45, 0.6, 0.7, 0.8, 0.9)
+"""Shares of the closed-loop ceiling that are tried first."""
+TOLERANCE = 0.05
+"""How close the rates around the crossing must lie, as a share."""
+REPLICATES = 3
+SAME_RATE = 0.01
+HIGHEST_SCORE, LOWEST_SCORE = 1.0, -3.0
+"""Beyond these a score says no more than that it is far off."""
+UNKNOWN_ERROR = 0.1
+"""Standard error of a score whose trial does not tell it."""
+MONOTONE_95 = 2.286920
+"""The 95 % point of the likelihood ratio's law [2]_."""
+
+
+class Part(BaseModel):
+    """A part of ``capacity.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Level(Part):
+    """One trial at one rate. ``score`` is at most 0 where every objective held; ``error`` is its error."""
+
+    rate_per_s: float
+    achieved_per_s: float
+    requests: int
+    mean_ms: float
+    values: dict[str, float]
+    score: float
+    error: float
+    saturated: bool
+    suspect: bool = False
+    little: Little | None = None
+
+    @property
+    def in_flight(self) -> float:
+        """Requests in the system on average, by Little's law."""
+        return self.achieved_per_s * self.mean_ms / 1000
+
+
+class Capacity(Part):
+    """What a search found of one backend.
+
+    ``per_s`` is the estimate with its 95 % interval, ``shown_per_s`` the highest rate that held in
+    ``REPLICATES`` trials or more taken together; None where no rate did.
+    """
+
+    backend: str
+    title: str
+    objectives: list[str]
+    per_s: float | None
+    low_per_s: float | None
+    high_per_s: float | None
+    shown_per_s: float | None
+    knee_per_s: float | None
+    ceiling_per_s: float | None
+    usl: Usl | None
+    usl_refused: str
+    levels: list[Level]
+    notes: list[str]
+
+
+def refuse(objectives: Sequence[Objective]) -> None:
+    """Refuse what no rate can be searched for.
+
+    Raises
+    ------
+    ValueError
+        With a sentence that says what to write instead.
+    """
+    if not objectives:
+        raise ValueError("a capacity is the rate that holds an objective: write --slo 'p95 < 200ms'.")
+    for one in objectives:
+        if one.op not in ("<", "<=") or one.kind == "rate":
+            raise ValueError(f"{one.expression!r} does not end as the rate grows: write 'p95 < 200ms'.")
+
+
+def requests_needed(objectives: Sequence[Objective]) -> int:
+    """Requests that each trial must have for its percentiles to be told."""
+    return max([needed_for(one.quantile) for one in objectives if one.quantile], default=0)
+
+
+def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
+    """The level of a trial; None where it is not valid or its sample does not carry an objective."""
+    summary, log = trial.summary, trial.log.tag("latency")
+    verdict, _ = trial_verdict(trial)
+    if summary is None or verdict == "invalid" or not len(log.row):
+        return None
+    histogram, counts = log.merged(), summary.counts
+    scores, errors, values = [LOWEST_SCORE], [UNKNOWN_ERROR], {}
+    for one in objectives:
+        if one.quantile is not None and not carries(histogram.total, one.quantile):
+            return None
+        lost = counts.dropped if one.metric == "drop_rate" else counts.dropped + counts.failed
+        value = {"mean": histogram.mean_ms(), "max": histogram.max_ms()}.get(
+            one.metric, lost / max(1, counts.planned)
+        )
+        error = UNKNOWN_ERROR
+        if one.quantile is not None:
+            (estimate,) = estimates([log], [one.quantile])
+            value, within = estimate.merged_ms, estimate.within
+            error = (within.below + within.above) / 2 if within else UNKNOWN_ERROR
+        values[one.metric] = float(value or 0.0)
+        scores.append(math.log(max(values[one.metric], 1e-9) / max(one.threshold, 1e-9)))
+        errors.append(error)
+    worst = int(np.argmax(scores))
+    score = min(max(scores[worst], LOWEST_SCORE), HIGHEST_SCORE)
+    return Level(
+        rate_per_s=counts.planned / summary.duration_s,
+        achieved_per_s=histogram.total / max(summary.duration_s, len(log.start_s)),
+        requests=histogram.total,
+        mean_ms=histogram.mean_ms() or 0.0,
+        values=values,
+        score=HIGHEST_SCORE if summary.saturated else score,
+        error=errors[worst],
+        saturated=summary.saturated,
+        suspect=verdict == "suspect",
+        little=little(trial),
+    )
+
+
+def ladder(ceiling_per_s: float) -> list[float]:
+    """The rates to begin with, below what callers in a loop got out of the server."""
+    return [_rounded(share * ceiling_per_s) for share in LADDER]
+
+
+def propose(levels: Sequence[Level], tolerance: float = TOLERANCE) -> list[float]:
+    """The rates to try next; none when the search is over."""
+    fitted = _fit(levels)
+    held, missed = _bracket(*fitted)
+    if held is None:
+        return [_rounded(0.6 * min(one.rate_per_s for one in levels))]
+    if missed is None:
+        top = max(one.rate_per_s for one in levels)
+        return [_rounded(top * 1.15), _rounded(top * 1.3)]
+    if missed > held * (1 + tolerance) * (1 + SAME_RATE):
+        crossing = _crossing(*fitted) or held
+        inner = (missed - held) / 5
+        return [_rounded(min(max(crossing, held + inner), missed - inner))]
+    crossing = _crossing(*fitted) or held
+    near = sum(abs(one.rate_per_s / crossing - 1) < tolerance / 2 for one in levels)
+    if near < REPLICATES:
+        return [_rounded(crossing)] * (REPLICATES - near)
+    if shown(levels) is not None:
+        return []
+    found = interval(levels)
+    low = found[0] if found else held
+    return [low] * max(1, REPLICATES - _made(levels, low))
+
+
+def crossing_per_s(levels: Sequence[Level]) -> float | None:
+    """Where the fit crosses 0; None where it does not."""
+    return _crossing(*_fit(levels))
+
+
+def interval(levels: Sequence[Level]) -> tuple[float, float] | None:
+    """The 95 % interval of the crossing; None where it has no end on either side."""
+    rates, scores, weights = _means(levels)
+    free = _isotonic(scores, weights)
+    ratios = []
+    for gap in range(len(rates) + 1):  # the score crosses 0 between rate gap - 1 and rate gap
+        bound = np.concatenate(
+            [
+                np.minimum(_isotonic(scores[:gap], weights[:gap]), 0),
+                np.maximum(_isotonic(scores[gap:], weights[gap:]), 0),
+            ]
+        )
+        ratios.append(float(weights @ ((scores - bound) ** 2 - (scores - free) ** 2)))
+    possible = np.flatnonzero(np.array(ratios) <= MONOTONE_95)
+    if possible[0] == 0 or possible[-1] == len(rates):
+        return None
+    return float(rates[possible[0] - 1]), float(rates[possible[-1]])
+
+
+def shown(levels: Sequence[Level]) -> float | None:
+    """The highest rate whose replicates held on average, and most of them."""
+    rates = sorted({one.rate_per_s for one in levels}, reverse=True)
+    for rate in rates:
+        mine = [one for one in levels if abs(one.rate_per_s / rate - 1) < SAME_RATE]
+        held = [one for one in mine if one.score <= 0]
+        if (
+            len(mine) >= REPLICATES
+            and np.mean([one.score for one in mine]) <= 0
+            and len(held) > len(mine) / 2
+        ):
+            return rate
+    return None
+
+
+def summarise(
+    backend: str,
+    title: str,
+    objectives: Sequence[Objective],
+    levels: Sequence[Level],
+    ceiling_per_s: float | None,
+    notes: Sequence[str] = (),
+) -> Capacity:
+    """What all levels of a search tell."""
+    found = interval(levels) if levels else None
+    usl, refused = fit_usl([(one.in_flight, one.achieved_per_s) for one in levels if not one.saturated])
+    suspects = sum(one.little is not None and one.little.verdict == "suspect" for one in levels)
+    told = list(notes)
+    if suspects:
+        told.append(
+            f"Little's law does not hold in {suspects} of {len(levels)} trials: their counts are suspect."
+        )
+    return Capacity(
+        backend=backend,
+        title=title,
+        objectives=[one.expression for one in objectives],
+        per_s=crossing_per_s(levels) if levels else None,
+        low_per_s=found[0] if found else None,
+        high_per_s=found[1] if found else None,
+        shown_per_s=shown(levels),
+        knee_per_s=knee_per_s(levels),
+        ceiling_per_s=ceiling_per_s,
+        usl=usl,
+        usl_refused=refused,
+        levels=sorted(levels, key=lambda one: one.rate_per_s),
+        notes=told,
+    )
+
+
+def knee_per_s(levels: Sequence[Level]) -> float | None:
+    """The measured rate at which throughput per mean latency is largest [3]_; None at either end."""
+    kept = sorted((one for one in levels if not one.saturated), key=lambda one: one.rate_per_s)
+    if len(kept) < 3:
+        return None
+    rates, where = np.unique([one.rate_per_s for one in kept], return_inverse=True)
+    weights = np.bincount(where).astype(np.float64)
+    latencies = _isotonic(np.bincount(where, [one.mean_ms for one in kept]) / weights, weights)
+    best = int(np.argmax(rates / latencies))
+    return float(rates[best]) if 0 < best < len(rates) - 1 else None
+
+
+def _made(levels: Sequence[Level], rate: float) -> int:
+    return sum(abs(one.rate_per_s / rate - 1) < SAME_RATE for one in levels)
+
+
+def _errors(levels: Sequence[Level]) -> list[float]:
+    """The error of each score: its own, or the spread of trials at the same rate where that is larger."""
+    groups = [
+        [one.score for one in levels if abs(one.rate_per_s / rate - 1) < SAME_RATE and not one.saturated]
+        for rate in dict.fromkeys(one.rate_per_s for one in levels)
+    ]
+    repeated = [group for group in groups if len(group) > 1]
+    free = sum(len(group) - 1 for group in repeated)
+    spread = math.sqrt(sum(float(np.var(group)) * len(group) for group in repeated) / free) if free else 0.0
+    return [max(one.error, spread) for one in levels]
+
+
+def _fit(levels: Sequence[Level]) -> tuple[Floats, Floats]:
+    """Rates, each once, and the fitted score at each."""
+    rates, scores, weights = _means(levels)
+    return rates, _isotonic(scores, weights)
+
+
+def _means(levels: Sequence[Level]) -> tuple[Floats, Floats, Floats]:
+    """Rates, each once, the mean score of the trials at each, and its weight."""
+    rates, where = np.unique([one.rate_per_s for one in levels], return_inverse=True)
+    weights = [1 / error**2 for error in _errors(levels)]
+    weight = np.bincount(where, weights)
+    means = np.bincount(where, np.multiply([one.score for one in levels], weights)) / weight
+    return rates, np.asarray(means), np.asarray(weight, dtype=np.float64)
+
+
+def _isotonic(values: Floats, weights: Floats) -> Floats:
+    from scipy.optimize import isotonic_regression  # imported late: the command must start fast
+
+    return np.asarray(isotonic_regression(values, weights=weights).x) if len(values) else values
+
+
+def _bracket(rates: Floats, scores: Floats) -> tuple[float | None, float | None]:
+    """The highest rate that holds by the fit, and the lowest that does not."""
+    held, missed = rates[scores <= 0], rates[scores > 0]
+    return (float(held[-1]) if len(held) else None), (float(missed[0]) if len(missed) else None)
+
+
+def _crossing(rates: Floats, scores: Floats) -> float | None:
+    held, missed = rates[scores <= 0], rates[scores > 0]
+    if not (len(held) and len(missed)):
+        return None
+    low, high = scores[len(held) - 1], scores[len(held)]
+    return float(held[-1] + (missed[0] - held[-1]) * -low / (high - low))
+
+
+def _rounded(rate: float) -> float:
+    """Three significant digits: no rate is known better."""
+    return float(f"{rate:.3g}")

@@ -1,0 +1,155 @@
+"""Laws that throughput, latency and requests in flight obey: Little's, and the Universal Scalability Law."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from analysis.histograms import Floats
+from analysis.runfolder import Trial
+from analysis.uncertainty import mean_error
+
+FEWEST_LEVELS = 6
+FITS_WITHIN = 0.1
+"""Root mean square of the relative errors beyond which the law is not said to describe the server."""
+DRAWS = 200
+BEYOND = 3.0
+"""How many times as far as measured the law is believed."""
+LITTLE_HOLDS_WITHIN = 0.05
+
+
+LittleVerdict = Literal["held", "suspect", "not shown"]
+
+
+class Little(BaseModel):
+    """Requests in flight as the generator counted them, against rate times service time.
+
+    ``low`` and ``high`` are a 95 % interval of the former. ``held``: within 5 %; ``suspect``: shown to lie
+    further apart, so that one of the three was measured wrong; ``not shown``: too few samples to tell.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    in_flight: float
+    expected: float
+    low: float
+    high: float
+    verdict: LittleVerdict
+
+
+def little(trial: Trial) -> Little | None:
+    """Check a trial's own measurement by Little's law [1]_; None where it does not tell requests in flight.
+
+    The generator looks once a second how many users are busy. Such looks in step with evenly spaced arrivals
+    see the same moment between two of them each time, which may be off by one request per worker.
+
+    References
+    ----------
+    .. [1] J. D. C. Little, "A proof for the queuing formula L = lambda W", Operations Research 9 (1961).
+    """
+    table, summary = trial.generator, trial.summary
+    if table is None or summary is None or summary.saturated:
+        return None
+    service = trial.log.tag("service").merged()
+    if not service.total or summary.duration_s < FEWEST_LEVELS:
+        return None
+    workers = np.unique(table.texts["worker"])
+    sums = [_levels(table["in_flight"][table.texts["worker"] == worker]) for worker in workers]
+    seconds = min(len(one) for one in sums)
+    if seconds < FEWEST_LEVELS:
+        return None
+    looks = np.sum([one[:seconds] for one in sums], axis=0)
+    expected = service.total / summary.duration_s * (service.mean_ms() or 0.0) / 1000
+    reach = _reach(looks) + (len(workers) if summary.shape.name != "poisson" else 0.0)
+    seen = float(looks.mean())
+    low, high = max(0.0, seen - reach), seen + reach
+    inside = abs(seen / expected - 1) <= LITTLE_HOLDS_WITHIN if expected else True
+    apart = low > expected * (1 + LITTLE_HOLDS_WITHIN) or high < expected * (1 - LITTLE_HOLDS_WITHIN)
+    verdict: Literal["held", "suspect", "not shown"] = (
+        "held" if inside else "suspect" if apart else "not shown"
+    )
+    return Little(in_flight=seen, expected=expected, low=low, high=high, verdict=verdict)
+
+
+def _levels(column: Floats) -> Floats:
+    """All looks but the last, at which the load had ended."""
+    return column[:-1]
+
+
+def _reach(looks: Floats) -> float:
+    """Half the interval of the mean of looks that depend on each other."""
+    return mean_error(looks).half(0.95)[0]
+
+
+class Usl(BaseModel):
+    """The Universal Scalability Law's parameters with 95 % intervals.
+
+    ``one_per_s`` is the throughput of a single request in flight, ``contention`` the share that is done one
+    at a time, ``coherency`` the cost of each pair; ``peak_in_flight`` is where throughput is highest, None
+    where it only levels off.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    one_per_s: tuple[float, float, float]
+    contention: tuple[float, float, float]
+    coherency: tuple[float, float, float]
+    peak_in_flight: float | None
+    relative_error: float
+
+
+def fit_usl(points: Sequence[tuple[float, float]]) -> tuple[Usl | None, str]:
+    """Fit throughput per second to requests in flight [1]_, or say why that is refused.
+
+    ``points`` are pairs (in flight, per second). The intervals come from drawing the residuals again.
+
+    References
+    ----------
+    .. [1] N. J. Gunther, Guerrilla Capacity Planning, 2007, chapters 4 to 6.
+    """
+    levels = len({round(math.log(n), 2) for n, _ in points if n > 0})
+    if levels < FEWEST_LEVELS:
+        return None, f"the Universal Scalability Law needs {FEWEST_LEVELS} levels, there are {levels}"
+    n, x = (np.array(column) for column in zip(*points, strict=True))
+    best = _usl(n, x)
+    residuals = np.log(x / _usl_per_s(n, best))
+    error = float(np.sqrt(np.mean(residuals**2)))
+    if error > FITS_WITHIN:
+        return None, f"the Universal Scalability Law does not fit: it is off by {error:.0%} on average"
+    rng = np.random.default_rng(0)
+    scale = math.sqrt(len(n) / max(1, len(n) - 3))
+    drawn = [
+        _usl(n, _usl_per_s(n, best) * np.exp(scale * rng.choice(residuals, len(n)))) for _ in range(DRAWS)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    one, contention, coherency = ((float(best[i]), float(low[i]), float(high[i])) for i in range(3))
+    peak = math.sqrt((1 - best[1]) / best[2]) if low[2] > 0 and best[1] < 1 else math.inf
+    return Usl(
+        one_per_s=one,
+        contention=contention,
+        coherency=coherency,
+        peak_in_flight=peak if peak < BEYOND * n.max() else None,
+        relative_error=error,
+    ), ""
+
+
+def _usl_per_s(n: Floats, parameters: Floats) -> Floats:
+    one, contention, coherency = parameters
+    return np.asarray(one * n / np.maximum(1e-9, 1 + contention * (n - 1) + coherency * n * (n - 1)))
+
+
+def _usl(n: Floats, x: Floats) -> Floats:
+    """Parameters that minimise the squares of the relative errors."""
+    from scipy.optimize import least_squares
+
+    def residuals(parameters: Floats) -> Floats:
+        return np.asarray(np.log(_usl_per_s(n, np.append(np.exp(parameters[0]), parameters[1:])) / x))
+
+    start = [math.log(float(np.max(x / n))), 0.1, 0.001]
+    bounds = ([-np.inf, 0.0, 0.0], [np.inf, 1.0, 1.0])
+    found = least_squares(residuals, start, bounds=bounds).x
+    return np.append(math.exp(found[0]), found[1:])

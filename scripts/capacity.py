@@ -1,0 +1,212 @@
+"""The search for the highest rate that holds an objective: rounds of trials, each a run of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from analysis.capacity import Capacity, Level, ladder, level_of, propose, refuse, requests_needed, summarise
+from analysis.objectives import Objective, parse
+from analysis.runfolder import Run, read_run
+from analysis.words import NONE, listed, number, per_s
+from scripts.errors import MISSED, OK, UNMEASURED, CannotRun, UserError
+from scripts.plan import Plan, Scenario
+from scripts.progress import Progress
+from scripts.project import Project, Service
+from scripts.reporting import plain_table
+from scripts.run import begin_run, make_run
+from scripts.stop import Stop
+from scripts.target import Target
+
+FILE = "capacity.json"
+CEILING_S = 10
+MOST_ROUNDS = 12
+
+Open = Callable[[Plan, Service], Target]
+"""Where a round of trials of one framework is made."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to search for, and how long each trial takes."""
+
+    objectives: tuple[Objective, ...]
+    trial_s: int
+    warmup: str = "3s"
+    seed: int = 1
+    threads: int = 1
+    callers: int = 8
+
+    def ceiling(self) -> Plan:
+        """Return a plan that asks how much the server does for callers in a loop."""
+        options = {"shape": "closed", "users": str(self.callers), "run_time": f"{CEILING_S}s"}
+        return self._plan([Scenario(name="ceiling", options=options)])
+
+    def round(self, rates: Sequence[float], number: int) -> Plan:
+        """Return a plan with a trial at each of these rates; a rate named twice has other arrivals."""
+        scenarios = []
+        for rate in sorted(set(rates)):
+            run_s = max(self.trial_s, math.ceil(1.1 * requests_needed(self.objectives) / rate))
+            options = {"shape": "poisson", "rate": f"{rate:g}", "run_time": f"{run_s}s"}
+            scenarios.append(Scenario(name=f"at-{rate:g}", options=options))
+        return self._plan(scenarios, self.seed + number, len(rates) // len(scenarios))
+
+    def _plan(self, scenarios: Sequence[Scenario], seed: int = 1, trials: int = 1) -> Plan:
+        return Plan(
+            name="capacity",
+            seed=seed,
+            trials=trials,
+            threads=self.threads,
+            warmup=self.warmup,
+            warmup_requests=10,
+            scenario=tuple(scenarios),
+        )
+
+
+def wanted(expressions: Sequence[str], trial_s: int, seed: int, threads: int, callers: int) -> Search:
+    """Return what the command line asks for.
+
+    Raises:
+        UserError: an objective cannot be read, or does not end as the rate grows.
+
+    """
+    try:
+        objectives = tuple(parse(part) for text in expressions for part in text.split(","))
+        refuse(objectives)
+    except ValueError as error:
+        raise UserError(f"--slo: {error}") from error
+    return Search(objectives, trial_s, seed=seed, threads=threads, callers=callers)
+
+
+def find_capacities(
+    project: Project,
+    services: Sequence[Service],
+    search: Search,
+    open_target: Open,
+    folder: Path,
+    stop: Stop,
+    console: Console,
+) -> list[Capacity]:
+    """Search for the capacity of each framework; `folder` gets the runs and `capacity.json`.
+
+    What was found is written after each framework, so that an interrupted search keeps it.
+    """
+    found: list[Capacity] = []
+    for service in services:
+        if stop.asked:
+            break
+        try:
+            found.append(
+                _capacity(project, service, search, open_target, folder / service.key, stop, console)
+            )
+        except CannotRun as error:
+            console.print(f"[yellow]![/] {escape(f'{service.key}: {error}')}")
+            continue
+        _save(folder, found)
+    return found
+
+
+def _save(folder: Path, found: Sequence[Capacity]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"schema": 1, "capacities": [one.model_dump(mode="json") for one in found]}
+    temporary = folder / f".{FILE}"
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, folder / FILE)
+
+
+def _capacity(
+    project: Project,
+    service: Service,
+    search: Search,
+    open_target: Open,
+    folder: Path,
+    stop: Stop,
+    console: Console,
+) -> Capacity:
+    def made(plan: Plan) -> Run:
+        record = begin_run(project, plan, [service], target := open_target(plan, service), folder)
+        make_run(project, plan, [service], target, record, stop, Progress(console))
+        return read_run(record.folder)
+
+    ceiling_per_s = _throughput(made(search.ceiling()))
+    levels: list[Level] = []
+    notes: list[str] = []
+    rates = ladder(ceiling_per_s)
+    for number_of_round in range(1, MOST_ROUNDS + 1):
+        if not rates or stop.asked:
+            break
+        run = made(search.round(rates, number_of_round))
+        fresh = [level for trial in run.trials if (level := level_of(trial, search.objectives))]
+        notes += _why_not(run, len(fresh))
+        if not fresh:
+            notes.append("The search ended where a whole round of trials could not be used.")
+            break
+        levels += fresh
+        rates = propose(levels)
+    else:
+        notes.append(f"The search was ended after {MOST_ROUNDS} rounds.")
+    if not levels:
+        raise CannotRun(f"no trial could be used: {listed(notes)}")
+    title = service.facts.title
+    return summarise(service.key, title, search.objectives, levels, ceiling_per_s, notes)
+
+
+def _throughput(run: Run) -> float:
+    """Return what callers in a loop got out of the server a second.
+
+    Raises:
+        CannotRun: nothing was measured.
+
+    """
+    (trial,) = run.trials
+    if trial.entry.status != "ok" or trial.summary is None or not trial.summary.counts.completed:
+        raise CannotRun(f"its ceiling could not be measured: {trial.entry.error or 'nothing was answered'}")
+    return trial.summary.counts.completed / trial.summary.duration_s
+
+
+def _why_not(run: Run, used: int) -> list[str]:
+    if used == len(run.trials):
+        return []
+    return [f"{len(run.trials) - used} of {len(run.trials)} trials in {run.path.name} could not be used."]
+
+
+def show(found: Sequence[Capacity], folder: Path, console: Console) -> None:
+    """Print what a search found."""
+    columns = ("backend", "capacity", "95 % interval", "held in replicates", "knee", "ceiling", "trials")
+    table = plain_table(*columns)
+    for one in found:
+        between = NONE
+        if one.low_per_s is not None and one.high_per_s is not None:
+            between = f"{number(one.low_per_s)} to {number(one.high_per_s)}/s"
+        rates = (one.per_s, between, one.shown_per_s, one.knee_per_s, one.ceiling_per_s)
+        shown = [rate if isinstance(rate, str) else per_s(rate) for rate in rates]
+        table.add_row(escape(one.backend), *shown, str(len(one.levels)))
+    console.print(table)
+    for one in found:
+        for sentence in [_usl(one), *one.notes]:
+            console.print(escape(f"{one.backend}: {sentence}"))
+    console.print(escape(str(folder / FILE)), soft_wrap=True)
+
+
+def _usl(one: Capacity) -> str:
+    if one.usl is None:
+        return f"{one.usl_refused}."
+    (share, low, high), peak = one.usl.contention, one.usl.peak_in_flight
+    text = f"Universal Scalability Law: contention {share:.3f} ({low:.3f} to {high:.3f}), "
+    share, low, high = one.usl.coherency
+    text += f"coherency {share:.4f} ({low:.4f} to {high:.4f})"
+    return text + (f", highest throughput with {number(peak)} in flight." if peak else ".")
+
+
+def status_of(found: Sequence[Capacity], asked: int) -> int:
+    """Return 3 when a framework could not be measured, 1 when no rate of one held, else 0."""
+    if len(found) < asked:
+        return UNMEASURED
+    return OK if all(one.shown_per_s is not None for one in found) else MISSED

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.capacity import (
+    Level,
+    crossing_per_s,
+    interval,
+    knee_per_s,
+    ladder,
+    level_of,
+    propose,
+    refuse,
+    requests_needed,
+    shown,
+    summarise,
+)
+from analysis.objectives import parse
+from analysis.runfolder import read_run
+from analysis.uncertainty import estimates, interval_ms
+from tests.analysis.folders import TrialSpec, steady, write_run
+from tests.analysis.queues import Mmc
+from tests.analysis.simulated import intervals
+
+SERVER = Mmc(servers=4, per_s=50)
+SLO = parse("p95 < 80ms")
+
+
+def measured(rng: np.random.Generator, rate: float, seconds: int = 60) -> Level:
+    """What a trial of a simulated M/M/4 server tells."""
+    rate_here = min(rate, 4 * 50 * 0.999)
+    latency_ms, ended = SERVER.simulate_ms(rng, rate_here, seconds)
+    log = intervals(latency_ms, np.floor(ended).astype(np.int64), int(ended.max()) + 1)
+    (p95,) = estimates([log], [0.95])
+    error = (p95.within.below + p95.within.above) / 2 if p95.within else 0.2
+    score = float(np.clip(np.log(p95.merged_ms / SLO.threshold), -3, 1))
+    return Level(
+        rate_per_s=rate,
+        achieved_per_s=len(ended) / seconds,
+        requests=len(ended),
+        mean_ms=float(latency_ms.mean()),
+        values={"p95": p95.merged_ms},
+        score=score if rate < 200 else 1.0,
+        error=error,
+        saturated=rate >= 200,
+    )
+
+
+def searched(seed: int) -> list[Level]:
+    rng = np.random.default_rng(seed)
+    levels, rates = [], ladder(200.0)
+    while rates:
+        levels += [measured(rng, rate) for rate in rates]
+        rates = propose(levels)
+        assert len(levels) < 60
+    return levels
+
+
+def level(rate: float, score: float, error: float = 0.05, **others: object) -> Level:
+    fields = {"achieved_per_s": rate, "requests": 1000, "mean_ms": 20.0, "values": {"p95": 1.0}}
+    fields |= {"saturated": False, **others}
+    return Level(rate_per_s=rate, score=score, error=error, **fields)
+
+
+class TestTheKnownAnswer:
+    """M/M/4, 20 ms of service: theory puts p95 < 80 ms at 147/s."""
+
+    truth = SERVER.capacity_per_s(0.95, 80.0)
+
+    def test_of_a_single_server_is_the_exponential_law(self) -> None:
+        one = Mmc(1, 50)
+        assert one.mean_ms(30) == pytest.approx(1000 / 20)
+        assert one.quantile_ms(0.95, 30) == pytest.approx(1000 * np.log(20) / 20)
+
+    def test_has_the_measured_mean_and_percentiles_within_their_intervals(self) -> None:
+        rng = np.random.default_rng(1)
+        logs = []
+        for _ in range(5):
+            latency_ms, ended = SERVER.simulate_ms(rng, 120, 60)
+            logs.append(intervals(latency_ms, np.floor(ended).astype(np.int64), int(ended.max()) + 1))
+        quantiles = (0.5, 0.9, 0.95, 0.99)
+        for q, estimate in zip(quantiles, estimates(logs, quantiles), strict=True):
+            low, high = interval_ms(estimate, None) or (0.0, 0.0)
+            assert low <= SERVER.quantile_ms(q, 120) <= high
+        means = [log.merged().mean_ms() or 0.0 for log in logs]
+        error = np.std(means, ddof=1) / np.sqrt(5)
+        assert abs(np.mean(means) - SERVER.mean_ms(120)) < 2.776 * error
+
+    def test_is_found_within_5_percent_and_lies_in_the_interval(self) -> None:
+        searches = [searched(seed) for seed in range(40)]
+        found = np.array([crossing_per_s(levels) or 0.0 for levels in searches])
+        assert np.mean(np.abs(found / self.truth - 1) < 0.05) >= 0.85  # 93 % of searches
+        assert np.median(found) == pytest.approx(self.truth, rel=0.02)
+        between = [interval(levels) or (0.0, 0.0) for levels in searches]
+        assert 0.85 <= np.mean([low <= self.truth <= high for low, high in between]) <= 1
+        assert np.median([(high - low) / self.truth for low, high in between]) < 0.2
+        assert max(map(len, searches)) <= 20
+
+
+class TestTheSearch:
+    def test_goes_down_where_nothing_held(self) -> None:
+        assert propose([level(60, 0.5), level(80, 0.9)]) == [36.0]
+
+    def test_goes_up_where_everything_held(self) -> None:
+        assert propose([level(60, -0.5), level(80, -0.1)]) == [92.0, 104.0]
+
+    def test_halves_the_gap_around_the_crossing(self) -> None:
+        (rate,) = propose([level(60, -0.2), level(80, 0.2)])
+        assert rate == 70.0
+
+    def test_is_not_misled_by_a_lucky_trial(self) -> None:
+        lucky = [level(40, -0.5), level(60, 0.15), level(65, -0.05), level(70, 0.3), level(80, 0.9)]
+        (rate,) = propose(lucky)
+        assert 44 <= rate < 60
+
+    def test_measures_the_crossing_again_and_then_a_rate_that_holds(self) -> None:
+        close = [level(50, -0.9), level(60, -0.3), level(62, 0.3), level(70, 0.9)]
+        again = propose(close)
+        assert again == [61.0]  # two lie near enough
+        missed = [*close, level(61, 0.2)]
+        assert propose(missed) == [60.0, 60.0]
+        done = [*missed, level(60, -0.2), level(60, -0.1)]
+        assert propose(done) == []
+        assert shown(done) == 60.0
+
+    def test_does_not_show_a_rate_whose_replicates_missed(self) -> None:
+        assert shown([level(60, -0.3), level(60, 0.4), level(60, 0.1)]) is None
+        assert shown([level(60, -0.3), level(60, -0.2)]) is None
+
+
+class TestTheInterval:
+    def test_is_wider_where_trials_at_the_same_rate_lie_apart(self) -> None:
+        calm = [
+            level(rate, score) for rate, score in ((50, -0.5), (60, -0.2), (60, -0.2), (70, 0.3), (80, 0.6))
+        ]
+        wild = [one.model_copy(update={"score": 0.2}) if i == 1 else one for i, one in enumerate(calm)]
+        narrow, wide = interval(calm), interval(wild)
+        assert narrow is not None
+        assert wide is not None
+        assert narrow == (60, 70)
+        assert wide[1] - wide[0] > 15
+
+    def test_is_not_told_where_the_draws_do_not_cross(self) -> None:
+        assert interval([level(50, -0.5), level(60, -0.01, error=0.5)]) is None
+
+
+class TestALevel:
+    def test_is_read_from_a_trial(self, tmp_path: Path) -> None:
+        run = read_run(write_run(tmp_path, [TrialSpec(steady(40, 20, 50), dropped=10)]))
+        found = level_of(run.trials[0], [parse("p95 < 100ms"), parse("error_rate < 1%")])
+        assert found is not None
+        assert found.rate_per_s == pytest.approx(50.5)
+        assert found.values["error_rate"] == pytest.approx(10 / 1010)
+        # the errors are nearest to what is allowed
+        assert found.score == pytest.approx(np.log(10 / 1010 / 0.01))
+        assert found.in_flight == pytest.approx(50 * 0.0418, rel=0.05)
+
+    def test_of_a_saturated_server_missed_by_far(self, tmp_path: Path) -> None:
+        run = read_run(write_run(tmp_path, [TrialSpec(steady(40, 20, 50), saturated=True)]))
+        found = level_of(run.trials[0], [parse("p95 < 100s")])
+        assert found is not None
+        assert found.score == 1.0
+
+    @pytest.mark.parametrize(
+        "spec", [TrialSpec(steady(40, 20, 50), verdict="invalid"), TrialSpec(steady(40, 5, 20))]
+    )
+    def test_is_none_of_what_is_not_valid_or_too_small(self, tmp_path: Path, spec: TrialSpec) -> None:
+        assert level_of(read_run(write_run(tmp_path, [spec])).trials[0], [SLO]) is None
+
+
+@pytest.mark.parametrize(
+    ("slo", "told"), [("throughput > 5/s", "does not end"), ("p95 > 5ms", "does not end")]
+)
+def test_what_no_rate_can_be_searched_for_is_refused(slo: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        refuse([parse(slo)])
+    with pytest.raises(ValueError, match="write --slo"):
+        refuse([])
+    refuse([SLO])
+
+
+def test_a_percentile_needs_its_requests() -> None:
+    assert requests_needed([SLO, parse("error_rate < 1%")]) == 200
+    assert requests_needed([parse("mean < 9ms")]) == 0
+
+
+def test_the_knee_is_where_throughput_per_latency_is_largest() -> None:
+    one = Mmc(1, 100)
+    levels = [level(rate, -1, mean_ms=one.mean_ms(rate)) for rate in (10, 30, 50, 70, 90)]
+    assert knee_per_s(levels) == 50
+    assert knee_per_s(levels[:2]) is None
+    assert knee_per_s([level(rate, -1, mean_ms=10.0) for rate in (10, 30, 50)]) is None
+
+
+def test_a_summary_is_json_that_reads_back() -> None:
+    levels = searched(3)
+    found = summarise("fastapi", "FastAPI", [SLO], levels, 200.0)
+    assert found.shown_per_s is not None
+    assert found.low_per_s is not None
+    assert found.per_s is not None
+    assert found.high_per_s is not None
+    assert found.low_per_s < found.per_s < found.high_per_s
+    assert type(found).model_validate(json.loads(found.model_dump_json())) == found

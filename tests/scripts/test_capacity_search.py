@@ -1,0 +1,95 @@
+"""The search for a capacity against a real server whose capacity theory knows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from conftest import HERE, EchoProject, make_project
+
+from analysis.capacity import Capacity
+from analysis.metrics import cells
+from analysis.runfolder import read_run
+from scripts.capacity import wanted
+from scripts.errors import UserError
+from tests.analysis.queues import Mmc
+
+SERVER = Mmc(servers=16, per_s=10)
+"""That of mmc_server.py."""
+ALLOWED_MS = 400
+LATE_MS = 5
+"""What the network, the event loop and its timers may add on a busy machine."""
+
+
+@pytest.mark.e2e
+class TestAServerThatTheoryKnows:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def mmc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoProject]:
+        """A project whose backend is M/M/16."""
+        project = make_project(tmp_path_factory.mktemp("mmc"))
+        shutil.copy(HERE / "mmc_server.py", project.root / "services" / "echo_x" / "server.py")
+        yield project
+        project.end()
+
+    def test_answers_as_fast_as_theory_says(self, mmc: EchoProject) -> None:
+        plan = """
+            trials = 3
+            warmup = "2s"
+            [[scenario]]
+            name = "busy"
+            shape = "poisson"
+            rate = 120
+            run_time = "15s"
+        """
+        done = mmc.call("run", mmc.plan(plan), "--target", "local")
+        assert done.returncode == 0, done.stderr
+        (cell,) = cells(read_run(mmc.run_folder()))
+        for name, q in (("p50", 0.5), ("p95", 0.95)):
+            low, high = cell.row.interval_ms[name]
+            assert low - LATE_MS <= SERVER.quantile_ms(q, 120) <= high
+        means = [trial.log.tag("latency").merged().mean_ms() or 0.0 for trial in cell.trials]
+        reach = 4.303 * np.std(means, ddof=1) / np.sqrt(len(means))
+        assert abs(np.mean(means) - SERVER.mean_ms(120)) <= reach + LATE_MS
+
+    def test_has_the_capacity_that_theory_says(self, mmc: EchoProject) -> None:
+        slo = f"p95 < {ALLOWED_MS}ms"
+        process = mmc.start(
+            "capacity", "--slo", slo, "--trial-time", "15", "--callers", "16", "--target", "local"
+        )
+        output, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, output + errors
+        (file,) = mmc.root.glob("results/*-capacity/capacity.json")
+        found = Capacity.model_validate(json.loads(file.read_text())["capacities"][0])
+        truth = SERVER.capacity_per_s(0.95, ALLOWED_MS)
+        assert found.per_s == pytest.approx(truth, rel=0.05)
+        assert found.shown_per_s is not None
+        assert found.low_per_s is not None
+        assert found.high_per_s is not None
+        assert found.low_per_s <= truth <= found.high_per_s
+        assert all(one.little is None or one.little.verdict != "suspect" for one in found.levels)
+        assert "capacity" in output
+        assert mmc.left_behind() == []
+
+
+class TestWhatIsAsked:
+    def test_is_read_with_commas(self) -> None:
+        search = wanted(["p95 < 200ms, error_rate < 1%"], 30, 1, 1, 8)
+        assert [one.metric for one in search.objectives] == ["p95", "error_rate"]
+
+    @pytest.mark.parametrize("slo", ["p95", "throughput > 5/s", "p95 > 5ms"])
+    def test_is_refused_with_what_to_write(self, slo: str) -> None:
+        with pytest.raises(UserError, match=r"--slo: .*write"):
+            wanted([slo], 30, 1, 1, 8)
+
+    def test_gives_each_rate_the_requests_that_its_percentile_needs(self) -> None:
+        plan = wanted(["p99 < 1s"], 30, 1, 1, 8).round([10, 100], 1)
+        assert [one.options["run_time"] for one in plan.scenario] == ["110s", "30s"]
+        assert plan.trials == 1
+
+    def test_makes_replicates_with_other_arrivals(self) -> None:
+        plan = wanted(["p95 < 1s"], 30, 1, 1, 8).round([50, 50, 50], 2)
+        assert (len(plan.scenario), plan.trials, plan.seed) == (1, 3, 3)
