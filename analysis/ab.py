@@ -46,12 +46,17 @@ class Part(BaseModel):
 
 
 class Arm(Part):
-    """One variant. ``share`` is its part of all requests, ``wanted`` what was asked for."""
+    """One variant. ``share`` is its part of all requests, ``wanted`` what was asked for.
+
+    Latencies are of all its requests; ``failures`` are those with a wrong answer, of which an answer told the
+    variant.
+    """
 
     name: str
     wanted: float
     share: float
     requests: int
+    failures: int
     mean_ms: float
     sd_ms: float
     quantiles_ms: dict[str, float]
@@ -72,7 +77,8 @@ class ABResult(Part):
     ``difference_ms`` is the treatment's mean less the control's, with Welch's interval; ``superiority`` the
     probability that a request to the treatment takes longer than one to the control. ``power`` is that of
     this number of requests to show a difference of the margin, ``needed_requests`` of the smaller arm's for
-    four in five. ``stop_after_s`` is when the always-valid test first had an answer.
+    four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often".
+    ``stop_after_s`` is when the always-valid test first had an answer.
     """
 
     control: Arm
@@ -88,6 +94,7 @@ class ABResult(Part):
     quantiles: list[QuantileDifference]
     power: float
     needed_requests: int | None
+    fails_p: float
     split_p: float
     split_is_wrong: bool
     stop_after_s: float | None
@@ -124,25 +131,38 @@ def compare_variants(
     for name, some in values.items():
         if len(some) < 2:
             raise ValueError(f"variant {name} answered fewer than two requests: run for longer.")
-    return _result(logs, values, weights, control, treatment, margin)
+    failures = {name: _failures(trials, name) for name in found}
+    return _result(logs, values, failures, weights, control, treatment, margin)
+
+
+def _failures(trials: Sequence[Trial], name: str) -> int:
+    """Locust names requests after their variant."""
+    lines = [line for trial in trials for line in trial.locust.requests if line.name == name]
+    return sum(line.failures for line in lines)
 
 
 def _result(
     logs: Mapping[str, Sequence[Intervals]],
     values: Mapping[str, Floats],
+    failures: Mapping[str, int],
     weights: Mapping[str, float],
     control: str,
     treatment: str,
     margin: float,
 ) -> ABResult:
-    from scipy.stats import chisquare, mannwhitneyu, ttest_ind  # imported late: the command must start fast
+    from scipy.stats import (  # imported late: the command must start fast
+        chisquare,
+        fisher_exact,
+        mannwhitneyu,
+        ttest_ind,
+    )
 
     first, second = values[control], values[treatment]
     counts = {name: all_values(logs[name]).total for name in (control, treatment)}
     total, asked = sum(counts.values()), sum(weights.values())
     arms = {
-        name: _arm(name, logs[name], values[name], weights[name] / asked, counts[name] / total)
-        for name in (control, treatment)
+        name: _arm(name, logs[name], values[name], failures[name], (weights[name] / asked, count / total))
+        for name, count in counts.items()
     }
     welch = ttest_ind(second, first, equal_var=False)
     between = welch.confidence_interval(1 - ALPHA)
@@ -153,8 +173,11 @@ def _result(
     difference = float(second.mean() - first.mean())
     power, needed = _design(len(first), len(second), margin * first.mean() / spread if spread else math.inf)
     stop_after = _stop_after_s(logs[control], logs[treatment])
+    failed = [[failures[name], counts[name] - failures[name]] for name in (treatment, control)]
+    fails_p = float(fisher_exact(failed, alternative="greater").pvalue)
     wrong = split_p < MISMATCH
     verdict = _verdict(wrong, float(between.low), float(between.high), margin * float(first.mean()))
+    verdict = "fails" if fails_p < ALPHA and not wrong else verdict
     return ABResult(
         control=arms[control],
         treatment=arms[treatment],
@@ -169,6 +192,7 @@ def _result(
         quantiles=_quantiles(logs[control], logs[treatment]),
         power=power,
         needed_requests=needed,
+        fails_p=fails_p,
         split_p=split_p,
         split_is_wrong=wrong,
         stop_after_s=stop_after,
@@ -187,16 +211,19 @@ def _values(parts: Sequence[Intervals]) -> Floats:
     return np.repeat(bucket_middle_ms(used), counts)
 
 
-def _arm(name: str, parts: Sequence[Intervals], values: Floats, wanted: float, share: float) -> Arm:
+def _arm(
+    name: str, parts: Sequence[Intervals], values: Floats, failures: int, shares: tuple[float, float]
+) -> Arm:
     merged = all_values(parts)
     quantiles = {
         label: merged.quantile_ms(q) or 0.0 for label, q in QUANTILES.items() if carries(merged.total, q)
     }
     return Arm(
         name=name,
-        wanted=wanted,
-        share=share,
+        wanted=shares[0],
+        share=shares[1],
         requests=merged.total,
+        failures=failures,
         mean_ms=float(values.mean()),
         sd_ms=float(values.std(ddof=1)),
         quantiles_ms=quantiles,
@@ -273,6 +300,11 @@ def _recommend(
         return (
             f"Decide nothing: {treatment.name} got {percent(treatment.share)} of the requests, not "
             f"{percent(treatment.wanted)}. Find out what chooses who goes where."
+        )
+    if verdict == "fails":
+        share = percent(treatment.failures / treatment.requests)
+        return (
+            f"Keep {control.name}: {share} of the requests to {treatment.name} failed, which is more often."
         )
     if verdict == "slower":
         return f"Keep {control.name}: {treatment.name} is slower by {by}."

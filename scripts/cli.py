@@ -255,6 +255,35 @@ def run(
 
 @app.command(
     epilog=examples(
+        "modelswarm ab out --control blue --weights blue=90,green=10",
+        "modelswarm ab latest --control v1 --margin 2% --json",
+    )
+)
+def ab(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run or record made with --variant-by, or `latest`.")],
+    control: Annotated[str, typer.Option(help="The variant that is in use now.")],
+    weights: Annotated[
+        str, typer.Option(help="How requests were to be split: blue=90,green=10. Default: evenly.")
+    ] = "",
+    margin: Annotated[str, typer.Option(help="A difference that does not matter.")] = "5%",
+    as_json: Json = False,
+) -> None:
+    """Compare two variants behind one address: exit status 1 if the new one is worse, 3 for a wrong split.
+
+    Record first: locust -f locustfiles/NAME_user.py --headless --host URL --variant-by header:X-Variant
+    --run-time 60s --record out
+    """
+    from scripts.ab import compare_arms
+    from scripts.comparing import share
+    from scripts.reporting import find_run
+
+    folder = find_run(project_of(context), run)
+    raise typer.Exit(compare_arms(folder, weights, control, share(margin), console(), as_json=as_json))
+
+
+@app.command(
+    epilog=examples(
         'modelswarm capacity --slo "p95 < 200ms" --backends fastapi,bentoml',
         'modelswarm capacity --slo "p99 < 1s, error_rate < 1%" --trial-time 60',
     )

@@ -68,6 +68,14 @@ def rate(text: str) -> float:
     return value
 
 
+def part_of_answer(text: str) -> str:
+    """`header:NAME` or `field:NAME.NAME`; raises ValueError when it is neither."""
+    kind, _, name = text.partition(":")
+    if kind not in ("header", "field") or not name.strip(" ."):
+        raise ValueError(f"{text!r} is no part of an answer: write header:X-Variant or field:model.version")
+    return f"{kind}:{name.strip()}"
+
+
 def count(text: str) -> int:
     """A whole number from 0 to `MAX_COUNT`; raises ValueError when it is none."""
     digits = text.strip()
@@ -154,6 +162,12 @@ OPTIONS = (
         "Which images are sent",
         ("small", "medium", "large", "mix"),
     ),
+    Option(
+        "--variant-by",
+        "",
+        part_of_answer,
+        "For A/B: what in an answer names the variant, header:X-Variant or field:model.version",
+    ),
     Option("--protocol", "", str, "Which of the server's protocols is spoken (its default one)"),
     Option(
         "--check",
@@ -229,6 +243,7 @@ class LoadPlan:
     check_share: float
     request_timeout_s: float
     protocol: str
+    variant_by: str = ""
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any], run_time_s: float | None) -> LoadPlan:
@@ -260,6 +275,7 @@ class LoadPlan:
             check_share=v["check_share"],
             request_timeout_s=v["request_timeout"],
             protocol=v["protocol"] or "",
+            variant_by=v["variant_by"] or "",
         )
         plan._refuse_nonsense()
         return plan

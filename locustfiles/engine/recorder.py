@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 class Second:
-    """The three histograms of what ended in one second of plan time."""
+    """The three histograms of what ended in one second of plan time, and one of each variant's latencies."""
 
     def __init__(self, histograms: Mapping[str, Histogram] | None = None) -> None:
         self.histograms = dict(histograms or {tag: Histogram() for tag in TAGS})
@@ -48,7 +48,7 @@ class Second:
     def merge(self, other: Second) -> None:
         """Add another worker's share of the same second."""
         for tag, histogram in other.histograms.items():
-            self.histograms[tag].merge(histogram)
+            self.histograms.setdefault(tag, Histogram()).merge(histogram)
 
     def to_message(self) -> dict[str, Any]:
         """The second as plain values for Locust's msgpack."""

@@ -18,6 +18,7 @@ from locustfiles.engine.deal import Deal
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.record import TrialFolder
 from locustfiles.engine.recorder import TAGS, UNFINISHED, Increment, Second
+from locustfiles.engine.variants import TAG, UNKNOWN
 from locustfiles.engine.verdict import Evidence, Verdict, judge
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class Trial:
         for second, entry in increment.seconds.items():
             lag.merge(entry)
             self._open.setdefault(second, Second()).merge(entry)
+        self._add_variants(max(0, math.floor(worker.plan_s)), increment)
         if worker.plan_s >= 0:
             second = math.floor(worker.plan_s)
             self.in_flight_by_second[second] = self.in_flight_by_second.get(second, 0) + worker.in_flight
@@ -151,6 +153,15 @@ class Trial:
                     "rss_bytes": tick["rss_bytes"],
                 }
             )
+
+    def _add_variants(self, second: int, increment: Increment) -> None:
+        """Book each variant's latencies under the second of the report, which is up to a second late."""
+        if not self.plan.variant_by:
+            return
+        for outcome, ended in increment.outcomes.items():
+            if outcome.name != UNKNOWN:
+                entry = self._open.setdefault(second, Second())
+                entry.merge(Second({TAG + outcome.name: ended.latency}))
 
     def write_seconds(self, everything: bool = False) -> None:
         """Write the seconds that no worker will add to any more."""

@@ -23,12 +23,13 @@ from locust.user.task import (
     DefaultTaskSet,
 )
 
-from locustfiles.engine.client import RequestFailed, Target, Watchdog, name_of
+from locustfiles.engine.client import Client, RequestFailed, Target, Watchdog, name_of
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.pacing import Dispatcher
 from locustfiles.engine.payloads import ROOT, Answer, Image, load_images, model_dir
 from locustfiles.engine.protocols import HttpProtocol, Protocol, address
 from locustfiles.engine.recorder import UNFINISHED, Outcome, Recorder
+from locustfiles.engine.variants import UNKNOWN, Reader, reader
 
 _FULL_CHECK_UP_TO_PER_S = 200.0
 _OPEN_AHEAD_S, _OPEN_AHEAD_AT_MOST = 0.02, 256
@@ -178,6 +179,9 @@ class ModelUser(ArrivalUser, HttpProtocol):
     _listeners: ClassVar[list[Callable[..., None]]]
     _check_every: ClassVar[float]
     _open_ahead: ClassVar[int]
+    _client_class: ClassVar[type[Client[Any]]]
+    _variant_of: ClassVar[Reader | None]
+    variant: str = UNKNOWN
 
     @classmethod
     def facts(cls) -> dict[str, Any]:
@@ -215,6 +219,7 @@ class ModelUser(ArrivalUser, HttpProtocol):
         plan, recorder = pacing.plan, pacing.recorder
         cls.spoken, special = cls.choose(plan.protocol, facts)
         path = special.get("path", facts["predict_path"])
+        cls._variant_of, cls._client_class = reader(plan.variant_by, cls.spoken.client_class)
         cls.host = address(cls.host, cls.spoken, special.get("port", facts["port"]))
         cls.target = Target.parse(cls.host)
         images = cls.payloads(plan.payload)
@@ -246,7 +251,7 @@ class ModelUser(ArrivalUser, HttpProtocol):
         """A connection of its own; most are opened at their first arrival."""
         if self.watchdog is None:  # what was to be prepared failed, and the trial is ending for it
             raise StopUser
-        self.client = self.spoken.client_class(
+        self.client = self._client_class(
             self.target, self.pacing.plan.request_timeout_s, self.watchdog, self.pacing.clock
         )
 
@@ -267,6 +272,7 @@ class ModelUser(ArrivalUser, HttpProtocol):
         self.request = request = self.requests[index % len(self.requests)]
         client = self.client
         self.answer_bytes = 0
+        self.variant = UNKNOWN
         try:
             status = client.request(request.data)
         except RequestFailed as failure:
@@ -276,19 +282,22 @@ class ModelUser(ArrivalUser, HttpProtocol):
             self.sent_at = client.sent_at
         body = client.body
         self.answer_bytes = len(body)
+        if (variant_of := type(self)._variant_of) is not None:
+            self.variant = variant_of(client)
         if status not in client.ok:
             self.error = client.describe(status)
         elif index * 0.6180339887498949 % 1 < self._check_every:  # golden ratio: an even sample of any stride
             self.error = self._judge(request.image, body)
 
     def outcome_key(self) -> int:
-        """Named after the payload class; tells whoever listens to Locust's request event."""
+        """Named after the payload class, or the variant; tells whoever listens to Locust's request event."""
         request = self.request
+        name = request.image.payload if self._variant_of is None else self.variant
         if self._listeners:
-            self._tell_listeners(request.image.payload)
-        if self.error is None:
+            self._tell_listeners(name)
+        if self.error is None and self._variant_of is None:
             return request.success
-        return self.pacing.recorder.key(Outcome(self.spoken.method, request.image.payload, self.error))
+        return self.pacing.recorder.key(Outcome(self.spoken.method, name, self.error))
 
     def _tell_listeners(self, name: str) -> None:
         """Locust's request event for everybody but Locust itself, whose statistics come from the recorder."""

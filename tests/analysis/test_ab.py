@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,19 @@ class TestATreatment:
             sum(one.verdict in ("slower", "faster") for one in verdicts) <= 16
         )  # 10 expected, 16 is 2 sigma
         assert sum(one.stop_after_s is not None for one in verdicts) <= 10
+
+    def test_that_fails_more_often_is_not_taken_however_fast_it_is(self) -> None:
+        from analysis.locust_csv import LocustFiles, RequestLine
+
+        fast = trial(times=0.5)
+        lines = [
+            RequestLine.model_construct(method="POST", name=name, requests=1200, failures=failures)
+            for name, failures in (("blue", 2), ("green", 30))
+        ]
+        failing = replace(fast, locust=LocustFiles(requests=lines))
+        found = compare_variants([failing], {"blue": 1, "green": 1}, "blue")
+        assert found.verdict == "fails"
+        assert found.recommendation.startswith("Keep blue: ")
 
 
 class TestTheSplit:

@@ -1,0 +1,84 @@
+"""An A/B comparison on the terminal: two variants behind one address, as a recorded run tells them apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from analysis.ab import ABResult, compare_variants, variants_of
+from analysis.runfolder import NotARunFolder, read_run
+from analysis.validity import trial_verdict
+from analysis.words import NONE, ms, number, percent
+from scripts.errors import MISSED, OK, UNMEASURED, UserError
+from scripts.reporting import plain_table
+
+
+def shares(text: str) -> dict[str, float]:
+    """Return the share of each variant of `blue=90,green=10`.
+
+    Raises:
+        UserError: it is not of that form.
+
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            found[name.strip()] = 0.0
+    if len(found) != 2 or not all(0 < share < float("inf") for share in found.values()):
+        raise UserError(f"--weights {text} is not two shares: write for example --weights blue=90,green=10.")
+    return found
+
+
+def compare_arms(
+    folder: Path, weights: str, control: str, margin: float, console: Console, as_json: bool = False
+) -> int:
+    """Compare the variants of a run; return 1 where the treatment is worse, 3 where nothing holds, else 0.
+
+    Raises:
+        UserError: it is no run, or does not tell two variants apart.
+
+    """
+    try:
+        trials = [one for one in read_run(folder).trials if trial_verdict(one)[0] != "invalid"]
+        wanted = shares(weights) if weights else dict.fromkeys(variants_of(trials), 1.0)
+        result = compare_variants(trials, wanted, control, margin)
+    except NotARunFolder as error:
+        raise UserError(str(error)) from error
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+    if as_json:
+        print(result.model_dump_json(indent=1))
+    else:
+        _print(result, console)
+    return {"not valid": UNMEASURED, "slower": MISSED, "fails": MISSED}.get(result.verdict, OK)
+
+
+def _print(result: ABResult, console: Console) -> None:
+    table = plain_table("variant", "requests", "share", "asked for", "failed", "mean", "p50", "p95", "p99")
+    for arm in (result.control, result.treatment):
+        times = [ms(arm.quantiles_ms.get(name)) for name in ("p50", "p95", "p99")]
+        parts = (f"{arm.requests:,}", percent(arm.share), percent(arm.wanted), f"{arm.failures:,}")
+        table.add_row(escape(arm.name), *parts, ms(arm.mean_ms), *times)
+    console.print(table)
+    lines = [
+        f"Difference of the means: {result.difference_ms:+.3g} ms (95 % interval {result.low_ms:+.3g} to "
+        f"{result.high_ms:+.3g} ms; p = {result.t_p:.2g} by Welch, {result.mann_whitney_p:.2g} by Mann-Whitney).",
+        f"Cohen's d {result.cohen_d:+.2f}; a request to {result.treatment.name} takes longer with a "
+        f"probability of {percent(result.superiority)}.",
+        *(
+            f"{one.name}: {one.ratio:.3f} times as long ("
+            + (f"{one.low:.3f} to {one.high:.3f})." if one.low and one.high else f"interval {NONE}).")
+            for one in result.quantiles
+        ),
+        f"Power to show {percent(result.margin)} of the mean: {percent(result.power)}; the split has "
+        f"p = {result.split_p:.2g}.",
+    ]
+    if result.stop_after_s is not None:
+        lines.append(f"Looked at all the time, it was settled after {number(result.stop_after_s)} s.")
+    for line in [*lines, result.recommendation]:
+        console.print(escape(line), soft_wrap=True)
