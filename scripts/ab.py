@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from analysis.ab import ABResult, compare_variants, variants_of
+from analysis.ab_report import write_ab_report
 from analysis.runfolder import NotARunFolder, read_run
 from analysis.validity import trial_verdict
 from analysis.words import NONE, ms, number, percent
@@ -37,14 +38,15 @@ def shares(text: str) -> dict[str, float]:
 def compare_arms(
     folder: Path, weights: str, control: str, margin: float, console: Console, as_json: bool = False
 ) -> int:
-    """Compare the variants of a run; return 1 where the treatment is worse, 3 where nothing holds, else 0.
+    """Compare the variants of a run and write a page; return 1 if the new one is worse, 3 if nothing holds.
 
     Raises:
         UserError: it is no run, or does not tell two variants apart.
 
     """
     try:
-        trials = [one for one in read_run(folder).trials if trial_verdict(one)[0] != "invalid"]
+        run = read_run(folder)
+        trials = [one for one in run.trials if trial_verdict(one)[0] != "invalid"]
         wanted = shares(weights) if weights else dict.fromkeys(variants_of(trials), 1.0)
         result = compare_variants(trials, wanted, control, margin)
     except NotARunFolder as error:
@@ -55,6 +57,8 @@ def compare_arms(
         print(result.model_dump_json(indent=1))
     else:
         _print(result, console)
+        page = write_ab_report(result, trials, run.facts, folder)
+        console.print(escape(str(page)), soft_wrap=True)
     return {"not valid": UNMEASURED, "slower": MISSED, "fails": MISSED}.get(result.verdict, OK)
 
 
@@ -67,7 +71,7 @@ def _print(result: ABResult, console: Console) -> None:
     console.print(table)
     lines = [
         f"Difference of the means: {result.difference_ms:+.3g} ms (95 % interval {result.low_ms:+.3g} to "
-        f"{result.high_ms:+.3g} ms; p = {result.t_p:.2g} by Welch, {result.mann_whitney_p:.2g} by Mann-Whitney).",
+        f"{result.high_ms:+.3g} ms; p = {result.t_p:.2g}, or {result.mann_whitney_p:.2g} by Mann-Whitney).",
         f"Cohen's d {result.cohen_d:+.2f}; a request to {result.treatment.name} takes longer with a "
         f"probability of {percent(result.superiority)}.",
         *(

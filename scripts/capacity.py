@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from analysis.capacity import Capacity, Level, ladder, level_of, propose, refuse, requests_needed, summarise
+from analysis.capacity_report import write_capacity_report
 from analysis.objectives import Objective, parse
 from analysis.runfolder import Run, read_run
 from analysis.words import NONE, listed, number, per_s
@@ -94,7 +97,7 @@ def find_capacities(
     stop: Stop,
     console: Console,
 ) -> list[Capacity]:
-    """Search for the capacity of each framework; `folder` gets the runs and `capacity.json`.
+    """Search for the capacity of each framework; `folder` gets the runs, `capacity.json` and a page.
 
     What was found is written after each framework, so that an interrupted search keeps it.
     """
@@ -110,6 +113,7 @@ def find_capacities(
             console.print(f"[yellow]![/] {escape(f'{service.key}: {error}')}")
             continue
         _save(folder, found)
+        write_capacity_report(found, folder, shlex.join(["modelswarm", *sys.argv[1:]]))
     return found
 
 
@@ -192,7 +196,8 @@ def show(found: Sequence[Capacity], folder: Path, console: Console) -> None:
     for one in found:
         for sentence in [_usl(one), *one.notes]:
             console.print(escape(f"{one.backend}: {sentence}"))
-    console.print(escape(str(folder / FILE)), soft_wrap=True)
+    if found:
+        console.print(escape(str(folder / "capacity.html")), soft_wrap=True)
 
 
 def _usl(one: Capacity) -> str:
