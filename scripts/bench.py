@@ -1,7 +1,8 @@
 """What modelswarm itself costs: `make bench` prints a line for each figure, and what it may be at most.
 
 The load is real: Locust's master and two workers against nginx, 500 requests a second of 12 KB each. Copies
-of that trial, 1,000,000 requests in all, make the run folder whose report is timed.
+of that trial, 10,000,000 requests in all, make the run folder whose report is timed. Locust's history is of a
+million rows, two names and their sum, as `--csv-full-history` writes it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from scripts.sampler import Sampler
 
 RATE_PER_S = 500
 LOAD_S = 40
-REQUESTS = 1_000_000
+REQUESTS = 10_000_000
+HISTORY_ROWS = 1_000_000
 STARTS = 5
 
 
@@ -66,14 +68,15 @@ def load_bytes(folder: Path, trial: Path) -> int:
 
 
 def report_cost(run: Path, trial: Path) -> tuple[float, int]:
-    """Report a run of 1,000,000 requests, copies of `trial`; return its seconds and its peak memory."""
+    """Report a run of `REQUESTS`, copies of `trial` as ten backends; return its seconds and peak memory."""
     sent = json.loads((trial / "summary.json").read_text())["counts"]["sent"]
     trials = []
     for number in range(1, -(-REQUESTS // sent) + 1):
-        path = f"nginx/constant/{number}"
+        backend, scenario = f"nginx{number % 10}", f"constant{number // 10 % 10}"
+        path = f"{backend}/{scenario}/{number}"
         shutil.copytree(trial, run / path)
         trials.append(
-            {"backend": "nginx", "scenario": "constant", "trial": number, "path": path, "status": "ok"}
+            {"backend": backend, "scenario": scenario, "trial": number, "path": path, "status": "ok"}
         )
     (run / "run.json").write_text(json.dumps({"schema": 1, "plan_name": "bench", "trials": trials}))
     script = "import sys; from pathlib import Path; from analysis.report import write_report; "
@@ -86,9 +89,31 @@ def report_cost(run: Path, trial: Path) -> tuple[float, int]:
     return time.perf_counter() - began_s, resource.struct_rusage(usage).ru_maxrss * unit
 
 
+def history_s(folder: Path) -> float:
+    """Return the seconds that reading Locust's history of `HISTORY_ROWS` takes."""
+    from analysis.locust_csv import HISTORY
+    from analysis.tables import read_table
+
+    columns = ["Timestamp", "User Count", "Type", "Name", *(f"{n}" for n in range(13)), *HISTORY.numbers[2:]]
+    with (folder / "history.csv").open("w", newline="") as file:
+        file.write(",".join(columns) + "\r\n")
+        for row in range(HISTORY_ROWS):
+            kind = ("POST,small", "POST,large", ",Aggregated")[row % 3]
+            cells = "15.2,0.0,12,14,15,16,20,22,30,35,50,60,61"
+            file.write(f"{1763735460 + row // 3},100,{kind},{cells},{row * 15},0\r\n")
+    began_s = time.perf_counter()
+    table = read_table(folder / "history.csv", "history.csv", HISTORY, [])
+    assert table is not None
+    assert len(table) == HISTORY_ROWS // 3
+    return time.perf_counter() - began_s
+
+
 def main() -> None:
     """Measure and print."""
     print(f"start of the command (modelswarm list): {start_s():.2f} s (at most 0.3 s)", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        seconds = history_s(Path(name))
+    print(f"Locust's history of {HISTORY_ROWS:,} rows: {seconds:.1f} s (at most 2 s)", flush=True)
     if not shutil.which("nginx"):
         print("The load side was not measured: nginx is not installed (apt-get install nginx-light)")
         return
@@ -101,7 +126,8 @@ def main() -> None:
         )
         seconds, bytes_ = report_cost(folder / "run", trial)
         print(
-            f"report of {REQUESTS:,} requests: {seconds:.1f} s (at most 10 s), {bytes_ / 1e6:.0f} MB\n",
+            f"report of {REQUESTS:,} requests: {seconds:.1f} s (at most 10 s), {bytes_ / 1e6:.0f} MB "
+            "(at most 500 MB)\n",
             flush=True,
         )
     bench_freeze.main()
