@@ -67,7 +67,5 @@ def _answer(ids: np.ndarray, confidences: np.ndarray) -> Any:
 
 def _refused(error: BadInput) -> Any:
     return pb_utils.InferenceResponse(
-        error=pb_utils.TritonError(
-            str(error).replace(" in image_base64", ""), pb_utils.TritonError.INVALID_ARG
-        )
+        error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
     )
