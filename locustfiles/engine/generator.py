@@ -289,6 +289,8 @@ class Generator:
         """Send nothing more; users that are busy may finish."""
         self._closing = True
         if self._dispatcher is not None:
+            if (due := self._dispatcher.next_due) is not None:
+                self._filled_s = due - self._start  # from here on the master must count or deal again
             self._dispatcher.end_loop()
             self._dispatcher.withdraw(-math.inf)
 
