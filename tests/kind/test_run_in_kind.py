@@ -235,15 +235,20 @@ def longest_silence_s(rows: list[dict[str, str]]) -> float:
     return max(after - before for before, after in pairwise(busy))
 
 
+def signal_api_server(name: str) -> None:
+    command = f"kill -{name} $(pidof kube-apiserver)"
+    node = f"{images.CLUSTER}-control-plane"
+    subprocess.run(["docker", "exec", node, "sh", "-c", command], check=True, capture_output=True)
+
+
 class TestAnApiServerThatIsAwayForHalfAMinute:
     def test_in_the_middle_of_a_trial_is_waited_for(self, made: EchoInKind) -> None:
         with under_load(made, "away", rate=20, seconds=45, after_s=4) as process:
-            node = f"{images.CLUSTER}-control-plane"
-            subprocess.run(["docker", "pause", node], check=True, capture_output=True)
+            signal_api_server("STOP")
             try:
                 threading.Event().wait(30)
             finally:
-                subprocess.run(["docker", "unpause", node], check=True, capture_output=True)
+                signal_api_server("CONT")
             done = finish(made, process)
         assert done.trial("echo/away/1")["status"] == "ok", done.output
         assert done.summary("echo/away/1")["counts"]["planned"] == 900
