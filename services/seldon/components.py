@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import random
+import threading
 from http import HTTPStatus
 from typing import Any
 
@@ -58,6 +59,7 @@ class MobileNet(Component):
     def __init__(self) -> None:
         self.settings = Settings.from_env()
         self.classifier: Classifier | None = None
+        self._one_at_a_time = threading.Lock()  # an inference takes its own cores
 
     def load(self) -> None:
         """Called in each worker process before its first request."""
@@ -66,11 +68,12 @@ class MobileNet(Component):
     def predict_raw(self, message: Any) -> dict[str, Any]:
         """Return the top 5 as `jsonData`."""
         assert self.classifier is not None
-        if isinstance(message, dict) and "data" in message:
-            probabilities = self.classifier.probabilities(_tensor(message["data"]))
-            predictions = self.classifier.top5(probabilities)
-        else:
-            predictions = self.classifier.predict(_image(message))
+        with self._one_at_a_time:
+            if isinstance(message, dict) and "data" in message:
+                probabilities = self.classifier.probabilities(_tensor(message["data"]))
+                predictions = self.classifier.top5(probabilities)
+            else:
+                predictions = self.classifier.predict(_image(message))
         return {"jsonData": answer(predictions), "meta": {}}
 
     def health_status(self) -> dict[str, Any]:
