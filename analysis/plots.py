@@ -80,17 +80,16 @@ def over_time(track: Track, others: Sequence[Track], series: int) -> Markup:
     """Latency, rate, CPU, memory and events on one axis; ``others`` are the scenario's, for equal scales."""
     svg = drawing(300, f"{track.title}: latency, arrivals, CPU and memory over time. {_time_words(track)}")
     x = _time_axis(others)
-    latency = latency_scale(np.concatenate([[*o.p50_ms, *o.p95_ms] for o in others]).tolist(), 130, 20)
+    latency = latency_scale(_all(others, "p50_ms", "p95_ms"), 130, 20)
     _latency(svg, x, latency, track, series)
-    rate = Scale(0, round_top([v for o in others for v in (*o.answered_per_s, *o.planned_per_s)]), 178, 152)
+    rate = Scale(0, round_top(_all(others, "answered_per_s", "planned_per_s")), 178, 152)
     y_axis(svg, rate, [0, rate.high], "answers per s")
     line(svg, stairs(x, rate, track.at_s, track.planned_per_s, track.width_s), "line planned")
     line(svg, known(x, rate, _middle(track), track.answered_per_s), f"line {of(series)}")
     _red(svg, x, rate, track, track.dropped_per_s)
-    cpu = Scale(0, round_top([v for o in others for v in (*o.cpu_cores, *o.generator_cores)]), 226, 200)
+    cpu = Scale(0, round_top(_all(others, "cpu_cores", "generator_cores")), 226, 200)
     _used(svg, x, cpu, track, series, "CPU cores", track.cpu_cores, track.generator_cores)
-    held = [v / 2**20 for o in others for v in (*o.memory_bytes, *o.generator_bytes)]
-    memory = Scale(0, round_top(held), 274, 248)
+    memory = Scale(0, round_top(_all(others, "memory_bytes", "generator_bytes") / 2**20), 274, 248)
     in_mib = track.memory_bytes / 2**20, track.generator_bytes / 2**20
     _used(svg, x, memory, track, series, "memory, MiB", *in_mib)
     x_axis(svg, x, x.ticks(6), [f"{tick:g} s" for tick in x.ticks(6)], 274)
@@ -118,6 +117,11 @@ def _used(
     line(svg, known(x, y, _middle(track), load), "line planned")
 
 
+def _all(tracks: Sequence[Track], *columns: str) -> Floats:
+    """All values of some columns, for a scale that holds for every track."""
+    return np.concatenate([getattr(track, column) for track in tracks for column in columns])
+
+
 def _middle(track: Track) -> Floats:
     return np.asarray(track.at_s + track.width_s / 2)
 
@@ -141,8 +145,8 @@ def as_locust_saw_it(track: Track, others: Sequence[Track], series: int) -> Mark
     """Requests/s, failures/s and users by Locust's own history, on the time axis of :func:`over_time`."""
     svg = drawing(166, f"{track.title}: requests per second and users over time, as Locust counted them.")
     x = _time_axis(others)
-    rate = Scale(0, round_top([v for o in others for v in (*o.locust_per_s, *o.planned_per_s)]), 80, 20)
-    users = Scale(0, round_top([v for o in others for v in o.users]), 138, 104)
+    rate = Scale(0, round_top(_all(others, "locust_per_s", "planned_per_s")), 80, 20)
+    users = Scale(0, round_top(_all(others, "users")), 138, 104)
     y_axis(svg, rate, [0, rate.high], "requests per s")
     y_axis(svg, users, [0, users.high], "users")
     x_axis(svg, x, x.ticks(6), [f"{tick:g} s" for tick in x.ticks(6)], 138)

@@ -59,18 +59,22 @@ class Scale:
         return [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def latency_scale(values_ms: Sequence[float], start: float, end: float, log: bool | None = None) -> Scale:
+def latency_scale(
+    values_ms: Sequence[float] | Floats, start: float, end: float, log: bool | None = None
+) -> Scale:
     """An axis for latencies: from zero, or logarithmic where the largest is over 30 times the smallest."""
-    positive = [value for value in values_ms if math.isfinite(value) and value > 0]
-    low, high = min(positive, default=1.0), max(positive, default=1.0)
+    values = np.asarray(values_ms, dtype=np.float64)
+    positive = values[np.isfinite(values) & (values > 0)]
+    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
     if log is None:
         log = high > 30 * low
     return Scale(low / 1.15, high * 1.15, start, end, True) if log else Scale(0, high * 1.08, start, end)
 
 
-def round_top(values: Sequence[float]) -> float:
+def round_top(values: Sequence[float] | Floats) -> float:
     """A round number that no value exceeds, for an axis with two labels."""
-    highest = max((v for v in values if math.isfinite(v)), default=0.0)
+    every = np.asarray(values, dtype=np.float64)
+    highest = float(every[np.isfinite(every)].max(initial=0.0))
     if highest <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(highest))
