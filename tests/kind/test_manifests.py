@@ -235,7 +235,9 @@ def test_no_file_names_a_particular_node_image_or_a_path_of_one_machine() -> Non
     found = [
         f"{relative(file)} names {word}"
         for file in tracked()
-        if file.suffix in (".yaml", ".yml", ".py", ".toml", ".md", ".sh", "") and file.stat().st_size < 10**6
+        if file.parent.name != ".ci"  # knows the machines that CI runs on
+        and file.suffix in (".yaml", ".yml", ".py", ".toml", ".md", ".sh", "")
+        and file.stat().st_size < 10**6
         for word in forbidden
         if word in file.read_text(errors="ignore")
     ]
