@@ -20,6 +20,8 @@ import pytest
 from backends import Backend
 from conftest import SERVICES, interpreter_of, run_in
 
+pytestmark = pytest.mark.server
+
 CONFIG = SERVICES / "tensorflow_serving" / "config"
 MODEL = "/v1/models/mobilenet"
 

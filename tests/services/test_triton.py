@@ -20,6 +20,8 @@ from gevent.pool import Pool
 
 from scripts.family import living
 
+pytestmark = pytest.mark.server
+
 MODEL = "/v2/models/mobilenet"
 SHARED_MEMORY = Path("/dev/shm")
 
