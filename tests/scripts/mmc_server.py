@@ -1,7 +1,8 @@
 """Sixteen servers with exponential service times behind one queue, as a process: M/M/16, which theory knows.
 
 The instant at which each of them is free again is kept ahead, so that a late wake-up of the event loop delays
-an answer, but not those behind it.
+an answer, but not those behind it. `MMC_TIMES=1.1` makes every service take 10 % longer,
+`MMC_STEADY=1` about as long as the others.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ import random
 import sys
 from pathlib import Path
 
-SERVERS, MEAN_S = 16, 0.1
+SERVERS, MEAN_S = 16, 0.1 * float(os.environ.get("MMC_TIMES", "1"))
+STEADY = "MMC_STEADY" in os.environ
 MODEL = Path(os.environ["MODELSWARM_MODEL_DIR"])
 STORED = {image["sha256"]: image["top5"] for image in json.loads((MODEL / "images.json").read_text())}
 
@@ -28,7 +30,8 @@ async def serve(reader, writer, free, rng):
             table = {"status": "ready"}
             if head.startswith("post"):
                 now = asyncio.get_running_loop().time()
-                done = max(now, heapq.heappop(free)) + rng.expovariate(1 / MEAN_S)
+                times = rng.lognormvariate(0, 0.1) if STEADY else rng.expovariate(1)
+                done = max(now, heapq.heappop(free)) + MEAN_S * times
                 heapq.heappush(free, done)
                 await asyncio.sleep(done - now)
                 jpeg = base64.b64decode(json.loads(body)["image_base64"])
