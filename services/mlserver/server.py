@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from http import HTTPStatus
 
 import mlserver
@@ -15,7 +16,8 @@ from mlserver.utils import install_uvloop_event_loop
 from services.mlserver.runtime import MobileNet
 from services.model.contract import Settings
 
-STOP_S = 2  # for a worker to end before it is killed: idle ones with torch take their time
+# For a worker to end before it is killed, and for requests that it leaves without an answer.
+STOP_S = 1
 
 
 async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -37,6 +39,7 @@ async def serve(options: argparse.Namespace) -> None:
     )
     # At the end its workers go first: whoever waits for one of them then would be waited for without end.
     settings._custom_rest_server_settings = {"timeout_graceful_shutdown": STOP_S}
+    settings._custom_rest_server_settings = {"timeout_graceful_shutdown": STOP_S}
     model = mlserver.ModelSettings(name="mobilenet", implementation=MobileNet)
     server = mlserver.MLServer(settings)
     server._rest_server._app.add_exception_handler(RequestValidationError, unreadable)
@@ -52,6 +55,7 @@ def main() -> None:
     parser.add_argument("--metrics-port", type=int, default=8082)
     install_uvloop_event_loop()
     asyncio.run(serve(parser.parse_args()))
+    os._exit(0)  # all requests are answered; taking everything down in order would take seconds
 
 
 if __name__ == "__main__":
