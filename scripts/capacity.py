@@ -55,8 +55,10 @@ class Search:
     def round(self, rates: Sequence[float], number: int) -> Plan:
         """Return a plan with a trial at each of these rates; a rate named twice has other arrivals."""
         scenarios = []
+        needed = requests_needed(self.objectives)
+        expected = needed + 4 * math.sqrt(needed)  # random arrivals may be fewer, by their square root
         for rate in sorted(set(rates)):
-            run_s = max(self.trial_s, math.ceil(1.1 * requests_needed(self.objectives) / rate))
+            run_s = max(self.trial_s, math.ceil(expected / rate))
             options = {"shape": "poisson", "rate": f"{rate:g}", "run_time": f"{run_s}s"}
             scenarios.append(Scenario(name=f"at-{rate:g}", options=options))
         return self._plan(scenarios, self.seed + number, len(rates) // len(scenarios))
