@@ -103,7 +103,6 @@ class TestTheJson:
         assert {"expression", "backend", "scenario", "value", "passed"} <= set(content["objectives"][0])
         assert "paths" not in content
 
-
     def test_fits_its_published_schema(self, run: Path) -> None:
         schema = json.loads(PUBLISHED.read_text())
         Draft202012Validator.check_schema(schema)

@@ -16,7 +16,7 @@ from conftest import COMMAND, SHORT_PLAN, EchoProject
 
 from scripts.environments import find_uv
 
-COMMANDS = ["list", "setup", "run", "report", "compare", "ui", "doctor", "clean"]
+COMMANDS = ["list", "setup", "run", "report", "compare", "import", "export", "ui", "doctor", "clean"]
 
 
 class TestHelp:
