@@ -39,7 +39,6 @@ async def serve(options: argparse.Namespace) -> None:
     )
     # At the end its workers go first: whoever waits for one of them then would be waited for without end.
     settings._custom_rest_server_settings = {"timeout_graceful_shutdown": STOP_S}
-    settings._custom_rest_server_settings = {"timeout_graceful_shutdown": STOP_S}
     model = mlserver.ModelSettings(name="mobilenet", implementation=MobileNet)
     server = mlserver.MLServer(settings)
     server._rest_server._app.add_exception_handler(RequestValidationError, unreadable)
