@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -188,6 +189,7 @@ CHECK = """if True:
 """
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 class TestInferenceServices:
     @pytest.fixture(scope="class")
     def built(self) -> dict[str, Any]:
