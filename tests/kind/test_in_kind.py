@@ -108,7 +108,8 @@ class TestTheManifests:
         # In the namespace that they name: ports of nodes are given once.
         cluster.apply([each for each in rendered(ROOT / "k8s" / "base") if each["kind"] == "Namespace"])
         said = Cluster(namespace="").attempt(
-            "apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump_all(rendered(folder))
+            *("apply", "--dry-run=server", "--server-side", "--force-conflicts", "-f", "-"),
+            text=yaml.safe_dump_all(rendered(folder)),
         )
         assert said.returncode == 0, said.stderr
         assert "Warning" not in said.stderr, said.stderr
