@@ -14,7 +14,7 @@ from rich.markup import escape
 from scripts.environments import Environment, find_uv, make, pip_settings, run_step, uv_environment
 from scripts.errors import CannotRun
 from scripts.progress import spoken
-from scripts.project import Project
+from scripts.project import Project, Service
 
 EXPORT_STAMP = ".model-stamp"
 
@@ -39,6 +39,15 @@ def set_up(
 
     """
     services = project.select(names or project.services())
+    if not names:  # all that can be had here, as `run` measures all that is installed
+        for service in services:
+            if environment_needs_python(service):
+                console.print(
+                    f"{service.name} is left out: {service.facts.python} is not here",
+                    highlight=False,
+                    markup=False,
+                )
+        services = [service for service in services if not environment_needs_python(service)]
     theirs = [service.environment for service in services if service.environment and environments]
     model = project.model_environment()
     wanted = [each for each in dict.fromkeys([model, *theirs]) if each and each.state() != "fresh"]
@@ -62,6 +71,12 @@ def set_up(
             f"[{steps}/{steps}] artifacts/model: exporting and checking",
             _exporter(project, model, export_options),
         )
+
+
+def environment_needs_python(service: Service) -> bool:
+    """Tell whether the framework insists on an interpreter that is not on this machine."""
+    python = service.facts.python
+    return python is not None and Path(python).is_absolute() and not Path(python).exists()
 
 
 def export_is_fresh(project: Project) -> bool:

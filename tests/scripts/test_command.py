@@ -216,9 +216,12 @@ class TestSetup:
     def test_names_a_python_that_is_not_there(self, needing: EchoProject) -> None:
         file = needing.root / "services" / "echo_x" / "service.toml"
         file.write_text('python = "/no/such/python"\n' + file.read_text())
-        done = needing.call("setup")
+        done = needing.call("setup", "echo_x")
         assert done.returncode == 3
         assert "The Python that service.toml names is not here" in done.stderr
+        everything = needing.call("setup")
+        assert everything.returncode == 0
+        assert "echo_x is left out: /no/such/python is not here" in everything.stdout
 
     def test_says_what_to_do_without_a_network(self, needing: EchoProject) -> None:
         (needing.root / "services" / "echo_x" / "requirements.txt").write_text("no-such-package==1\n")
