@@ -152,6 +152,8 @@ class ClusterTarget:
         """Remove everything of a run from the namespace but the Lease; the namespace stays."""
         kinds = "job,deployment,service,poddisruptionbudget,secret,configmap"
         self.kube.delete(kinds, labels="app.kubernetes.io/part-of=modelswarm")
+        services = [each["metadata"]["name"] for each in self.base if each["kind"] == "Service"]
+        self.kube.delete("service", *services)
         self.kube.delete("configmap", RECORD)
         self.kube.delete("persistentvolumeclaim", RESULTS)
 
