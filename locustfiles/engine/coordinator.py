@@ -155,7 +155,7 @@ class Coordinator:
         if worker.lost:  # it was only away: what it did is counted as dropped, so it begins afresh
             worker.lost, worker.fresh = False, True
             self._deal(trial)
-        if worker.deal is None or tick["generation"] < worker.joined:
+        if not worker.deals or tick["generation"] < worker.joined:
             return
         worker.note(tick)
         increment = Increment.from_message(tick["increment"])
@@ -207,12 +207,13 @@ class Coordinator:
         if edited:
             trial.origin_s = max(0.0, since_s)
         for index, worker in enumerate(live):
-            worker.deal = Deal(trial.generation, index, len(live), since_s, trial.origin_s, trial.plan)
+            deal = Deal(trial.generation, index, len(live), since_s, trial.origin_s, trial.plan)
             afresh, worker.fresh, worker.done = worker.fresh, False, False
             if afresh:
-                worker.joined, worker.accounted_s = trial.generation, since_s
+                worker.joined, worker.accounted_s, worker.deals = trial.generation, since_s, []
+            worker.deals.append(deal)
             message = {
-                **worker.deal.to_message(),
+                **deal.to_message(),
                 "start": trial.start + worker.offset_s,
                 "afresh": afresh,
             }

@@ -137,7 +137,9 @@ class Generator:
 
     def _on_deal(self, msg: Any, **_: Any) -> None:
         deal = Deal.from_message(msg.data)
-        if self._dispatcher is None or (self._deal is not None and deal.generation <= self._deal.generation):
+        if self._dispatcher is None or self._closing:  # who has left claims nothing: the master counts it
+            return
+        if self._deal is not None and deal.generation <= self._deal.generation:
             return
         if self._deal is None or msg.data["afresh"]:
             self._begin(msg.data["start"], deal)

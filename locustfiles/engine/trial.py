@@ -38,7 +38,7 @@ class Worker:
     round_trip_s: float = math.inf
     skew_ms: float = 0.0
     pings: int = 0
-    deal: Deal | None = None
+    deals: list[Deal] = field(default_factory=list)  # the latest, and those before it that are still open
     fresh: bool = True
     joined: int = 0  # the generation of the deal with which it began; what it did before does not count
     lost: bool = False
@@ -63,6 +63,8 @@ class Worker:
     def note(self, tick: Mapping[str, Any]) -> None:
         """Keep what a report says of the worker itself."""
         self.accounted_s, self.plan_s = tick["accounted_s"], tick["plan_s"]
+        while len(self.deals) > 1 and self.deals[1].since_s <= self.accounted_s:
+            del self.deals[0]
         self.in_flight, self.done = tick["in_flight"], tick["done"]
         self.precise = tick["precise"]
         self.rss_max = max(self.rss_max, tick["rss_bytes"])
@@ -177,8 +179,11 @@ class Trial:
 
     def write_off(self, worker: Worker) -> int:
         """Count as dropped what a lost worker had been dealt or had in flight and did not report."""
-        assert worker.deal is not None
-        missed = worker.deal.dealt_between(worker.accounted_s, self.latest_since_s)
+        ends_s = [*(deal.since_s for deal in worker.deals[1:]), self.latest_since_s]
+        missed = sum(
+            deal.dealt_between(worker.accounted_s, end_s)
+            for deal, end_s in zip(worker.deals, ends_s, strict=False)
+        )
         dropped = missed + worker.outstanding
         self.counts.update(planned=missed, dropped=dropped)
         self.lost.append({"worker": worker.name, "time": _utc(time.time()), "dropped": dropped})

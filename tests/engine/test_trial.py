@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from locustfiles.engine.deal import Deal
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.recorder import UNFINISHED
 from locustfiles.engine.trial import Trial, Worker
 
 
-def trial_with(**worker: int) -> Trial:
+def trial_with(**worker: float) -> Trial:
     trial = Trial(LoadPlan.from_options({"rate": "10"}, 10), None, lambda: 0.0)
-    trial.workers["a"] = Worker("a:1", "a", 0.0, **worker)
+    trial.workers["a"] = Worker("a:1", "a", 0.0, **worker)  # type: ignore[arg-type]
     return trial
+
+
+class TestAWorkerThatIsLost:
+    def test_is_charged_with_its_share_of_every_deal_since_it_was_heard(self) -> None:
+        """10/s: all of [1, 2) from the first deal, half of [2, 4) from the second, nothing from 4 on."""
+        trial = trial_with(accounted_s=1.0)
+        worker = trial.workers["a"]
+        worker.deals = [Deal(1, 0, 1, 0.0, 0.0, trial.plan), Deal(2, 0, 2, 2.0, 0.0, trial.plan)]
+        trial.latest_since_s = 4.0
+        assert trial.write_off(worker) == 10 + 10
+
+    def test_is_not_charged_with_a_deal_that_was_over_when_it_was_heard(self) -> None:
+        trial = trial_with(accounted_s=3.0)
+        worker = trial.workers["a"]
+        worker.deals = [Deal(1, 0, 1, 0.0, 0.0, trial.plan), Deal(2, 0, 2, 2.0, 0.0, trial.plan)]
+        trial.latest_since_s = 4.0
+        assert trial.write_off(worker) == 5
 
 
 class TestATrialThatIsStopped:

@@ -2,8 +2,9 @@
 
     python steady_server.py [--delay 0.001] [--port 0]
 
-Prints its port.  `--then 0.05 --after 10` answers in 50 ms from the tenth second after the first request
-on; `--stall-for 0.5 --stall-every 5` stands still for half a second in every five.
+Prints its port.  `--delay 0` answers at once.  `--then 0.05 --after 10` answers in 50 ms from the tenth
+second after the first request on; `--stall-for 0.5 --stall-every 5` stands still for half a second in every
+five.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class Connection(asyncio.Protocol):
         while (request := self._next_request()) is not None:
             del request
             loop = asyncio.get_running_loop()
-            loop.call_later(self._delay_s(loop.time()), self._answer)
+            if delay_s := self._delay_s(loop.time()):
+                loop.call_later(delay_s, self._answer)
+            else:
+                self._answer()
 
     def _next_request(self) -> bytes | None:
         head, separator, rest = self._received.partition(b"\r\n\r\n")

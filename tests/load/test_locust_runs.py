@@ -88,7 +88,7 @@ class TestAFrozenServerShows:
 
         def right(summary: dict[str, Any]) -> bool:
             latency = summary["latency_ms"]
-            return within(latency["p95"], 1005, 0.05) and within(latency["p99"], 1805, 0.05)
+            return within(latency["p95"], 1005, 0.02) and within(latency["p99"], 1805, 0.02)
 
         locusts.until(right, measure)
 
@@ -117,21 +117,26 @@ class TestLatencyIsWhatTheoryGives:
 
         A stall of F in a period P makes the share (F - x) / P of all arrivals slower than x, so the
         quantile q is at x = F - (1 - q) P: p95 = 0.25 s, p99 = 0.45 s, p99.9 = 0.495 s.  To that comes
-        the service time of a request that meets no stall, which is the median of all; and the backlog of
-        a stall, 200 requests, takes this Python server 10 to 20 ms of a busy machine, hence 10 %.
+        the service time of a request that meets no stall, which is the median of all.  The backlog of a
+        stall, 200 requests, takes this server some milliseconds, which is more of p95 than of the others:
+        half of it waits before the request at p95, a tenth before that at p99.
         """
 
         def measure() -> dict[str, Any]:
             return locusts.run(
-                steady_server("--stall-for", "0.5", "--stall-every", "5"),
+                steady_server("--delay", "0", "--stall-for", "0.5", "--stall-every", "5"),
                 *("--rate", "400", "--run-time", "20s", "--payload", "small", "--processes", "2"),
             )
 
         def right(summary: dict[str, Any]) -> bool:
             latency, service_ms = summary["latency_ms"], summary["service_ms"]["p50"]
-            return within(latency["p50"], service_ms, 0.25) and all(  # dispatch lag is all that lies between
-                within(latency[name], 1000 * (0.5 - (1 - quantile) * 5) + service_ms, 0.10)
-                for name, quantile in (("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999))
+            return latency["p50"] - service_ms < 0.5 and all(  # dispatch lag is all that lies between
+                within(latency[name], 1000 * (0.5 - (1 - quantile) * 5) + service_ms, share)
+                for name, quantile, share in (
+                    ("p95", 0.95, 0.04),
+                    ("p99", 0.99, 0.02),
+                    ("p99.9", 0.999, 0.02),
+                )
             )
 
         locusts.until(right, measure)
@@ -334,6 +339,26 @@ class TestWorkersComeAndGo:
         assert sent[4] == pytest.approx(self.RATE, rel=0.1)
         assert summary["verdict"] != "valid"
         assert any("was lost at" in reason for reason in summary["reasons"])
+
+    def test_one_that_leaves_while_another_takes_its_place_costs_no_count(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
+        server = steady_server()
+        port = str(free_port())
+        worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+        master = locusts.start(
+            *("--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
+            *("--expect-workers", "2", "--host", server.url, "--record", str(locusts.record)),
+            *("--rate", str(self.RATE), "--run-time", "10s", "--payload", "small", "--users", "400"),
+        )
+        leaving, _ = locusts.start(*worker), locusts.start(*worker)
+        when_recorded(locusts, 2)
+        leaving.terminate()
+        locusts.start(*worker)
+        assert master.wait(60) in (0, 1), locusts.log()
+        counts = locusts.summary()["counts"]
+        assert counts["planned"] == 10 * self.RATE
+        assert counts["planned"] == counts["completed"] + counts["failed"] + counts["dropped"]
 
     def test_workers_end_when_their_master_is_killed(self, steady_server: Any, locusts: Locusts) -> None:
         server = steady_server()
