@@ -44,6 +44,12 @@ class TestATable:
         assert told in problems[0]
         assert sorted(table["time"]) == table["time"].tolist()
 
+    def test_may_have_series_that_are_told_at_times_of_their_own(self, tmp_path: Path) -> None:
+        table, problems = read(tmp_path, "time,pod,cpu\n20,a,1\n10,b,1\n30,a,1\n25,b,1\n")
+        assert table is not None
+        assert problems == []
+        assert table["time"].tolist() == [10, 20, 25, 30]
+
     @pytest.mark.parametrize(
         ("content", "told"),
         [
