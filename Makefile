@@ -10,7 +10,7 @@ bin := .venv/bin
 chosen := $(if $(strip $(BACKENDS)),--backends "$(BACKENDS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup loadtest test test-kind report example ui list doctor clean lint bench lock
+.PHONY: help env setup loadtest test test-kind test-long report example ui list doctor clean lint bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ loadtest: env ## Set up, run a plan (PLAN=, BACKENDS=, TARGET=), write the repor
 
 test: setup ## Set up and run all tests that this machine can run; says what was skipped and why
 	@$(bin)/python -m pytest $(ARGS)
+
+test-long: setup ## Tests that make real load for many minutes: capacity against theory, a server made slower
+	@$(bin)/python -m pytest -m long $(ARGS)
 
 test-kind: setup ## Build every image and try it in kind (makes and removes the cluster if there is none)
 	@$(bin)/python -m pytest -m kind tests/kind $(ARGS)

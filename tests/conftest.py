@@ -20,6 +20,15 @@ BROWSER_FLAGS = (
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what makes load for many minutes, unless it was asked for."""
+    if "long" not in config.option.markexpr:
+        reason = "makes real load for many minutes: make test-long"
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's own root."""

@@ -25,6 +25,7 @@ LATE_MS = 5
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 class TestAServerThatTheoryKnows:
     @pytest.fixture(scope="class")
     @staticmethod

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import HERE, EchoProject, make_project
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 PLAN = f"""
 trials = 5
 warmup = "1s"
