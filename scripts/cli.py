@@ -154,7 +154,8 @@ def setup(
     if plan and not wanted:
         from scripts.plan import read_plan
 
-        wanted = list(read_plan(plan).backends)
+        known = project.services()  # a name that is not is told by `run`
+        wanted = [name for name in read_plan(plan).backends if name.partition("+")[0] in known]
     if target == "local":
         set_up(project, wanted, options, console())
         return
@@ -210,7 +211,7 @@ def run(
     Ctrl-C once finishes the folder, stops every process and reports what is there (exit status 3).
     """
     from scripts.places import Wish, furnish, lacking, resolve
-    from scripts.plan import read_plan
+    from scripts.plan import read_plan, shipped_plans
     from scripts.project import Service
     from scripts.run import choose_services
     from scripts.session import measure, show_order
@@ -222,8 +223,12 @@ def run(
     chosen = with_baseline(project, read_plan(plan, changes).with_scenarios(names_in(scenarios)))
     wish = Wish(target, kube_context, registry, namespace, detach)
     where = resolve(project, wish, terminal)
+    given = bool(names_in(backends)) or plan not in shipped_plans()
     services, left_out = choose_services(
-        project, chosen.backends, Service.missing if where == "local" else lacking
+        project,
+        chosen.backends if given else (),
+        Service.missing if where == "local" else lacking,
+        proposed=chosen.backends,
     )
     for sentence in left_out:
         terminal.print(sentence, highlight=False, markup=False)

@@ -70,12 +70,15 @@ class RunRecord:
 
 
 def choose_services(
-    project: Project, names: Sequence[str], lacking: Callable[[Service], str | None] = Service.missing
+    project: Project,
+    names: Sequence[str],
+    lacking: Callable[[Service], str | None] = Service.missing,
+    proposed: Sequence[str] = (),
 ) -> tuple[list[Service], list[str]]:
     """Return the backends to measure, and a sentence for each that is left out.
 
-    Named ones must be installed; with no names, every installed one is taken. `lacking` says what a backend
-    lacks where the run is made.
+    Named ones must be installed; with no names, every installed one is taken, or of the `proposed` ones those
+    that are in this project. `lacking` says what a backend lacks where the run is made.
 
     Raises:
         UserError: a named one cannot be measured, or none is there.
@@ -87,7 +90,8 @@ def choose_services(
             if reason := lacking(service):
                 raise UserError(f"{service.key} cannot be measured: {reason}")
         return chosen, []
-    found = project.services().values()
+    known = project.services()
+    found = [known[name] for name in proposed if name in known] or list(known.values())
     left_out = [f"{service.name} is left out: {reason}" for service in found if (reason := lacking(service))]
     chosen = [service for service in found if lacking(service) is None]
     if not chosen:

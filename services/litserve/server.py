@@ -7,8 +7,8 @@ import argparse
 from typing import Annotated, Any
 
 import litserve
-from fastapi import Depends
-from starlette.requests import Request
+from fastapi import Depends, HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from services.model.runtime import (
@@ -26,9 +26,12 @@ from services.model.runtime import (
 async def whole_body(http: Request) -> bytes:
     """Read a request's body; what is too much is read but not kept, so that the client sees why."""
     body = bytearray()
-    async for chunk in http.stream():
-        if len(body) <= MAX_BODY_BYTES:
-            body += chunk
+    try:
+        async for chunk in http.stream():
+            if len(body) <= MAX_BODY_BYTES:
+                body += chunk
+    except ClientDisconnect as gone:  # nobody is left to be told, but it is no failure of the server either
+        raise HTTPException(400, "the client went away") from gone
     return bytes(body)
 
 

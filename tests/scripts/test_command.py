@@ -51,7 +51,10 @@ class TestAMistake:
             ),
             (["run", "quick", "--scenarios", "poison"], "has no scenario 'poison'; did you mean 'poisson'?"),
             (["run", "quick", "--target", "lcal"], "There is no target 'lcal'; did you mean 'local'?"),
-            (["run", "quick", "--target", "kind"], "The target kind is not built yet: write --target local."),
+            (
+                ["run", "quick", "--target", "kind"],
+                "The target kind cannot be used: the project has no kind-config.yaml",
+            ),
             (["run", "quick", "--objective", "p95"], "'p95' is not an objective: write METRIC < VALUE"),
             (["run", "quick", "--trials", "0"], "trials = 0: input should be greater than or equal to 1"),
             (["report", "20990101T000000Z-x"], "There is no run folder 20990101T000000Z-x; there is none in"),
