@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,21 +226,22 @@ def make_payload(folder: Path) -> None:
     (folder / "model" / "images.json").write_text(json.dumps([image]))
 
 
-def compare(bench: Bench, runs: int) -> list[str]:
-    """Rows of the closed-loop table."""
-    absent = missing()
-    results: dict[str, list[Result]] = {name: [] for name in GENERATORS if name not in absent}
+def compare(
+    bench: Bench, runs: int, generators: Mapping[str, Callable[[Bench], Result]], head: str
+) -> list[str]:
+    """Rows of a closed-loop table; `head` is that of its first two columns."""
+    results: dict[str, list[Result]] = {name: [] for name in generators}
     for run in range(runs):
-        for name in results:
+        for name, generator in generators.items():
             print(f"  run {run + 1} of {runs}: {name}", file=sys.stderr)
-            results[name].append(GENERATORS[name](bench))
+            results[name].append(generator(bench))
     ours = statistics.median(r.per_s for r in results["modelswarm"])
-    rows = ["| generator | requests/s | ours is | peak memory |", "|---|---:|---:|---:|"]
+    rows = [f"| {head} | ours is | peak memory |", "|---|---:|---:|---:|"]
     for name, runs_of in results.items():
         per_s = statistics.median(r.per_s for r in runs_of)
         rss = statistics.median(r.rss_bytes for r in runs_of) / 2**20
         rows.append(f"| {name} | {per_s:,.0f} | {ours / per_s:.1f}x | {rss:.0f} MiB |")
-    return rows + [f"| {name} | {why} | | |" for name, why in absent.items()]
+    return rows
 
 
 def punctuality(bench: Bench, runs: int) -> list[str]:
@@ -281,7 +282,10 @@ def main() -> None:
         bench = Bench(Path(name), url, cores.generator[:1], options.seconds)
         print(f"12 KB POST to nginx, {CONNECTIONS} connections, generator and nginx on a core each,")
         print(f"median of {options.runs} runs of {options.seconds} s in rotation:\n")
-        print("\n".join(compare(bench, options.runs)))
+        absent = missing()
+        there = {name: generator for name, generator in GENERATORS.items() if name not in absent}
+        print("\n".join(compare(bench, options.runs, there, "generator | requests/s")))
+        print("\n".join(f"| {name} | {why} | | |" for name, why in absent.items()))
         print("\nOpen loop, everything recorded:\n")
         print("\n".join(punctuality(bench, options.runs)))
 

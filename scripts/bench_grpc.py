@@ -17,7 +17,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts.bench_generators import ANSWER, BODY_BYTES, CONNECTIONS, Bench, Result, make_payload, nginx
+from scripts.bench_generators import (
+    ANSWER,
+    BODY_BYTES,
+    CONNECTIONS,
+    Bench,
+    Result,
+    compare,
+    make_payload,
+    nginx,
+)
 from scripts.cores import split_cores, usable_cores
 
 LAG_RATES = (500, 2_000)
@@ -122,24 +131,6 @@ def grpcio_user(bench: Bench) -> Result:
     return Result(float(total[0][0]) / bench.seconds, rss)
 
 
-def compare(bench: Bench, runs: int) -> list[str]:
-    """Rows of the closed-loop table."""
-    callers = {"modelswarm": our_user, "Locust with grpcio": grpcio_user}
-    results: dict[str, list[Result]] = {name: [] for name in callers}
-    for run in range(runs):
-        for name, call in callers.items():
-            print(f"  run {run + 1} of {runs}: {name}, gRPC", file=sys.stderr)
-            results[name].append(call(bench))
-    middle = {name: statistics.median(r.per_s for r in found) for name, found in results.items()}
-    rows = ["| gRPC generator | calls/s | ours is | peak memory |", "|---|---:|---:|---:|"]
-    for name, found in results.items():
-        rss = statistics.median(r.rss_bytes for r in found) / 2**20
-        rows.append(
-            f"| {name} | {middle[name]:,.0f} | {middle['modelswarm'] / middle[name]:.1f}x | {rss:.0f} MiB |"
-        )
-    return rows
-
-
 def punctuality(bench: Bench, runs: int) -> list[str]:
     """Rows of the open-loop table: both paced by our engine, so that only the client differs."""
     rows = [
@@ -181,7 +172,8 @@ def run(runs: int, seconds: int) -> None:
         bench = Bench(folder, url.replace("http://", "grpc://"), cores.generator[:1], seconds)
         print(f"12 KB unary gRPC call to nginx, {CONNECTIONS} users, generator and nginx on a core each,")
         print(f"median of {runs} runs of {seconds} s in rotation:\n")
-        print("\n".join(compare(bench, runs)))
+        users = {"modelswarm": our_user, "Locust with grpcio": grpcio_user}
+        print("\n".join(compare(bench, runs, users, "gRPC generator | calls/s")))
         print("\nOpen loop, everything recorded:\n")
         print("\n".join(punctuality(bench, runs)))
 

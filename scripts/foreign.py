@@ -6,7 +6,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from analysis.runfolder import NotARunFolder
@@ -22,6 +21,8 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
 
     """
     from analysis.importing import import_files, name_of
+    from scripts.run import new_folder
+    from scripts.trial import utc_now
 
     for file in files:
         if not file.is_file():
@@ -36,9 +37,8 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
             raise UserError(f"Two files would be called {name!r}: write --name once for each file.")
         if name != name.strip(". ") or not name or "/" in name:
             raise UserError(f"{name!r} cannot be the name of a folder.")
-    run = out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-import"
+    run = new_folder(out, utc_now(), "import")
     try:
-        run.mkdir(parents=True)
         import_files(files, run, given, scenario, shlex.join(["modelswarm", *sys.argv[1:]]))
     except ValueError as error:
         shutil.rmtree(run, ignore_errors=True)

@@ -40,14 +40,11 @@ def set_up(
     """
     services = project.select(names or project.services())
     if not names:  # all that can be had here, as `run` measures all that is installed
-        for service in services:
-            if environment_needs_python(service):
-                console.print(
-                    f"{service.name} is left out: {service.facts.python} is not here",
-                    highlight=False,
-                    markup=False,
-                )
-        services = [service for service in services if not environment_needs_python(service)]
+        absent = [service for service in services if environment_needs_python(service)]
+        for service in absent:
+            told = f"{service.name} is left out: {service.facts.python} is not here"
+            console.print(told, highlight=False, markup=False)
+        services = [service for service in services if service not in absent]
     theirs = [service.environment for service in services if service.environment and environments]
     model = project.model_environment()
     wanted = [each for each in dict.fromkeys([model, *theirs]) if each and each.state() != "fresh"]

@@ -20,12 +20,17 @@ BROWSER_FLAGS = (
 ROOT = Path(__file__).resolve().parent.parent
 
 
+MINUTES = {
+    "kind": "builds images and runs them in kind, for many minutes: make test-kind",
+    "long": "makes real load for many minutes: make test-long",
+}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what makes load for many minutes, unless it was asked for."""
-    if "long" not in config.option.markexpr:
-        reason = "makes real load for many minutes: make test-long"
-        for item in items:
-            if item.get_closest_marker("long"):
+    """Leave out what takes many minutes, unless its marker was asked for."""
+    for item in items:
+        for marker, reason in MINUTES.items():
+            if marker not in config.option.markexpr and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

@@ -14,15 +14,6 @@ from scripts import images, kind
 from scripts.project import Project
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes, unless it was asked for."""
-    if "kind" not in config.option.markexpr:
-        reason = "builds images and runs them in kind, for many minutes: make test-kind"
-        for item in items:
-            if item.get_closest_marker("kind"):
-                item.add_marker(pytest.mark.skip(reason=reason))
-
-
 @pytest.fixture(scope="session")
 def project() -> Project:
     return Project(ROOT)
