@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.background import in_background
+
 POWERCAP = Path("/sys/class/powercap")
 COLUMNS = ("time", "zone", "joules")
 PERIOD_S = 1.0
@@ -62,14 +64,8 @@ def metered(file: Path, powercap: Path = POWERCAP, clock: Callable[[], float] = 
     if not zones:
         yield
         return
-    done = threading.Event()
-    thread = threading.Thread(target=_write, args=(file, zones, done, clock), name="energy", daemon=True)
-    thread.start()
-    try:
+    with in_background("energy", lambda done: _write(file, zones, done, clock)):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _write(file: Path, zones: list[_Zone], done: threading.Event, clock: Callable[[], float]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from scripts.background import in_background
 from scripts.errors import CannotRun
 from scripts.kube import Away, Kube, Object
 
@@ -101,14 +102,10 @@ class Lease:
 
         """
         self.take()
-        done = threading.Event()
-        thread = threading.Thread(target=self._renew_until, args=(done,), name="lease", daemon=True)
-        thread.start()
         try:
-            yield
+            with in_background("lease", self._renew_until):
+                yield
         finally:
-            done.set()
-            thread.join()
             self._kube.delete("lease", NAME)
 
     def take(self) -> None:

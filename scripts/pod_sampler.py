@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scripts.background import in_background
 from scripts.kube import Away, Kube, Object
 from scripts.pod_faults import is_ready
 from scripts.sampler import COLUMNS as LOCAL_COLUMNS
@@ -189,15 +190,9 @@ class PodSampler:
     @contextmanager
     def running(self, folder: Path) -> Iterator[None]:
         """Watch in a thread while the block runs, writing into `folder`."""
-        done = threading.Event()
         self.look(everything=True)
-        thread = threading.Thread(target=self._work, args=(folder, done), name="pod sampler", daemon=True)
-        thread.start()
-        try:
+        with in_background("pod sampler", lambda done: self._work(folder, done)):
             yield
-        finally:
-            done.set()
-            thread.join()
 
     def keep_events(self, folder: Path) -> None:
         """Write the events that are new, which tell of the end of a trial or why it never began."""

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from scripts.background import in_background
 from scripts.live import LiveReading, final_reading
 
 if TYPE_CHECKING:
@@ -58,27 +59,23 @@ class Progress:
         """Show one trial; the block gets a function that is told its phases."""
         self._began_s = self._clock()
         phase = ["starting"]
-        done = threading.Event()
         reading = LiveReading(self._folder / step.path)
         title = f"[{step.order}/{self._trials}] {step.backend} {step.scenario.name} #{step.trial}"
 
         def tell(name: str) -> None:
             phase[0] = name
 
-        def follow() -> None:
+        def follow(done: threading.Event) -> None:
             period_s = LIVE_PERIOD_S if self._live else PLAIN_PERIOD_S
             while not done.wait(period_s):
                 self._show(title, phase[0], str(reading.read()))
 
         if not self._live:
             self._console.print(f"{escape(title)}: {self._left()}", highlight=False)
-        thread = threading.Thread(target=follow, name="progress", daemon=True)
-        thread.start()
         try:
-            yield tell
+            with in_background("progress", follow):
+                yield tell
         finally:
-            done.set()
-            thread.join()
             self._ahead_s.pop(step.order, None)
             last = record.error or str(final_reading(self._folder / step.path))
             mark = _MARKS.get(record.status, record.status)

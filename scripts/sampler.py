@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from scripts.background import in_background
 from scripts.family import Family
 
 COLUMNS = ["time", "pod", "container", "cpu_cores", "memory_bytes", "restarts", "ready"]
@@ -143,14 +144,8 @@ class Sampler:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Sample in a thread of its own while the block runs."""
-        done = threading.Event()
-        thread = threading.Thread(target=self._sample_until, args=(done,), name="sampler", daemon=True)
-        thread.start()
-        try:
+        with in_background("sampler", self._sample_until):
             yield
-        finally:
-            done.set()
-            thread.join()
 
     def _sample_until(self, done: threading.Event) -> None:
         with self._file.open("w", newline="") as file:
