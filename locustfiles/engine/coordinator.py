@@ -32,6 +32,8 @@ LEAD_S = 0.4
 SILENT_S = 2.0
 """A worker that reports every second and was not heard for so long is lost."""
 WATCH_INTERVAL_S = 0.1
+BREATH_S = 0.002
+"""Between two pieces of work that cost a millisecond each: a process that also sends gets to send."""
 HELLO_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 2.0
 
@@ -113,6 +115,7 @@ class Coordinator:
             with self._writing(self._trial):
                 if self._trial.folder is not None:
                     self._trial.folder.close()
+                    self._trial.folder = None
 
     # Messages from workers.
 
@@ -161,10 +164,7 @@ class Coordinator:
         increment = Increment.from_message(tick["increment"])
         with self._writing(trial):
             trial.add(worker, tick, increment)
-        now = time.time()
-        locust_stats.fill(self._environment.stats, increment.outcomes, now)
-        locust_stats.fill_dropped(self._environment.stats, increment.dropped - increment.late, now)
-        locust_stats.fill_dropped(self._environment.stats, increment.late, now, locust_stats.LATE)
+        trial.not_in_locust.append((increment, time.time()))
 
     # One trial.
 
@@ -184,14 +184,38 @@ class Coordinator:
             gevent.sleep(WATCH_INTERVAL_S)
             self._look_for_lost(trial)
             if self._clock() >= next_write:
-                with self._writing(trial):
-                    trial.write_seconds()
-                    if trial.folder is not None:
-                        trial.folder.write_locust()
+                self._bring_up_to_date(trial)
                 next_write += 1.0
-            if trial.all_done():
+            if trial.all_done() and not trial.finished:
                 self._finish(trial)
                 gevent.spawn(self._end)
+
+    def _bring_up_to_date(self, trial: Trial) -> None:
+        """The log, Locust's statistics and its CSVs: each a millisecond, so arrivals get their turn between.
+
+        A trial that ends meanwhile has brought them up to date itself, and closed its files.
+        """
+        for bring in (self._write_seconds, self._fill_locust, self._write_locust):
+            if not trial.finished:
+                bring(trial)
+                gevent.sleep(BREATH_S)
+
+    def _write_seconds(self, trial: Trial) -> None:
+        with self._writing(trial):
+            trial.write_seconds(everything=trial.finished)
+
+    def _fill_locust(self, trial: Trial) -> None:
+        stats = self._environment.stats
+        while trial.not_in_locust:
+            increment, heard = trial.not_in_locust.popleft()
+            locust_stats.fill(stats, increment.outcomes, heard)
+            locust_stats.fill_dropped(stats, increment.dropped - increment.late, heard)
+            locust_stats.fill_dropped(stats, increment.late, heard, locust_stats.LATE)
+
+    def _write_locust(self, trial: Trial) -> None:
+        with self._writing(trial):
+            if trial.folder is not None:
+                trial.folder.write_locust()
 
     def _all_said_hello(self, trial: Trial) -> bool:
         expected = 1
@@ -247,13 +271,13 @@ class Coordinator:
         trial.finished = True
         if trial.stopping:
             trial.settle()
-        with self._writing(trial):
-            trial.write_seconds(everything=True)
+        self._write_seconds(trial)
+        self._fill_locust(trial)
         summary = trial.summary(self._environment)
         log_summary(summary)
+        self._write_locust(trial)
         with self._writing(trial):
             if trial.folder is not None:
-                trial.folder.write_locust()
                 trial.folder.finish(summary)
 
     @contextmanager

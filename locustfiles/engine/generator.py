@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +39,8 @@ FILL_INTERVAL_S = 0.25
 HEARTBEAT_INTERVAL_S = 0.02
 MASTER_SILENT_S = 5.0
 RESUMED_S = 1.0
+BREATH_S = 0.002
+"""Between two pieces of work that cost a millisecond each."""
 CONNECT_TIMEOUT_S = 5.0
 
 
@@ -91,6 +94,7 @@ class Generator:
         self._closing = self._stopped = self._looped = False
         self._pause_s = self._last_beat = self._resumed = 0.0
         self._reported_planned = 0
+        self._looks: deque[dict[str, Any]] = deque()
         options = vars(self._environment.parsed_options)
         plan = LoadPlan.from_message(options["load_plan"])
         problem = self._prepare(plan) or {}
@@ -204,7 +208,10 @@ class Generator:
                 return
             done = self._is_done()
             if now >= next_report or done:
-                self.report(done)
+                self._look(done)
+                if not done:
+                    gevent.sleep(BREATH_S)
+                self._report()
                 next_report = self._next_report(now)
             if done:
                 self._stopped = True
@@ -253,11 +260,13 @@ class Generator:
         # While this process stood still it could not hear the master: that silence does not count.
         return time.time() - max(self._runner.last_heartbeat_timestamp, self._resumed) > MASTER_SILENT_S
 
-    def report(self, done: bool) -> None:
-        """Send what was recorded since the last report."""
+    def _look(self, done: bool) -> None:
+        """Note what happened since the last look, for the next report.
+
+        Apart from sending it, because either takes a millisecond, and arrivals are due between.
+        """
         assert self._dispatcher is not None
         now = self._clock()
-        increment = self._recorder.take()
         interval_s = now - self._usage.at
         cores, rss = self._usage.look(now)
         pause_s, self._pause_s = self._pause_s, 0.0
@@ -266,13 +275,12 @@ class Generator:
             self._dispatcher.planned,
         )
         due = self._dispatcher.next_due
-        self._send(
-            "swarm_tick",
+        self._looks.append(
             {
                 "generation": self._deal.generation if self._deal else 0,
                 "time": time.time(),
                 "plan_s": now - self._start if self._deal else -math.inf,
-                "increment": increment.to_message(),
+                "increment": self._recorder.take(),
                 "planned": planned,
                 "accounted_s": self._filled_s if due is None else due - self._start,
                 "in_flight": self._dispatcher.in_flight,
@@ -282,8 +290,14 @@ class Generator:
                 "pause_s": pause_s,
                 "precise": self._dispatcher.precise,
                 "done": done,
-            },
+            }
         )
+
+    def _report(self) -> None:
+        """Send what was looked at and not sent yet, in order."""
+        while self._looks:
+            look = self._looks.popleft()
+            self._send("swarm_tick", {**look, "increment": look["increment"].to_message()})
 
     # The end of a test.
 
@@ -299,7 +313,8 @@ class Generator:
     def _on_test_stop(self, **_: Any) -> None:
         if self._dispatcher is not None and not self._stopped:
             self._stopped = True
-            self.report(done=True)
+            self._look(done=True)
+            self._report()
         self._close()
         if isinstance(self._runner, WorkerRunner):
             # Every user has ended; Locust would wait for the time-out once more before it can start again.

@@ -98,8 +98,8 @@ class Trial:
         self.lost: list[dict[str, Any]] = []
         self.in_flight_by_second: dict[int, int] = {}
         self.median_by_second: dict[int, float] = {}
+        self.not_in_locust: deque[tuple[Increment, float]] = deque()  # with the time that each was heard
         self._open: dict[int, Second] = {}
-        self._written = -1
 
     def launch(self, start: float, start_epoch: float) -> None:
         """Set plan time 0."""
