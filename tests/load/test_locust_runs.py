@@ -118,25 +118,23 @@ class TestLatencyIsWhatTheoryGives:
         A stall of F in a period P makes the share (F - x) / P of all arrivals slower than x, so the
         quantile q is at x = F - (1 - q) P: p95 = 0.25 s, p99 = 0.45 s, p99.9 = 0.495 s.  To that comes
         the service time of a request that meets no stall, which is the median of all.  The backlog of a
-        stall, 200 requests, takes this server some milliseconds, which is more of p95 than of the others:
-        half of it waits before the request at p95, a tenth before that at p99.
+        stall, 200 requests, takes this server a few milliseconds more: half of it waits before the
+        request at p95, a tenth before that at p99.
         """
 
         def measure() -> dict[str, Any]:
             return locusts.run(
                 steady_server("--delay", "0", "--stall-for", "0.5", "--stall-every", "5"),
-                *("--rate", "400", "--run-time", "20s", "--payload", "small", "--processes", "2"),
+                # The first stall opens the connections that the others find open.
+                *("--rate", "400", "--warmup", "5s", "--run-time", "20s"),
+                *("--payload", "small", "--processes", "2"),
             )
 
         def right(summary: dict[str, Any]) -> bool:
             latency, service_ms = summary["latency_ms"], summary["service_ms"]["p50"]
             return latency["p50"] - service_ms < 0.5 and all(  # dispatch lag is all that lies between
-                within(latency[name], 1000 * (0.5 - (1 - quantile) * 5) + service_ms, share)
-                for name, quantile, share in (
-                    ("p95", 0.95, 0.04),
-                    ("p99", 0.99, 0.02),
-                    ("p99.9", 0.999, 0.02),
-                )
+                within(latency[name], 1000 * (0.5 - (1 - quantile) * 5) + service_ms, 0.02)
+                for name, quantile in (("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999))
             )
 
         locusts.until(right, measure)
@@ -153,7 +151,7 @@ class TestLatencyIsWhatTheoryGives:
 
         def right(summary: dict[str, Any]) -> bool:
             latency = summary["latency_ms"]
-            return all(within(latency[name], latency["p50"] + 49, 0.08) for name in ("p90", "p95"))
+            return all(within(latency[name], latency["p50"] + 49, 0.02) for name in ("p90", "p95", "p99"))
 
         locusts.until(right, measure)
 
