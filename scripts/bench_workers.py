@@ -1,16 +1,20 @@
-"""How many workers one master carries: a real master, and workers of which only the messages are real.
+"""How many workers one master carries: a real master, and workers of which all or only the messages are real.
 
-    python -m scripts.bench_workers 10 100 500 1000
+    python -m scripts.bench_workers --real 10 20 40
+    python -m scripts.bench_workers 100 500 1000
 
-Each worker says hello, answers pings and reports once a second what a worker at `--rate` requests a second
-would, all from one process; so a machine of two cores can ask the master about a thousand. Printed for each
-number of workers: the reports that it merged, the CPU that it used for that, its memory, and how many workers
+With `--real` each worker is a Locust process that sends `--rate` requests a second to nginx. Without, it says
+hello, answers pings and reports once a second what such a worker would, all from one process; so a machine of
+two cores can ask the master about a thousand. Printed for each number of workers: the requests that they
+reported, the reports that the master merged, the CPU that it used for that, its memory, and how many workers
 it took for lost.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
 import os
 import resource
 import socket
@@ -34,16 +38,15 @@ from locust import __version__ as locust_version  # noqa: E402
 from locust.rpc import Message, zmqrpc  # noqa: E402
 
 from locustfiles.engine.recorder import Outcome, Recorder  # noqa: E402
+from scripts.bench_generators import OURS, make_payload, nginx  # noqa: E402
+from scripts.cores import usable_cores  # noqa: E402
 from scripts.server import HOST, free_port  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-USER = (
-    "from locustfiles.engine import ArrivalUser\nfrom locust import task\n\n\nclass Nobody(ArrivalUser):\n"
-    + ("    @task\n    def nothing(self):\n        pass\n")
-)
+START_PATIENCE_S = 120.0
 
 
-class Worker:
+class Simulated:
     """The messages of one worker."""
 
     def __init__(self, number: int, port: int, increment: Mapping[str, Any], planned: int) -> None:
@@ -125,63 +128,103 @@ def one_report(rate: float) -> dict[str, Any]:
     return recorder.take().to_message()
 
 
-def measure(workers: int, rate: float, seconds: float) -> str:
+class Real:
+    """A Locust process that is one worker."""
+
+    def __init__(self, locustfile: Path, port: int, environ: Mapping[str, str]) -> None:
+        """Connect to the master on `port`."""
+        command = [
+            sys.executable,
+            "-m",
+            "locust",
+            "-f",
+            str(locustfile),
+            "--worker",
+            "--master-port",
+            str(port),
+        ]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environ)
+
+    def end(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+def measure(workers: int, given: argparse.Namespace, folder: Path, url: str) -> str:
     """Return a line of the table."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "user.py").write_text(USER)
-        command = [sys.executable, "-m", "locust", "-f", f"{scratch}/user.py", "--headless", "--master"]
-        command += ["--master-bind-host", HOST, "--master-bind-port", str(port), "--users", str(workers)]
-        command += ["--expect-workers", str(workers), "--rate", str(rate * workers), "--run-time", "600s"]
-        command += ["--record", f"{scratch}/out", "--only-summary"]
-        log = (Path(scratch) / "log").open("w+")
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        master = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=scratch)
-        process = psutil.Process(master.pid)
-        increment = one_report(rate)
-        fleet = [Worker(number, port, increment, round(rate)) for number in range(workers)]
+    port, locustfile, record = free_port(), folder / "user.py", folder / f"record-{workers}"
+    command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--headless", "--master"]
+    command += ["--master-bind-host", HOST, "--master-bind-port", str(port), "--users", str(10 * workers)]
+    command += ["--expect-workers", str(workers), "--rate", str(given.rate * workers), "--run-time", "600s"]
+    command += ["--record", str(record), "--only-summary", "--host", url]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MODELSWARM_MODEL_DIR": str(folder / "model")}
+    fleet: list[Real | Simulated] = []
+    with (folder / "log").open("w+") as log:
+        master = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=folder)
         try:
-            out = Path(scratch) / "out" / "generator.csv"
-            while not out.exists() or _rows(out) < 2 * workers:
-                if master.poll() is not None:
-                    log.seek(0)
-                    raise SystemExit(f"The master ended: {log.read()[-2000:]}")
+            increment = one_report(given.rate)
+            for number in range(workers):
+                if given.real:
+                    fleet.append(Real(locustfile, port, environ))
+                else:
+                    fleet.append(Simulated(number, port, increment, round(given.rate)))
+            deadline = time.monotonic() + START_PATIENCE_S
+            while len(_reports(record)) < 2 * workers:
+                if master.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit(f"The master did not get going: {(folder / 'log').read_text()[-2000:]}")
                 gevent.sleep(0.5)
-            before, began_s, rows = process.cpu_times(), time.monotonic(), _rows(out)
-            gevent.sleep(seconds)
-            after, span_s = process.cpu_times(), time.monotonic() - began_s
-            reports = (_rows(out) - rows) / span_s
-            cores = (after.user + after.system - before.user - before.system) / span_s
-            memory_mb = process.memory_info().rss / 1e6
-            log.seek(0)
-            lost = log.read().count("is lost")
+            return f"{workers:8d} {_watch(psutil.Process(master.pid), record, given.seconds)}" + (
+                f"{(folder / 'log').read_text().count('is lost'):6d}"
+            )
         finally:
             master.kill()
             master.wait()
             for worker in fleet:
                 worker.end()
-    return f"{workers:8d} {reports:10.0f} {cores:14.3f} {memory_mb:10.0f} {lost:6d}"
 
 
-def _rows(file: Path) -> int:
-    return file.read_bytes().count(b"\n")
+def _watch(master: psutil.Process, record: Path, seconds: float) -> str:
+    """What the workers reported, and what that cost the master, over some seconds."""
+    before, began_s, known = master.cpu_times(), time.monotonic(), len(_reports(record))
+    gevent.sleep(seconds)
+    after, span_s = master.cpu_times(), time.monotonic() - began_s
+    reports = _reports(record)[known:]
+    requests = sum(int(report["completed"]) for report in reports)
+    cores = (after.user + after.system - before.user - before.system) / span_s
+    memory_mb = master.memory_info().rss / 1e6
+    return f"{requests / span_s:11.0f} {len(reports) / span_s:10.0f} {cores:14.3f} {memory_mb:10.0f} "
+
+
+def _reports(record: Path) -> list[dict[str, str]]:
+    """The lines of generator.csv: one for each report of a worker."""
+    with contextlib.suppress(FileNotFoundError), (record / "generator.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+    return []
 
 
 def main() -> None:
     """Measure each number of workers that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("workers", type=int, nargs="+")
-    parser.add_argument("--rate", type=float, default=100.0, help="requests a second that each reports")
+    parser.add_argument("--real", action="store_true", help="whole workers that send to nginx")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second of each")
     parser.add_argument("--seconds", type=float, default=15.0)
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else 65536, hard))
     zmq.green.Context.instance().set(zmq.MAX_SOCKETS, 8192)
     zmq.green.Context = zmq.green.Context.instance  # type: ignore[assignment,misc]  # not two threads for each
-    print(f"{socket.gethostname()}, {os.cpu_count()} cores; each worker reports {given.rate:g} requests/s")
-    print(f"{'workers':>8} {'reports/s':>10} {'master, cores':>14} {'master, MB':>10} {'lost':>6}")
-    for workers in given.workers:
-        print(measure(workers, given.rate, given.seconds), flush=True)
+    print(f"{socket.gethostname()}, {os.cpu_count()} cores; {given.rate:g} requests/s and worker")
+    titles = f"{'workers':>8} {'requests/s':>11} {'reports/s':>10}"
+    print(f"{titles} {'master, cores':>14} {'master, MB':>10} {'lost':>5}")
+    with tempfile.TemporaryDirectory() as scratch, nginx(Path(scratch), usable_cores() or (0,)) as (url, _):
+        folder = Path(scratch)
+        make_payload(folder)
+        (folder / "user.py").write_text(OURS)
+        for workers in given.workers:
+            print(measure(workers, given, folder, url), flush=True)
 
 
 if __name__ == "__main__":
