@@ -7,13 +7,15 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 from unittest import mock
 
 import psutil
+import pytest
 from gevent.pool import Pool
 
 from scripts.probe import Probe, model_user, unwell
@@ -115,6 +117,19 @@ class Backend:
     def last_words(self) -> str:
         """How its log ends."""
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+
+
+@contextmanager
+def running(key: str, folder: Path, **variables: str) -> Iterator[Backend]:
+    """A backend that is ready to predict, ended with the block; skips the test where it cannot run."""
+    if reason := PROJECT.select([key])[0].missing():
+        pytest.skip(reason)
+    backend = Backend(key, folder, variables)
+    try:
+        backend.start()
+        yield backend
+    finally:
+        backend.stop()
 
 
 def _of(ask: Callable[[], list[T]]) -> list[T]:

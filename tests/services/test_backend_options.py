@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from backends import PROJECT, ROOT, Backend
+from backends import PROJECT, ROOT, Backend, running
 from gevent.pool import Pool
 from test_conformance import bad_requests
 
@@ -30,32 +31,26 @@ BATCHING = [
 CALLERS = 8
 
 
+@dataclass(frozen=True)
 class Watched:
     """A backend whose every inference is written down."""
 
-    def __init__(self, key: str, folder: Path) -> None:
-        self._log = folder / "inferences"
-        variables = {"PYTHONPATH": f"{INSTRUMENTS}:{ROOT}", "INFERENCES": str(self._log)}
-        self.backend = Backend(key, folder, variables)
+    backend: Backend
+    log: Path
 
     def inferences(self, work: Callable[[], object]) -> list[tuple[int, int]]:
         """Process and number of images of each inference while `work` is done."""
-        before = self._log.stat().st_size
+        before = self.log.stat().st_size
         work()
-        lines = self._log.read_text()[before:].splitlines()
+        lines = self.log.read_text()[before:].splitlines()
         return [(int(pid), int(count)) for pid, count in (line.split() for line in lines)]
 
 
 @contextmanager
 def watched(key: str, folder: Path) -> Iterator[Watched]:
-    if reason := PROJECT.select([key])[0].missing():
-        pytest.skip(reason)
-    it = Watched(key, folder)
-    try:
-        it.backend.start()
-        yield it
-    finally:
-        it.backend.stop()
+    log = folder / "inferences"
+    with running(key, folder, PYTHONPATH=f"{INSTRUMENTS}:{ROOT}", INFERENCES=str(log)) as backend:
+        yield Watched(backend, log)
 
 
 @pytest.mark.parametrize("name", BATCHING)

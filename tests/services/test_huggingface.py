@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from backends import Backend
+from backends import Backend, running
 from conftest import run_in
 
 from locustfiles.engine.payloads import Image
@@ -65,11 +65,7 @@ class TestTinyCheckpoint:
 @pytest.mark.server
 class TestServer:
     def test_classifies_one_text_a_request_and_says_so(self, tmp_path: Path) -> None:
-        backend = Backend("huggingface", tmp_path)
-        if reason := backend.service.missing():
-            pytest.skip(reason)
-        try:
-            backend.start()
+        with running("huggingface", tmp_path) as backend:
             assert self.ask(backend, ["a"] * 2) == (400, "`instances` holds 2 texts; send one a request")
             for bad in ([], [1], [""], ["  "], [None], [["a"]], "a"):
                 status, sentence = self.ask(backend, bad)
@@ -77,8 +73,6 @@ class TestServer:
             assert self.ask(backend, ["x" * 100_001])[0] == 400
             assert self.ask(backend, ["long " * 19_000])[0] == 200
             assert self.ask(backend, ["ÄÖÜ 🙂 \u0000 \u200b"])[0] == 200
-        finally:
-            backend.stop()
 
     def ask(self, backend: Backend, instances: object) -> tuple[int, str]:
         url = f"{backend.server.url}/v1/models/distilbert:predict"
@@ -97,12 +91,7 @@ class TestServer:
         self, tmp_path: Path, weights: str, words: str
     ) -> None:
         variables = {"MODELSWARM_WEIGHTS": weights, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-        backend = Backend("huggingface", tmp_path, variables)
-        if reason := backend.service.missing():
-            pytest.skip(reason)
-        try:
-            with pytest.raises(AssertionError, match="exited with status 1"):
-                backend.start()
-            assert words in backend.log.read_text()
-        finally:
-            backend.stop()
+        ends = pytest.raises(AssertionError, match="exited with status 1")
+        with ends, running("huggingface", tmp_path, **variables) as backend:
+            pytest.fail(f"{backend.key} started")
+        assert words in (tmp_path / "huggingface.log").read_text()

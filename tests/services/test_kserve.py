@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 import yaml
-from backends import PROJECT, Backend, protocols_of
+from backends import PROJECT, Backend, protocols_of, running
 from conftest import run_in, until
 
 from scripts.family import living
@@ -25,20 +25,10 @@ EVENT = {"specversion": "1.0", "id": "7", "source": "tests", "type": "image", "t
 Headers = Mapping[str, str]
 
 
-def running(folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Backend]:
-    backend = Backend("kserve", folder, variables or {})
-    if reason := backend.service.missing():
-        pytest.skip(reason)
-    try:
-        backend.start()
-        yield backend
-    finally:
-        backend.stop()
-
-
 @pytest.fixture(scope="module")
 def kserve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    yield from running(tmp_path_factory.mktemp("kserve"))
+    with running("kserve", tmp_path_factory.mktemp("kserve")) as backend:
+        yield backend
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +133,9 @@ class TestPredictor:
         assert sum(body["outputs"][0]["data"]) == pytest.approx(1, abs=1e-4)
 
     def test_takes_the_server_with_it_when_it_dies(self, tmp_path: Path) -> None:
-        for backend in running(tmp_path):
+        with running("kserve", tmp_path) as backend:
             process_of(backend, "services.kserve.predictor").kill()
-            assert until(lambda b=backend: b.server.ended() is not None, 10)
+            assert until(lambda: backend.server.ended() is not None, 10)
             assert backend.server.ended() == "exited with status 9"
             assert living(backend.server.family.members()) == []
 
@@ -153,7 +143,7 @@ class TestPredictor:
 @pytest.mark.server
 class TestTwoWorkers:
     def test_answer_alike_in_every_protocol(self, tmp_path: Path) -> None:
-        for backend in running(tmp_path, {"MODELSWARM_WORKERS": "2"}):
+        with running("kserve", tmp_path, MODELSWARM_WORKERS="2") as backend:
             spawned = [
                 each for each in backend.server.family.members() if "spawn_main" in str(each.cmdline())
             ]

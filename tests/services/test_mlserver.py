@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from backends import Backend
+from backends import Backend, running
 from conftest import until
 
 from scripts.family import living
@@ -20,20 +20,10 @@ from scripts.family import living
 pytestmark = pytest.mark.server
 
 
-def running(folder: Path) -> Iterator[Backend]:
-    backend = Backend("mlserver", folder)
-    if reason := backend.service.missing():
-        pytest.skip(reason)
-    try:
-        backend.start()
-        yield backend
-    finally:
-        backend.stop()
-
-
 @pytest.fixture(scope="module")
 def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    yield from running(tmp_path_factory.mktemp("mlserver"))
+    with running("mlserver", tmp_path_factory.mktemp("mlserver")) as backend:
+        yield backend
 
 
 def infer(backend: Backend, image: bytes, outputs: list[str]) -> tuple[int, Any]:
@@ -74,9 +64,9 @@ class TestOutputs:
 
 class TestWorker:
     def test_ends_with_a_server_that_is_killed(self, tmp_path: Path) -> None:
-        for backend in running(tmp_path):
+        with running("mlserver", tmp_path) as backend:
             members = living(backend.server.family.members())
             assert any("spawn_main" in str(each.cmdline()) for each in members)
             [server] = [each for each in members if "services.mlserver.server" in each.cmdline()]
             server.send_signal(signal.SIGKILL)
-            assert until(lambda b=backend: not living(b.server.family.members()), 10)
+            assert until(lambda: not living(backend.server.family.members()), 10)

@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from backends import PROJECT, Backend
+from backends import PROJECT, Backend, running
 from conftest import interpreter_of, run_in
 
 from locustfiles.seldon_user import SeldonUser
@@ -79,14 +79,8 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def seldon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    backend = Backend("seldon", tmp_path_factory.mktemp("seldon"))
-    if reason := backend.service.missing():
-        pytest.skip(reason)
-    try:
-        backend.start()
+    with running("seldon", tmp_path_factory.mktemp("seldon")) as backend:
         yield backend
-    finally:
-        backend.stop()
 
 
 @pytest.mark.server

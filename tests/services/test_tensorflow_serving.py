@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend
-from conftest import SERVICES, interpreter_of, run_in
+from backends import Backend, running
+from conftest import SERVICES, run_in
 
 pytestmark = pytest.mark.server
 
@@ -28,11 +28,8 @@ MODEL = "/v1/models/mobilenet"
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    interpreter_of("tensorflow_serving")
-    backend = Backend("tensorflow_serving", tmp_path_factory.mktemp("tfs"))
-    backend.start()
-    yield backend
-    backend.stop()
+    with running("tensorflow_serving", tmp_path_factory.mktemp("tfs")) as backend:
+        yield backend
 
 
 def ask(port: int, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, str], Any]:

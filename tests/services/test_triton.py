@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend
+from backends import Backend, running
 from conftest import SERVICES, interpreter_of, until
 from gevent.pool import Pool
 
@@ -26,22 +26,16 @@ MODEL = "/v2/models/mobilenet"
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def started(key: str, folder: Path) -> Iterator[Backend]:
-    interpreter_of("triton")
-    backend = Backend(key, folder)
-    backend.start()
-    yield backend
-    backend.stop()
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    yield from started("triton", tmp_path_factory.mktemp("triton"))
+    with running("triton", tmp_path_factory.mktemp("triton")) as backend:
+        yield backend
 
 
 @pytest.fixture(scope="module")
 def batching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    yield from started("triton+batching", tmp_path_factory.mktemp("triton"))
+    with running("triton+batching", tmp_path_factory.mktemp("triton")) as backend:
+        yield backend
 
 
 def ask(backend: Backend, path: str, body: bytes = b"", header: int = 0) -> tuple[int, Any]:
@@ -139,15 +133,15 @@ class TestBatching:
 
 class TestEnd:
     def test_by_sigkill_leaves_no_process_and_no_shared_memory(self, tmp_path: Path) -> None:
-        for backend in started("triton", tmp_path):
+        with running("triton", tmp_path) as backend:
             family = backend.server.family.members()
             supervisor = next(each for each in family if "server.py" in " ".join(each.cmdline()))
             prefix = f"modelswarm-{supervisor.pid}-*"
             assert "tritonserver" in {each.name() for each in family}
             assert list(SHARED_MEMORY.glob(prefix))
             os.killpg(supervisor.pid, signal.SIGKILL)
-            assert until(lambda prefix=prefix: not list(SHARED_MEMORY.glob(prefix)), 10)
-            assert until(lambda family=family: not living(family), 10)
+            assert until(lambda: not list(SHARED_MEMORY.glob(prefix)), 10)
+            assert until(lambda: not living(family), 10)
 
     def test_comes_at_once_when_there_is_no_export(self, tmp_path: Path) -> None:
         began_s = time.monotonic()
