@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
@@ -198,7 +199,7 @@ def load(images: Sequence[Image], console: Console, cluster: str = CLUSTER) -> N
 
 
 def kind_nodes(cluster: str) -> dict[str, str]:
-    """Return the nodes of a kind cluster that run pods, with their role (empty if they have none).
+    """Return the nodes of a kind cluster that run pods, by `pod_nodes`.
 
     Raises:
         CannotRun: there is no such cluster, or it does not answer.
@@ -214,11 +215,22 @@ def kind_nodes(cluster: str) -> dict[str, str]:
             f"There is no kind cluster {cluster!r}, or it does not answer: `kind create cluster --config "
             f"kind-config.yaml` makes it. kubectl said: {done.stderr.strip()[-300:]}"
         )
-    items = [(node["metadata"], node["spec"].get("taints", [])) for node in json.loads(done.stdout)["items"]]
-    schedulable = [
-        meta for meta, taints in items if not any(taint["effect"] == "NoSchedule" for taint in taints)
-    ]
-    return {meta["name"]: meta["labels"].get(ROLE_LABEL, "") for meta in schedulable}
+    return pod_nodes(json.loads(done.stdout)["items"])
+
+
+def pod_nodes(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return those of the API's nodes that run pods, or soon will, with their role (empty if they have none).
+
+    A new node is tainted until it is ready: taints of node.kubernetes.io/ come and go.
+    """
+    return {
+        node["metadata"]["name"]: node["metadata"]["labels"].get(ROLE_LABEL, "")
+        for node in nodes
+        if all(
+            taint["effect"] != "NoSchedule" or taint["key"].startswith("node.kubernetes.io/")
+            for taint in node["spec"].get("taints", [])
+        )
+    }
 
 
 def push(images: Sequence[Image], registry: str, console: Console) -> dict[str, str]:

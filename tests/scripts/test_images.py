@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -36,6 +37,7 @@ name = "team/{name}"
 DOCKER = f"""#!{sys.executable}
 import json, os, sys, time
 from pathlib import Path
+from typing import Any
 state = Path(os.environ["FAKE_DOCKER"])
 words = sys.argv[1:]
 with (state / "calls").open("a") as log:
@@ -276,3 +278,21 @@ def _forge(manifest: Path) -> None:
 def _empty(folder: Path) -> None:
     (folder / "labels.txt").unlink()
     (folder / "images" / "x.jpg").unlink()
+
+
+class TestTheNodesThatRunPods:
+    @staticmethod
+    def node(name: str, role: str | None = None, *taints: str) -> dict[str, Any]:
+        labels = {} if role is None else {images.ROLE_LABEL: role}
+        given = [{"key": key, "effect": "NoSchedule"} for key in taints]
+        return {"metadata": {"name": name, "labels": labels}, "spec": {"taints": given}}
+
+    def test_are_all_but_the_control_plane_with_their_roles(self) -> None:
+        nodes = [self.node("plane", None, "node-role.kubernetes.io/control-plane"), self.node("a", "server")]
+        assert images.pod_nodes(nodes) == {"a": "server"}
+
+    def test_are_known_before_they_are_ready(self) -> None:
+        # Otherwise the images of a cluster made a moment ago would go to its every node.
+        assert images.pod_nodes([self.node("new", "server", "node.kubernetes.io/not-ready")]) == {
+            "new": "server"
+        }
