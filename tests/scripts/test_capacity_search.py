@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import HERE, EchoProject, make_project
 
 from analysis.capacity import Capacity
 from analysis.metrics import cells
@@ -16,6 +15,7 @@ from analysis.runfolder import read_run
 from scripts.capacity import wanted
 from scripts.errors import UserError
 from tests.analysis.queues import Mmc
+from tests.scripts.echo import HERE, EchoProject, echo_project
 
 SERVER = Mmc(servers=16, per_s=10)
 """That of mmc_server.py."""
@@ -31,10 +31,9 @@ class TestAServerThatTheoryKnows:
     @staticmethod
     def mmc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoProject]:
         """A project whose backend is M/M/16."""
-        project = make_project(tmp_path_factory.mktemp("mmc"))
-        shutil.copy(HERE / "mmc_server.py", project.root / "services" / "echo_x" / "server.py")
-        yield project
-        project.end()
+        with echo_project(tmp_path_factory.mktemp("mmc")) as project:
+            shutil.copy(HERE / "mmc_server.py", project.root / "services" / "echo_x" / "server.py")
+            yield project
 
     def test_answers_as_fast_as_theory_says(self, mmc: EchoProject) -> None:
         plan = """

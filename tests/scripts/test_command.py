@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, SHORT_PLAN, EchoProject
 
 from scripts.environments import find_uv
+from tests.projects import COMMAND
+from tests.scripts.echo import SHORT_PLAN, EchoProject
 
 COMMANDS = ["list", "setup", "run", "report", "compare", "import", "export", "ui", "doctor", "clean"]
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, EchoProject, make_project
+
+from tests.scripts.echo import HERE, EchoProject, echo_project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 PLAN = f"""
@@ -30,10 +31,9 @@ TIMES = {"base": "1", "again": "1", "near": "1.01", "slower": "1.1"}
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoProject]:
     """A project whose server takes 100 ms, more or less."""
-    made = make_project(tmp_path_factory.mktemp("detection"))
-    shutil.copy(HERE / "mmc_server.py", made.root / "services" / "echo_x" / "server.py")
-    yield made
-    made.end()
+    with echo_project(tmp_path_factory.mktemp("detection")) as made:
+        shutil.copy(HERE / "mmc_server.py", made.root / "services" / "echo_x" / "server.py")
+        yield made
 
 
 @pytest.fixture(scope="module")

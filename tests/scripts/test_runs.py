@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from subprocess import CompletedProcess
 
 import pytest
-from conftest import SHORT_PLAN, EchoProject, make_project
+
+from tests.scripts.echo import SHORT_PLAN, EchoProject, echo_project
 
 pytestmark = pytest.mark.e2e
 Until = Callable[[Callable[[], object], str], None]
@@ -22,9 +23,8 @@ LONG_PLAN = SHORT_PLAN.replace('run_time = "3s"', 'run_time = "60s"')
 @pytest.fixture(scope="module")
 def added(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoProject]:
     """A project with one framework that was added to it."""
-    project = make_project(tmp_path_factory.mktemp("added"))
-    yield project
-    project.end()
+    with echo_project(tmp_path_factory.mktemp("added")) as project:
+        yield project
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,13 @@ def run(added: EchoProject) -> CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoProject]:
     """A project with a good backend and one for each way to fail."""
-    project = make_project(tmp_path_factory.mktemp("failing"))
-    project.add("killed", "dies_after:30")
-    project.add("wrong", "wrong_answers")
-    project.add("stubborn", "stubborn", stop_timeout_s=1)
-    project.add("waiting", "never_ready", ready_timeout_s=2)
-    project.add("broken", "dies_at_once")
-    yield project
-    project.end()
+    with echo_project(tmp_path_factory.mktemp("failing")) as project:
+        project.add("killed", "dies_after:30")
+        project.add("wrong", "wrong_answers")
+        project.add("stubborn", "stubborn", stop_timeout_s=1)
+        project.add("waiting", "never_ready", ready_timeout_s=2)
+        project.add("broken", "dies_at_once")
+        yield project
 
 
 @pytest.fixture(scope="module")
