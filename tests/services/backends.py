@@ -1,4 +1,4 @@
-"""Backends for the conformance tests: started as the command starts them, and watched for what they touch."""
+"""Backends for tests: started as the command starts them, and watched for what they touch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gevent.pool import Pool
 from scripts.probe import Probe, model_user, unwell
 from scripts.project import Project, Service
 from scripts.server import LocalServer, ServerSettings
+from tests.projects import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Project(ROOT)
 SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev/null", "/dev/pts", "/dev/urandom", sys.prefix)))
 T = TypeVar("T")

@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 import locust  # noqa: F401  # before anything that imports ssl: gevent patches it
-from backends import Backend
 
 from scripts.guard import guarded
+from tests.services.backends import Backend
 
 if __name__ == "__main__":
     backend = Backend(sys.argv[1], Path(sys.argv[2]))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from backends import PROJECT, ROOT, Backend, running
 from gevent.pool import Pool
-from test_conformance import bad_requests
+
+from tests.projects import ROOT
+from tests.services.backends import PROJECT, Backend, running
+from tests.services.bad_input import bad_requests
 
 pytestmark = pytest.mark.server
 

@@ -14,20 +14,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from backends import PROJECT, ROOT, Backend, protocols_of
 from gevent.pool import Pool
 
 from locustfiles.engine.grpc import CODES
-from locustfiles.engine.payloads import Image
 from locustfiles.engine.protocols import GrpcProtocol
 from scripts.family import Family, living
 from scripts.probe import Probe
+from tests.projects import ROOT
+from tests.services.backends import PROJECT, Backend, protocols_of
+from tests.services.bad_input import bad_requests
 
 pytestmark = pytest.mark.server
 
@@ -154,41 +154,8 @@ class TestClient:
         return told
 
 
-NO_IMAGES = {
-    "a text instead of an image": b"hello",
-    "nothing instead of an image": b"",
-    "the head of a JPEG": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01",
-    "a GIF": b"GIF89a\x01\x00\x01\x00\x00\x00\x00;",
-}
-NO_REQUESTS = {
-    "no body": b"",
-    "a body that is no request": b"hello",
-    "a body that is not UTF-8": b'{"x": "\xff\xfe"}',
-    "an empty object": b"{}",
-    "an empty list": b"[]",
-    "a body nested too deeply": b"[" * 100_000,
-}
-
 # What a framework's own front answers before any code of ours is asked, and which its service.toml names.
 FRAMEWORKS_OWN = {("triton", "v2_binary"): {"a body nested too deeply": 500}}
-
-
-def bad_requests(backend: Backend, probe: Probe, protocol: str) -> dict[str, Any]:
-    """Requests of a protocol that hold no image, and bodies that are no requests of it."""
-    user = probe.user
-    facts = type(user).facts()
-    spoken, special = user.choose(protocol, facts)
-    path = special.get("path", facts["predict_path"])
-    made: dict[str, Any] = {}
-    if backend.service.facts.kind == "image":
-        for case, content in NO_IMAGES.items():
-            with suppress(OSError):  # a caller that decodes images itself finds out before it sends
-                made[case] = spoken.compose(user.target, path, Image("bad.jpg", "small", content, ()))
-    if not issubclass(spoken, GrpcProtocol):
-        for case, body in NO_REQUESTS.items():
-            headers = spoken.headers(probe.images[0], body)
-            made[case] = user.target.encode(spoken.method, path, body, spoken.content_type, headers)
-    return made
 
 
 @each_protocol

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import SERVICES, facts_of, names
+
+from tests.services.environments import SERVICES, facts_of, names
 
 SHARED = ("numpy", "pillow", "torch")
 CODE_BASED = [name for name in names() if facts_of(name)["protocol"] == "predict"]

@@ -9,11 +9,11 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from backends import Backend, running
-from conftest import run_in
 
 from locustfiles.engine.payloads import Image
 from locustfiles.huggingface_user import HuggingfaceUser
+from tests.services.backends import Backend, running
+from tests.services.environments import run_in
 
 TWICE = """if True:
     import hashlib, tempfile

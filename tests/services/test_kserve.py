@@ -15,10 +15,11 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 import yaml
-from backends import PROJECT, Backend, protocols_of, running
-from conftest import run_in, until
 
 from scripts.family import living
+from tests.services.backends import PROJECT, Backend, protocols_of, running
+from tests.services.environments import run_in
+from tests.services.servers import until
 
 MANIFESTS = PROJECT.root / "services" / "kserve" / "inferenceservice"
 EVENT = {"specversion": "1.0", "id": "7", "source": "tests", "type": "image", "time": "2026-01-01T00:00:00Z"}

@@ -12,10 +12,10 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from backends import Backend, running
-from conftest import until
 
 from scripts.family import living
+from tests.services.backends import Backend, running
+from tests.services.servers import until
 
 pytestmark = pytest.mark.server
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MODEL, ROOT, run_in
 from PIL import Image
+
+from tests.projects import ROOT
+from tests.services.environments import MODEL, run_in
 
 pytestmark = pytest.mark.server
 

@@ -16,11 +16,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from backends import PROJECT, Backend, running
-from conftest import interpreter_of, run_in
 
 from locustfiles.seldon_user import SeldonUser
 from scripts.server import free_ports
+from tests.services.backends import PROJECT, Backend, running
+from tests.services.environments import interpreter_of, run_in
 
 DEPLOYMENTS = PROJECT.root / "services" / "seldon" / "deployment"
 READY_S = 60

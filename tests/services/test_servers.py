@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server, alive, facts_of, names, started, until, wrapped
 from PIL import Image
+
+from tests.services.environments import facts_of, names
+from tests.services.servers import Server, alive, started, until, wrapped
 
 pytestmark = pytest.mark.server
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend, running
-from conftest import SERVICES, run_in
+
+from tests.services.backends import Backend, running
+from tests.services.environments import SERVICES, run_in
 
 pytestmark = pytest.mark.server
 

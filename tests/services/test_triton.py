@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend, running
-from conftest import SERVICES, interpreter_of, until
 from gevent.pool import Pool
 
 from scripts.family import living
+from tests.services.backends import Backend, running
+from tests.services.environments import SERVICES, interpreter_of
+from tests.services.servers import until
 
 pytestmark = pytest.mark.server
 
