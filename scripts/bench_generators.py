@@ -265,29 +265,39 @@ def punctuality(bench: Bench, runs: int) -> list[str]:
     return rows
 
 
-def main() -> None:
-    """Run the comparison and print it."""
+def program(what: str, description: str | None, run: Callable[[int, int], None]) -> None:
+    """Run a comparison of `what` as a program, which takes how many runs to make and the seconds of each."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=6)
     options = parser.parse_args()
-    if not shutil.which("nginx"):
-        print("Generators were not compared: nginx is not installed (apt-get install nginx-light)")
-        return
+    if shutil.which("nginx"):
+        run(options.runs, options.seconds)
+    else:
+        print(f"No comparison of {what}: nginx is not installed (apt-get install nginx-light)")
+
+
+def run(runs: int, seconds: int) -> None:
+    """Run the comparison and print it."""
     cores = split_cores(usable_cores(), 1)
     with tempfile.TemporaryDirectory() as name, nginx(Path(name), cores.server) as (url, _):
         make_payload(Path(name))
-        bench = Bench(Path(name), url, cores.generator[:1], options.seconds)
+        bench = Bench(Path(name), url, cores.generator[:1], seconds)
         print(f"12 KB POST to nginx, {CONNECTIONS} connections, generator and nginx on a core each,")
-        print(f"median of {options.runs} runs of {options.seconds} s in rotation:\n")
+        print(f"median of {runs} runs of {seconds} s in rotation:\n")
         absent = missing()
         there = {name: generator for name, generator in GENERATORS.items() if name not in absent}
-        print("\n".join(compare(bench, options.runs, there, "generator | requests/s")))
+        print("\n".join(compare(bench, runs, there, "generator | requests/s")))
         print("\n".join(f"| {name} | {why} | | |" for name, why in absent.items()))
         print("\nOpen loop, everything recorded:\n")
-        print("\n".join(punctuality(bench, options.runs)))
+        print("\n".join(punctuality(bench, runs)))
+
+
+def main() -> None:
+    """Run it as a program."""
+    program("generators", __doc__, run)
 
 
 if __name__ == "__main__":

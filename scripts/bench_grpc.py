@@ -8,10 +8,8 @@ trailers), and the generator has another: a server in Python would be the slower
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import re
-import shutil
 import statistics
 import sys
 import tempfile
@@ -26,6 +24,7 @@ from scripts.bench_generators import (
     compare,
     make_payload,
     nginx,
+    program,
 )
 from scripts.cores import split_cores, usable_cores
 
@@ -180,16 +179,7 @@ def run(runs: int, seconds: int) -> None:
 
 def main() -> None:
     """Run it as a program."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=6)
-    options = parser.parse_args()
-    if not shutil.which("nginx"):
-        print("gRPC was not compared: nginx is not installed (apt-get install nginx-light)")
-        return
-    run(options.runs, options.seconds)
+    program("gRPC generators", __doc__, run)
 
 
 if __name__ == "__main__":
