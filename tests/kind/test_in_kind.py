@@ -50,8 +50,11 @@ def probe(cluster: Cluster, generator: str, name: str, protocol: str) -> list[di
     spoken = told.get("protocols", {}).get(protocol, {})
     scheme = "grpc" if (protocol or told["protocol"]).startswith("grpc") else "http"
     ready = ports(name)[told["ready_port"]] if "ready_port" in told else told["port"]
+    keys = []
+    if file := told["local"].get("key_file"):
+        keys = [f"MODELSWARM_KEYS={cluster.kubectl('exec', f'deployment/{host}', '--', 'cat', file)}"]
     done = cluster.attempt(
-        *("exec", generator, "--", "python", "-m", "scripts.probe"),
+        *("exec", generator, "--", "env", *keys, "python", "-m", "scripts.probe"),
         f"/app/locustfiles/{name}_user.py",
         f"{scheme}://{host}:{spoken.get('port', told['port'])}",
         protocol,
