@@ -42,7 +42,7 @@ class Holder:
     def of(cls, lease: Object) -> Holder:
         """Read a Lease."""
         notes = lease["metadata"].get("annotations", {})
-        renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00"))
+        renewed = datetime.fromisoformat(lease["spec"]["renewTime"])
         return cls(
             run=lease["spec"]["holderIdentity"],
             who=notes.get(f"{_PREFIX}who", "somebody"),

@@ -138,4 +138,4 @@ def _joined(clause: str, message: str | None) -> str:
 
 
 def _epoch_s(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()

@@ -91,7 +91,7 @@ def quantity(text: str) -> float:
 def read_averages(items: Iterable[Object]) -> Iterator[tuple[Key, float, float, int]]:
     """Return container, time, CPU cores and memory of metrics-server's PodMetrics."""
     for item in items:
-        at_s = datetime.fromisoformat(item["timestamp"].replace("Z", "+00:00")).timestamp()
+        at_s = datetime.fromisoformat(item["timestamp"]).timestamp()
         for each in item["containers"]:
             key = item["metadata"]["name"], each["name"]
             yield key, at_s, quantity(each["usage"]["cpu"]), int(quantity(each["usage"]["memory"]))
@@ -147,7 +147,7 @@ def _when_s(event: Object) -> float:
         or event.get("eventTime")
         or event["metadata"]["creationTimestamp"]
     )
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()
 
 
 @dataclass
@@ -157,7 +157,6 @@ class Snapshot:
     pods: list[Object] = field(default_factory=list)
     nodes: list[Object] = field(default_factory=list)
     events: list[Object] = field(default_factory=list)
-    taken_s: float = 0.0
 
     def of(self, name: str) -> list[Object]:
         """Return the pods of one `app.kubernetes.io/name` that are not being deleted."""
@@ -172,9 +171,8 @@ class Snapshot:
 class PodSampler:
     """Watches a namespace, and writes what it sees into a trial's folder while one is sampled."""
 
-    def __init__(self, kube: Kube, clock: Callable[[], float] = time.time) -> None:
-        """Watch the namespace of `kube`; `clock` gives seconds since the epoch."""
-        self._kube, self._clock = kube, clock
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
         self.snapshot = Snapshot()
         self.trouble: str | None = None
         """Why the snapshot is old, where it is."""
@@ -213,7 +211,7 @@ class PodSampler:
         else:
             nodes, events = self.snapshot.nodes, self.snapshot.events
         self._rounds += 1
-        self.snapshot = Snapshot(pods, nodes, events, self._clock())
+        self.snapshot = Snapshot(pods, nodes, events)
         return self.snapshot
 
     def rows(self) -> list[list[object]]:
