@@ -163,7 +163,7 @@ def ladder(ceiling_per_s: float) -> list[float]:
     return [_rounded(share * ceiling_per_s) for share in LADDER]
 
 
-def propose(levels: Sequence[Level], tolerance: float = TOLERANCE) -> list[float]:
+def propose(levels: Sequence[Level]) -> list[float]:
     """The rates to try next; none when the search is over."""
     fitted = _fit(levels)
     held, missed = _bracket(*fitted)
@@ -172,12 +172,12 @@ def propose(levels: Sequence[Level], tolerance: float = TOLERANCE) -> list[float
     if missed is None:
         top = max(one.rate_per_s for one in levels)
         return [_rounded(top * 1.15), _rounded(top * 1.3)]
-    if missed > held * (1 + tolerance) * (1 + SAME_RATE):
+    if missed > held * (1 + TOLERANCE) * (1 + SAME_RATE):
         crossing = _crossing(*fitted) or held
         inner = (missed - held) / 5
         return [_rounded(min(max(crossing, held + inner), missed - inner))]
     crossing = _crossing(*fitted) or held
-    near = sum(abs(one.rate_per_s / crossing - 1) < tolerance / 2 for one in levels)
+    near = sum(abs(one.rate_per_s / crossing - 1) < TOLERANCE / 2 for one in levels)
     if near < REPLICATES:
         return [_rounded(crossing)] * (REPLICATES - near)
     if shown(levels) is not None:

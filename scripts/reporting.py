@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,6 @@ def report_run(
     as_json: bool = False,
     asked: Asked | None = None,
     junit: Path | None = None,
-    environ: Mapping[str, str] = os.environ,
 ) -> int:
     """Write a run's report and print its essence; return the exit status that it means.
 
@@ -78,8 +77,8 @@ def report_run(
             write_whole(junit, report.paths.junit.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{junit} cannot be written: {error.strerror}; it is in {folder} too.") from error
-    if environ.get(STEP_SUMMARY):
-        with Path(environ[STEP_SUMMARY]).open("a", encoding="utf-8") as file:
+    if page := os.environ.get(STEP_SUMMARY):
+        with Path(page).open("a", encoding="utf-8") as file:
             file.write(render_summary(report) + "\n")
     if as_json:
         print(report.model_dump_json(by_alias=True, indent=1))

@@ -185,10 +185,10 @@ class LocalServer:
         self._process.wait()
         return killed
 
-    def last_words(self, lines: int = 5) -> str:
+    def last_words(self) -> str:
         """Return how its log ends, as the end of an error sentence."""
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        words = " | ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())
+        words = " | ".join(line.strip() for line in text.splitlines()[-5:] if line.strip())
         return f"its log ends: {words[-800:]}" if words else "its log is empty"
 
     def _placeholders(self) -> dict[str, str]:
