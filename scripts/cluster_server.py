@@ -15,7 +15,7 @@ from scripts.pod_sampler import PodSampler
 from scripts.project import Service
 from scripts.server import free_ports
 from scripts.stop import Stop
-from scripts.target import NeverReady, Tell
+from scripts.target import NeverReady, Tell, ending
 
 POLL_S = 1.0
 PULL_PATIENCE_S = 900.0
@@ -145,10 +145,9 @@ class ClusterServer:
         for pod in reversed(self._sampler.snapshot.of(self._name)):
             name = pod["metadata"]["name"]
             text = self._kube.log(name, SERVER, previous=True) or self._kube.log(name, SERVER)
-            lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
-            if lines:
-                return f"its log ends: {' | '.join(lines[-5:])[-500:]}"
-        return "its log is empty"
+            if text.strip():
+                return ending(text.decode(errors="replace"))
+        return ending("")
 
     def stop(self) -> list[str]:
         """Keep its logs and the events, and remove it."""

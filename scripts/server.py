@@ -17,6 +17,7 @@ from scripts.cores import pinned
 from scripts.errors import CannotRun, UserError, nearest
 from scripts.family import MARK, Family, living
 from scripts.project import Project, Service
+from scripts.target import ending
 
 HOST = "127.0.0.1"
 _STRIPPED = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
@@ -187,9 +188,7 @@ class LocalServer:
 
     def last_words(self) -> str:
         """Return how its log ends, as the end of an error sentence."""
-        text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        words = " | ".join(line.strip() for line in text.splitlines()[-5:] if line.strip())
-        return f"its log ends: {words[-800:]}" if words else "its log is empty"
+        return ending(self._log.read_text(errors="replace") if self._log.exists() else "")
 
     def _placeholders(self) -> dict[str, str]:
         environment = self.service.environment

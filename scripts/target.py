@@ -17,6 +17,12 @@ Tell = Callable[[str], None]
 """Hears, in a few words, what is being waited for."""
 
 
+def ending(log: str) -> str:
+    """How a log ends, as the end of an error sentence."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return f"its log ends: {' | '.join(lines[-5:])[-800:]}" if lines else "its log is empty"
+
+
 class NeverReady(CannotRun):
     """The server did not start, or never predicted."""
 
