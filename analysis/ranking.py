@@ -3,7 +3,8 @@
 Only like is ranked with like: valid measurements of real servers (never stand-ins) under the same load (never
 open with closed), that kept up and answered. Each pair's difference has an interval, simultaneous over the
 scenario's pairs; a backend's rank is one more than the number of backends *shown* to be faster, so ties stay
-ties. Suspect trials are ranked, since their fault is known and small, and the recommendation says so.
+ties. In a run that looked at itself before it stopped the intervals are always-valid, over all its pairs.
+Suspect trials are ranked, since their fault is known and small, and the recommendation says so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from analysis.histograms import carries, needed_for
 from analysis.metrics import QUANTILES, Cell
 from analysis.objectives import Objective
+from analysis.runfolder import Sequential
+from analysis.sequential import always_valid
 from analysis.uncertainty import differences
 from analysis.words import number, percent
 
@@ -45,7 +48,11 @@ class Ranked(Part):
 
 
 class Pair(Part):
-    """How many times as slow ``slower`` was as ``faster``, with its simultaneous 95 % interval."""
+    """How many times as slow ``slower`` was as ``faster``, with its simultaneous 95 % interval.
+
+    Of a sequential run also the p values, corrected over its pairs, of no difference and of one larger than
+    the margin; ``equivalent_within`` is the margin if it was shown that they differ by less.
+    """
 
     faster: str
     slower: str
@@ -54,13 +61,20 @@ class Pair(Part):
     high: float | None
     shown: bool
     rests_on: str
+    p: float | None = None
+    p_equivalent: float | None = None
+    equivalent_within: float | None = None
 
 
 class Excluded(Part):
-    """Why a backend is not ranked. ``own_fault``: the server could not do it, which speaks against it."""
+    """Why a backend is not ranked. ``own_fault``: the server could not do it, which speaks against it.
+
+    ``for_good``: it is not meant to be ranked, so that more trials would not change it.
+    """
 
     reason: str
     own_fault: bool = False
+    for_good: bool = False
 
 
 class Ranking(Part):
@@ -92,18 +106,23 @@ def preferred_metric(objectives: Sequence[Objective]) -> str:
     return next((o.metric for o in objectives if o.metric in QUANTILES), "p95")
 
 
-def rank(cells: Sequence[Cell], metric: str) -> list[Ranking]:
+def rank(cells: Sequence[Cell], metric: str, sequential: Sequential | None = None) -> list[Ranking]:
     """A ranking per scenario, by ``metric`` or the highest percentile below it that all samples carry."""
     scenarios = dict.fromkeys(cell.row.scenario for cell in cells)
-    return [_rank_scenario(s, [c for c in cells if c.row.scenario == s], metric) for s in scenarios]
+    return [
+        _rank_scenario(s, [c for c in cells if c.row.scenario == s], metric, sequential) for s in scenarios
+    ]
 
 
-def _rank_scenario(scenario: str, cells: list[Cell], preferred: str) -> Ranking:
+def _rank_scenario(
+    scenario: str, cells: list[Cell], preferred: str, sequential: Sequential | None
+) -> Ranking:
     excluded = {cell.row.backend: reason for cell in cells if (reason := why_not(cell))}
     candidates = [cell for cell in cells if cell.row.backend not in excluded]
     if len({cell.row.kind for cell in candidates}) > 1:
         for cell in (cell for cell in candidates if cell.row.kind != IMAGE):
-            excluded[cell.row.backend] = Excluded(reason=f"its requests are {cell.row.kind}, another task")
+            why = f"its requests are {cell.row.kind}, another task"
+            excluded[cell.row.backend] = Excluded(reason=why, for_good=True)
         candidates = [cell for cell in candidates if cell.row.kind == IMAGE]
     metric = _carried(candidates, preferred)
     for cell in candidates:
@@ -117,7 +136,7 @@ def _rank_scenario(scenario: str, cells: list[Cell], preferred: str) -> Ranking:
             why = f"its load differs from the others' ({describe_load(cell)})"
             excluded[cell.row.backend] = Excluded(reason=why)
         candidates = []
-    ranked, pairs = _order(candidates, metric)
+    ranked, pairs = _order(candidates, metric, sequential)
     return Ranking(
         scenario=scenario,
         load=cells[0].row.load,
@@ -132,7 +151,7 @@ def why_not(cell: Cell) -> Excluded | None:
     """Why a cell cannot be ranked, or None."""
     row = cell.row
     if row.stand_in:
-        return Excluded(reason="a stand-in, never ranked")
+        return Excluded(reason="a stand-in, never ranked", for_good=True)
     if row.verdict == "invalid":
         return Excluded(reason="; ".join(row.reasons) or "nothing was measured")
     if row.saturated:
@@ -172,11 +191,17 @@ def describe_load(cell: Cell) -> str:
     return f"{cell.row.load} {shape}, {number(cell.row.planned_per_s)} arrivals/s".replace(" ,", ",")
 
 
-def _order(cells: Sequence[Cell], metric: str) -> tuple[list[Ranked], list[Pair]]:
+def _order(
+    cells: Sequence[Cell], metric: str, sequential: Sequential | None
+) -> tuple[list[Ranked], list[Pair]]:
     measured = {cell.row.backend: cell.estimates[metric] for cell in cells}
     order = sorted(measured, key=lambda backend: measured[backend].merged_ms)
+    family, margin = [measured[backend] for backend in order], sequential.margin if sequential else None
+    found = (
+        always_valid(family, sequential.margin, sequential.comparisons) if sequential else differences(family)
+    )
     pairs = []
-    for (faster, slower), one in differences([measured[backend] for backend in order]).items():
+    for (faster, slower), one in found.items():
         pairs.append(
             Pair(
                 faster=order[faster],
@@ -184,8 +209,12 @@ def _order(cells: Sequence[Cell], metric: str) -> tuple[list[Ranked], list[Pair]
                 ratio=one.ratio,
                 low=one.low,
                 high=one.high if math.isfinite(one.high) else None,
-                shown=one.shown,
+                # the medians of trials may order two otherwise than all their requests do
+                shown=one.shown and one.low >= 1,
                 rests_on=one.rests_on,
+                p=one.p,
+                p_equivalent=one.p_equivalent,
+                equivalent_within=margin if one.equivalent else None,
             )
         )
     titles = {cell.row.backend: cell.row.title for cell in cells}

@@ -13,7 +13,7 @@ from analysis.metrics import Cell, Row
 from analysis.objectives import ObjectiveResult
 from analysis.ranking import Pair, Part, Ranking
 from analysis.uncertainty import SINGLE_TRIAL, SINGLE_TRIAL_MARGIN
-from analysis.words import counted, listed, ms, number
+from analysis.words import counted, listed, ms, number, percent
 
 TELL_WHY = 2
 """Up to so many unranked backends are explained in the sentence; of more it only has the names."""
@@ -136,6 +136,12 @@ def _times(pair: Pair) -> str:
 def _tie(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
     names = listed([titles[backend] for backend in backends])
     parts = [f"{titles[backend]}'s {_values(rankings, backend)}" for backend in backends]
+    pairs = [
+        pair for ranking in rankings for pair in ranking.pairs if {pair.faster, pair.slower} <= {*backends}
+    ]
+    if pairs and all(pair.equivalent_within is not None for pair in pairs):
+        within = percent(pairs[0].equivalent_within)
+        return f"{names} are equivalent within {within}: {'; '.join(parts)}."
     return f"No difference was shown between {names}: {'; '.join(parts)}."
 
 

@@ -29,6 +29,7 @@ from analysis.pages import render_markdown, render_page, write_whole
 from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
 from analysis.runfolder import NotARunFolder, Run, RunFacts, read_run
+from analysis.settled import about_looks
 from analysis.validity import oddities
 from analysis.words import counted
 
@@ -135,7 +136,7 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
     before = _baseline(run, asked, objectives)
     measured = cells(run)
     results = evaluate(objectives, measured, before)
-    rankings = rank(measured, preferred_metric(objectives))
+    rankings = rank(measured, preferred_metric(objectives), run.facts.sequential)
     rows = [trial_row(trial) for trial in run.trials]
     prices = _prices(run.facts, asked)
     report = Report(
@@ -219,7 +220,8 @@ def _notes(run: Run, measured: list[Cell]) -> list[str]:
         ),
     }
     broke_off = [sentence for trial in run.trials for sentence in disagreements(trial)[1]]
-    return [note for note, holds in said.items() if holds] + broke_off
+    looked = [about_looks(run.facts.sequential)] if run.facts.sequential else []
+    return looked + [note for note, holds in said.items() if holds] + broke_off
 
 
 def render_summary(report: Report) -> str:

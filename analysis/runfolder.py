@@ -132,6 +132,31 @@ class Imported(Part):
     cannot_tell: list[str] = Field(default_factory=list)
 
 
+class LookFacts(Part):
+    """A look at a sequential run: how many of its ``pairs`` were ``settled`` after so many trials of each."""
+
+    after_trials: Count
+    settled: Count
+    pairs: Count
+    told: str = ""
+
+
+class Sequential(Part):
+    """That a run looks at itself after every block of trials (one of everything), and stops when it may.
+
+    ``comparisons`` is the number of pairs that share the 5 %, ``margin`` the share that does not matter,
+    ``ceiling`` the most trials of each. ``ended`` is empty of a run that did not come to its end.
+    """
+
+    method: str = ""
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    comparisons: Annotated[int, Field(ge=1, le=2**53)]
+    ceiling: Count
+    first_look: Count
+    looks: list[LookFacts] = Field(default_factory=list)
+    ended: Literal["settled", "ceiling", "nothing to compare", ""] = ""
+
+
 class RunFacts(Part):
     """The head of ``run.json``, without its trials."""
 
@@ -146,6 +171,7 @@ class RunFacts(Part):
     ended: AwareDatetime | None = None
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     objectives: list[str] = Field(default_factory=list)
+    sequential: Sequential | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     machine: Machine = Field(default_factory=Machine)
     model: Model = Field(default_factory=Model)

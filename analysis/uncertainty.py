@@ -163,13 +163,20 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Difference:
-    """``ratio`` = second / first with its interval; ``shown``: whether the two may be called different."""
+    """``ratio`` = second / first with its interval; ``shown``: whether the two may be called different.
+
+    The p values, of no difference and of one larger than a margin, and whether the two are ``equivalent``
+    within it, are known where :mod:`analysis.sequential` looked.
+    """
 
     ratio: float
     low: float
     high: float
     shown: bool
     rests_on: str
+    p: float | None = None
+    p_equivalent: float | None = None
+    equivalent: bool = False
 
 
 def estimates(trials: Sequence[Intervals], quantiles: Sequence[float]) -> list[Estimate]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from analysis.histograms import needed_for
 from analysis.metrics import QUANTILES, Measures, Row, TrialRow
 from analysis.objectives import ObjectiveResult
-from analysis.ranking import Ranking
+from analysis.ranking import Pair, Ranking
 from analysis.runfolder import RunFacts
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s, percent
 
@@ -257,7 +257,7 @@ def differences(rankings: Sequence[Ranking]) -> Grid:
             [
                 text(titles[pair.slower]),
                 text(titles[pair.faster]),
-                Entry("slower" if pair.shown else "not shown", "" if pair.shown else "dim"),
+                _told(pair),
                 text(f"{pair.ratio:.2f}"),
                 text(f"{pair.low:.2f} to {pair.high:.2f}" if pair.high is not None else "not known"),
                 text(pair.rests_on),
@@ -269,6 +269,12 @@ def differences(rankings: Sequence[Ranking]) -> Grid:
     return Grid(
         ["Backend", "Compared with", "Difference", "Times as slow", "Interval", "Rests on"], groups, words=3
     )
+
+
+def _told(pair: Pair) -> Entry:
+    if pair.equivalent_within is not None:
+        return Entry(f"equivalent within {percent(pair.equivalent_within)}")
+    return Entry("slower") if pair.shown else Entry("not shown", "dim")
 
 
 def reasons(rows: Sequence[TrialRow]) -> Grid:

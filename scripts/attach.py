@@ -17,14 +17,15 @@ from scripts.cluster import ClusterTarget, Place, kept_record
 from scripts.errors import UNMEASURED, CannotRun, UserError
 from scripts.kube import Kube
 from scripts.lease import NAME, Holder, Taken, me
-from scripts.plan import Plan, steps
+from scripts.looks import lines
+from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
 from scripts.project import Project, Service
 from scripts.reporting import report_run
 from scripts.run import RunRecord, begin_run, make_run
 from scripts.stop import Interrupted, Stop
 from scripts.target import Target
-from scripts.trial import utc_now
+from scripts.trial import TrialRecord, utc_now
 
 DRIVER_LOG = "driver.log"
 _LOOK_S = 1.0
@@ -150,23 +151,36 @@ def follow(record: RunRecord, plan: Plan, kube: Kube, progress: Progress, stop: 
         raise Taken(kube.namespace, holder, driven=True)
     order = steps(plan, list(record.head["backends"]))
     with progress.showing(plan, order, record):
-        for step, trial in zip(order, record.trials, strict=True):
-            if trial.ended is not None:
-                continue
-            with progress.trial(step, trial) as tell:
-                while trial.ended is None:
-                    if not _drives(holder) and _again(record.folder).trials[step.order - 1].ended is None:
-                        return _again(record.folder).head["ended"] is not None
-                    stop.sleep(_LOOK_S)
-                    vars(trial).update(vars(_again(record.folder).trials[step.order - 1]))
-                    tell(trial.status)
-    _wait(lambda: not _drives(holder), stop)
+        _show_trials(record, order, lambda: _drives(holder), progress, stop)
+    while _drives(holder):
+        stop.sleep(_LOOK_S)
     return _again(record.folder).head["ended"] is not None
 
 
-def _wait(condition: Callable[[], bool], stop: Stop) -> None:
-    while not condition():
-        stop.sleep(_LOOK_S)
+def _show_trials(
+    record: RunRecord, order: Sequence[Step], driven: Callable[[], bool], progress: Progress, stop: Stop
+) -> None:
+    """Show each trial and look from now on, while somebody drives the run; it may end before the last one."""
+    done = {trial.order for trial in record.trials if trial.ended is not None}
+    heard = len(lines(record))
+    for step in [step for step in order if step.order not in done]:
+        while (trial := _trial(record.folder, step)) and trial.status == "pending" and driven():
+            stop.sleep(_LOOK_S)
+        for line in (told := lines(_again(record.folder)))[heard:]:
+            progress.say(line)
+        heard = len(told)
+        if trial is None or trial.status == "pending":
+            return
+        with progress.trial(step, trial) as tell:
+            while trial.status == "running" and driven():
+                stop.sleep(_LOOK_S)
+                vars(trial).update(vars(_trial(record.folder, step)))
+                tell(trial.status)
+
+
+def _trial(folder: Path, step: Step) -> TrialRecord | None:
+    """Return what is known of a trial by now; None if it was taken off, as the run was settled without it."""
+    return next((trial for trial in _again(folder).trials if trial.order == step.order), None)
 
 
 def _again(folder: Path) -> RunRecord:

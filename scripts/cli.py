@@ -173,6 +173,7 @@ def setup(
         "modelswarm run shapes --backends fastapi,bentoml --trials 3",
         "modelswarm run --backends bentoml,bentoml+batching,fastapi+workers=2",
         'modelswarm run ci --objective "p95 < 200ms" --objective "error_rate < 1%"',
+        "modelswarm run shapes --backends fastapi,bentoml --scenarios constant --sequential --trials 15",
         "modelswarm run my-plan.toml --dry-run",
     )
 )
@@ -185,6 +186,16 @@ def run(
     ] = None,
     scenarios: Annotated[list[str] | None, typer.Option(help="Which of the plan's scenarios.")] = None,
     trials: Annotated[int | None, typer.Option(help="How often each is measured.")] = None,
+    sequential: Annotated[
+        bool | None,
+        typer.Option(
+            "--sequential/--no-sequential",
+            help="Stop once each pair is settled, one slower or both equivalent; --trials (20) is the most.",
+        ),
+    ] = None,
+    margin: Annotated[
+        str | None, typer.Option(help="With --sequential: a difference that does not matter. Default: 5%.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides the order and the random arrivals.")] = None,
     objective: Annotated[
         list[str] | None, typer.Option(help='What must hold, such as "p95 < 500ms"; repeat.')
@@ -210,6 +221,8 @@ def run(
 
     Ctrl-C once finishes the folder, stops every process and reports what is there (exit status 3).
     """
+    from scripts.comparing import share
+    from scripts.looks import first_facts
     from scripts.places import Wish, furnish, lacking, resolve
     from scripts.plan import read_plan, shipped_plans
     from scripts.project import Service
@@ -219,6 +232,7 @@ def run(
     project, terminal = project_of(context), console()
     changes: dict[str, Any] = {"trials": trials, "seed": seed, "threads": threads}
     changes |= {"baseline": baseline, "price_cpu": price_cpu, "price_memory": price_memory}
+    changes |= {"sequential": sequential, "margin": share(margin) if margin else None}
     changes |= {"objectives": objective or None, "backends": names_in(backends) or None}
     chosen = with_baseline(project, read_plan(plan, changes).with_scenarios(names_in(scenarios)))
     wish = Wish(target, kube_context, registry, namespace, detach)
@@ -232,6 +246,9 @@ def run(
     )
     for sentence in left_out:
         terminal.print(sentence, highlight=False, markup=False)
+    if margin and not chosen.sequential:
+        raise UserError(f"--margin {margin} is for a run that stops when it is settled: add --sequential.")
+    first_facts(chosen, services)  # before anything is built or started
     if dry_run:
         show_order(chosen, services, terminal)
         return

@@ -18,11 +18,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from analysis import objectives
+from analysis.compare import MARGIN
 from scripts.engine_options import OPTIONS, LoadPlan, count, seconds
 from scripts.errors import UserError, nearest
 from scripts.facts import OptionValue, text_of
 
 PLANS = Path(__file__).parent / "plans"
+CEILING = 20
+"""Trials of each that a sequential run ends with: enough to show 5 % or its absence if they lie 3 % apart."""
 # The command sets these itself: seeds and folders differ per trial, warm-up is the plan's, the protocol a
 # backend's.
 _NOT_IN_SCENARIO = {"seed", "record", "warmup", "protocol"}
@@ -117,6 +120,11 @@ class Plan(BaseModel):
     """None named: every backend that is installed. Options follow a name: `bentoml+batching`; in a file, the
     same may be written as a table `{backend = "bentoml", options = {batching = true}}`."""
     trials: int = Field(default=1, ge=1, le=1000)
+    """Of each. The most, where the run is sequential; 20 then, if nothing else is said."""
+    sequential: bool = False
+    """Look after every block of trials, and stop when every pair of backends is settled."""
+    margin: float = Field(default=MARGIN, gt=0, lt=1)
+    """The difference that does not matter then, as a share."""
     seed: int = Field(default=1, ge=0)
     threads: int = Field(default=1, ge=1, le=1024)
     """Intra-op threads of the server, and the number of cores it gets."""
@@ -132,6 +140,13 @@ class Plan(BaseModel):
     price_memory: float | None = Field(default=None, ge=0)
     """What an hour of a GiB of memory costs."""
     scenario: tuple[Scenario, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ceiling(cls, table: Any) -> Any:
+        if isinstance(table, Mapping) and table.get("sequential") and "trials" not in table:
+            return {**table, "trials": CEILING}
+        return table
 
     @field_validator("backends", mode="before")
     @classmethod
@@ -239,6 +254,8 @@ def read_plan(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Pl
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"Plan {name_or_path} cannot be read: {error}") from error
     given = {key: value for key, value in (changes or {}).items() if value is not None}
+    if given.get("sequential") and not table.get("sequential"):
+        table.pop("trials", None)  # meant as a fixed number, not as a ceiling
     try:
         return Plan.model_validate({"name": file.stem} | table | given)
     except ValidationError as error:

@@ -36,6 +36,7 @@ class Progress:
         self._live: Live | None = None
         self._ahead_s: dict[int, float] = {}
         self._trials = 0
+        self._at_most = ""
         self._folder = Path()
         self._began_s = 0.0
 
@@ -45,6 +46,7 @@ class Progress:
         from scripts.run import estimate_s
 
         self._trials = len(order)
+        self._at_most = "at most " if plan.sequential else ""
         self._ahead_s = {step.order: estimate_s(plan, step) for step in order}
         self._folder = record.folder
         if not self._console.is_terminal:
@@ -81,6 +83,10 @@ class Progress:
             mark = _MARKS.get(record.status, record.status)
             self._console.print(f"{escape(title)}: {mark} {escape(last)}", highlight=False)
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence between two trials."""
+        self._console.print(escape(sentence), highlight=False, soft_wrap=True)
+
     def _show(self, title: str, phase: str, reading: str) -> None:
         line = f"{title}: {phase}{', ' if reading else ''}{reading}; {self._left()}"
         if self._live:
@@ -93,7 +99,7 @@ class Progress:
         ahead = list(self._ahead_s.values())
         spent_s = min(self._clock() - self._began_s, ahead[0]) if ahead else 0.0
         left_s = max(0.0, sum(ahead) - spent_s)
-        return f"about {spoken(left_s)} left"
+        return f"{self._at_most}about {spoken(left_s)} left"
 
 
 def spoken(seconds: float) -> str:

@@ -9,10 +9,12 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import CannotRun, UserError
+from scripts.looks import enough, first_facts
 from scripts.machine import describe_machine, versions
 from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
@@ -134,11 +136,11 @@ def begin_run(
     """Make the run's folder and the first `run.json`, in which every trial is still to be made.
 
     Raises:
-        UserError: there is no export.
+        UserError: there is no export, or the plan asks for looks that cannot tell anything.
         CannotRun: runs cannot be written to `out`.
 
     """
-    model, started = read_model(project), utc_now()
+    model, started, looks = read_model(project), utc_now(), first_facts(plan, services)
     folder = new_folder(out, started, plan.name)
     head = {
         "schema": 1,
@@ -154,6 +156,7 @@ def begin_run(
         "model": model,
         "seed": plan.seed,
         "objectives": list(plan.objectives),
+        "sequential": looks,
         **target.facts,
         "backends": {service.key: service.describe() for service in services},
     }
@@ -200,26 +203,43 @@ def _make_trials(
 ) -> None:
     by_key = {service.key: service for service in services}
     never_ready: dict[str, int] = {}
-    for step, trial in zip(order, record.trials, strict=True):
-        if trial.ended is not None:  # by the command that this one takes over from
-            continue
-        if never_ready.get(step.backend, 0) >= GIVE_UP_AFTER:
-            trial.status = "failed"
-            trial.error = f"not tried: {step.backend} did not become ready {GIVE_UP_AFTER} times in a row"
+    planned = list(zip(order, record.trials, strict=True))
+    for number, block in groupby(planned, key=lambda each: each[0].trial):
+        for step, trial in block:
+            if trial.ended is None:  # it is set where the command that this one takes over from made it
+                _make_one(bench, step, by_key[step.backend], trial, record, progress, never_ready)
+        given_up = [name for name, times in never_ready.items() if times >= GIVE_UP_AFTER]
+        if enough(record, number, given_up, progress.say):
+            return
+
+
+def _make_one(
+    bench: Bench,
+    step: Step,
+    service: Service,
+    trial: TrialRecord,
+    record: RunRecord,
+    progress: Progress,
+    never_ready: dict[str, int],
+) -> None:
+    """Make a trial, unless its backend was given up; `never_ready` counts how often in a row it was not."""
+    if never_ready.get(step.backend, 0) >= GIVE_UP_AFTER:
+        trial.status = "failed"
+        trial.error = f"not tried: {step.backend} did not become ready {GIVE_UP_AFTER} times in a row"
+        record.save()
+        return
+    with progress.trial(step, trial) as show:
+        try:
+            bench.stop.sleep(0)
+            trial.started, trial.status = trial.started or utc_now(), "running"
             record.save()
-            continue
-        with progress.trial(step, trial) as show:
-            try:
-                bench.stop.sleep(0)
-                trial.started, trial.status = trial.started or utc_now(), "running"
-                record.save()
-                make_trial(bench, step, by_key[step.backend], trial, record.telling(show))
-                never_ready[step.backend] = 0
-            except NeverReady:
-                never_ready[step.backend] = never_ready.get(step.backend, 0) + 1
-            finally:
-                record.head["fairness"]["not_held"] += _crowding(trial)
-                record.save()
+            make_trial(bench, step, service, trial, record.telling(show))
+            never_ready[step.backend] = 0
+        except NeverReady:
+            never_ready[step.backend] = never_ready.get(step.backend, 0) + 1
+        finally:
+            record.head["fairness"]["not_held"] += _crowding(trial)
+            record.save()
 
 
 def _crowding(trial: TrialRecord) -> list[str]:

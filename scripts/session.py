@@ -33,7 +33,11 @@ def show_order(plan: Plan, services: Sequence[Service], console: Console) -> Non
             str(step.order), step.backend, step.scenario.name, str(step.trial), str(step.seed), span
         )
     console.print(table)
-    console.print(f"{len(order)} trials, about {spoken(sum(estimate_s(plan, step) for step in order))}.")
+    at_most = "at most " if plan.sequential else ""
+    console.print(
+        f"{at_most}{len(order)} trials, {at_most}about "
+        f"{spoken(sum(estimate_s(plan, step) for step in order))}.".capitalize()
+    )
 
 
 def measure(
@@ -52,7 +56,7 @@ def measure(
         ask
         and total_s > LONG_S
         and sys.stdin.isatty()
-        and not typer.confirm(f"This takes {spoken(total_s)}. Go on?")
+        and not typer.confirm(f"This takes {'at most ' if plan.sequential else ''}{spoken(total_s)}. Go on?")
     ):
         return 0
     stop = Stop()
