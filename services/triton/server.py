@@ -94,7 +94,10 @@ def lay_out_repository(target: Path, workers: int, batching: bool) -> None:
 
 
 def lay_out_backends(target: Path, tritonserver: Path) -> Path:
-    """Link the Python backend and the stub of this Python's version next to it; return the server program."""
+    """Link the Python backend, with the stub of this Python's version next to it; return the server program.
+
+    The stub is a copy: the backend sets its permissions, which only the owner of a file may.
+    """
     folder = target / "python"
     folder.mkdir(parents=True, exist_ok=True)
     stub = (
@@ -103,8 +106,9 @@ def lay_out_backends(target: Path, tritonserver: Path) -> Path:
         / "{}.{}".format(*sys.version_info)
         / "triton_python_backend_stub"
     )
-    for file in (*(tritonserver / "backends" / "python").iterdir(), stub):
+    for file in (tritonserver / "backends" / "python").iterdir():
         (folder / file.name).symlink_to(file)
+    shutil.copy(stub, folder)
     return tritonserver / "bin" / "tritonserver"
 
 
