@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 
 from scripts.cores import pinned, split_cores, usable_cores
+from scripts.server import free_port
 
 BODY_BYTES = 12_000
 CONNECTIONS = 32
@@ -196,9 +197,7 @@ def missing() -> dict[str, str]:
 @contextlib.contextmanager
 def nginx(folder: Path, cores: tuple[int, ...], config: str = NGINX) -> Iterator[tuple[str, psutil.Process]]:
     """A real nginx that answers POST /predict from memory; yields its URL and its master process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "nginx.conf").write_text(config.format(folder=folder, port=port, answer=ANSWER))
     with pinned(cores):
         process = subprocess.Popen([shutil.which("nginx") or "nginx", "-c", str(folder / "nginx.conf")])

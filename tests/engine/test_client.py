@@ -405,28 +405,25 @@ class TestAnswers:
 
 
 class TestAKeptConnection:
-    def test_that_the_server_closed_meanwhile_is_opened_again(self, serve: Serve, caller: Call) -> None:
-        server = serve(once(FINE))
-        calls = caller(server.url)
-        for _ in range(3):
-            assert calls.call() == (200, b"fine")
-            gevent.sleep(0.01)  # lets the server close
-        assert server.connections == 3
+    each_end = pytest.mark.parametrize("end", [lambda peer: None, Peer.reset], ids=["closes", "resets"])
 
-    def test_that_the_server_reset_meanwhile_is_opened_again(self, serve: Serve, caller: Call) -> None:
+    @each_end
+    def test_that_the_server_ended_meanwhile_is_opened_again(
+        self, serve: Serve, caller: Call, end: Talk
+    ) -> None:
         def talk(peer: Peer) -> None:
             peer.request()
             peer.send(FINE)
-            peer.reset()
+            end(peer)
 
         server = serve(talk)
         calls = caller(server.url)
         for _ in range(3):
             assert calls.call() == (200, b"fine")
-            gevent.sleep(0.01)
+            gevent.sleep(0.01)  # lets the server end it
         assert server.connections == 3
 
-    @pytest.mark.parametrize("end", [lambda peer: None, Peer.reset], ids=["closes", "resets"])
+    @each_end
     def test_is_opened_again_once_when_the_server_ends_it_as_the_request_arrives(
         self, serve: Serve, caller: Call, end: Talk
     ) -> None:

@@ -15,7 +15,8 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from tests.load.processes import Locusts, free_port
+from scripts.server import free_port
+from tests.load.processes import Locusts
 
 pytestmark = pytest.mark.e2e
 

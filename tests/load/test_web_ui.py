@@ -17,7 +17,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from locustfiles.engine.options import OPTIONS
-from tests.load.processes import Locusts, free_port
+from scripts.server import free_port
+from tests.load.processes import Locusts
 
 pytestmark = pytest.mark.e2e
 

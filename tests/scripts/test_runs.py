@@ -12,6 +12,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from scripts.server import free_port
 from tests.scripts.echo import SHORT_PLAN, EchoProject, echo_project
 
 pytestmark = pytest.mark.e2e
@@ -261,9 +262,7 @@ class TestTheWebUi:
         from urllib.error import URLError
         from urllib.request import urlopen
 
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         process = echo.start("ui", "--port", str(port))
 
         def answers() -> bool:

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from scripts.server import free_port
 from tests.projects import ROOT
 from tests.services.environments import SERVICES, facts_of, interpreter_of
 
@@ -93,10 +93,7 @@ def _parsed(body: bytes) -> Any:
 def started(name: str, model_dir: Path, scratch: Path) -> Iterator[Server]:
     """Start a server as its service.toml says, without waiting; nothing of it is left afterwards."""
     python = interpreter_of(name)
-    facts = facts_of(name)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    facts, port = facts_of(name), free_port()
     places = {
         "venv": python.parent.parent,
         "python": python,

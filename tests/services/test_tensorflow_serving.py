@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from scripts.server import free_port
 from tests.services.backends import Backend, running
 from tests.services.environments import SERVICES, run_in
 
@@ -189,8 +190,6 @@ class TestNginx:
         nginx = shutil.which("nginx")
         if nginx is None:
             pytest.skip("nginx is not installed (apt-get install nginx-light)")
-        from scripts.server import free_port
-
         port = free_port()
         text = (CONFIG / "nginx.conf").read_text().replace("/tmp/nginx", f"{tmp_path}/nginx")
         text = text.replace("tensorflow-serving:8501", f"127.0.0.1:{backend.server.port}")
