@@ -261,18 +261,8 @@ class HttpClient(Client[bytes]):
     """HTTP/1.1 over one keep-alive connection."""
 
     ok = range(200, 300)
-
-    def __init__(
-        self,
-        target: Target,
-        timeout_s: float,
-        watchdog: Watchdog,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(target, timeout_s, watchdog, clock)
-        self._complete = self._head_done = self._keep = False
-        self._status = 0
-        self._pieces: list[bytes] = []
+    _complete = _head_done = _keep = False
+    _status = 0
 
     @property
     def body(self) -> bytes:
@@ -319,7 +309,7 @@ class HttpClient(Client[bytes]):
     def _exchange(self, data: bytes) -> int:
         wire = self._wire
         assert wire is not None
-        self._pieces = []
+        self._pieces: list[bytes] = []
         self._complete = self._head_done = self._keep = False
         received = 0
         head: list[bytes] = []

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -26,7 +25,6 @@ from locustfiles.engine.client import (
     HungUp,
     RequestFailed,
     Target,
-    Watchdog,
 )
 from locustfiles.engine.wire import Wire
 
@@ -161,25 +159,6 @@ class GrpcClient(Client[Call]):
 
     ok = range(1)
     _memo: _Memo = {}  # noqa: RUF012  # shared on purpose: all users get the same few blocks
-
-    def __init__(
-        self,
-        target: Target,
-        timeout_s: float,
-        watchdog: Watchdog,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(target, timeout_s, watchdog, clock)
-        self._handlers = {
-            SETTINGS: self._on_settings,
-            PING: self._on_ping,
-            GOAWAY: self._on_goaway,
-            WINDOW_UPDATE: self._on_window_update,
-            RST_STREAM: self._on_reset,
-            PUSH_PROMISE: self._on_push,
-        }
-        self.explanation = ""
-        self._message = b""
 
     @property
     def body(self) -> bytes:
@@ -316,8 +295,8 @@ class GrpcClient(Client[Call]):
                 self._on_data(flags, payload)
             else:
                 self._on_headers(kind, flags, payload)
-        elif handler := self._handlers.get(kind):
-            handler(flags, stream, payload)
+        elif handler := _HANDLERS.get(kind):
+            handler(self, flags, stream, payload)
         if kind != HEADERS and (kind != DATA or not payload):
             self._idle_frames += 1
             if self._idle_frames > _MAX_IDLE_FRAMES:  # cheap to send, and each takes our time
@@ -453,6 +432,17 @@ class GrpcClient(Client[Call]):
             raise _wrong("a compressed message")
         self._message = body[5:]
         return 0
+
+
+_HANDLERS = {
+    SETTINGS: GrpcClient._on_settings,
+    PING: GrpcClient._on_ping,
+    GOAWAY: GrpcClient._on_goaway,
+    WINDOW_UPDATE: GrpcClient._on_window_update,
+    RST_STREAM: GrpcClient._on_reset,
+    PUSH_PROMISE: GrpcClient._on_push,
+}
+"""What a frame that belongs to no answer does."""
 
 
 def _error_name(code: int) -> str:
