@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
-from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, model_server
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
 from kserve.utils.utils import generate_uuid
 
-from services.kserve.serving import READING_FAILED, serve
+from services.kserve.serving import READING_FAILED, main
 from services.model.runtime import SIDE, Classifier, Settings
-from services.supervise import end_with_parent
 
 NAME = "mobilenet"
 INPUT, OUTPUT = "input", "probabilities"
@@ -64,16 +62,5 @@ def _tensor(request: InferRequest) -> Any:
     return array.copy()  # the message's own buffer is read-only
 
 
-def main() -> None:
-    """Serve on the ports that KServe's own options name."""
-    parser = argparse.ArgumentParser(parents=[model_server.parser])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--end-with-parent", action="store_true")
-    options = parser.parse_args()
-    if options.end_with_parent:
-        end_with_parent()
-    serve(Predictor(Settings.from_env()), options.host)
-
-
 if __name__ == "__main__":
-    main()
+    main(Predictor)

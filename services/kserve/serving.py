@@ -5,9 +5,11 @@ Its own listens on all interfaces, without an option, and answers some unreadabl
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -26,6 +28,7 @@ from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from kserve.protocol.rest.server import RESTServer
 
 from services.model.contract import Settings
+from services.supervise import end_with_parent
 
 START_S = 60.0
 GRACE_S = 3  # for requests under way when the server is told to end; for REST, then for gRPC
@@ -89,6 +92,17 @@ class BoundGrpc(GRPCServer):
 
 
 MESSAGE_LIMITS = ("max_send_message_length", "max_receive_message_length")
+
+
+def main(make: Callable[[Settings], Model]) -> None:
+    """Serve a model on the ports that KServe's own options name."""
+    parser = argparse.ArgumentParser(parents=[kserve.model_server.parser])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--end-with-parent", action="store_true")
+    options = parser.parse_args()
+    if options.end_with_parent:
+        end_with_parent()
+    serve(make(Settings.from_env()), options.host)
 
 
 def serve(model: Model, host: str) -> None:

@@ -6,7 +6,6 @@ as it is over gRPC.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import binascii
 from pathlib import Path
@@ -14,16 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, model_server
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.context import set_predictor_config
 from kserve.errors import InvalidInput
 from kserve.predictor_config import PredictorConfig
 from kserve.utils.utils import generate_uuid
 
 from services.kserve.predictor import INPUT, NAME, OUTPUT
-from services.kserve.serving import READING_FAILED, serve
+from services.kserve.serving import READING_FAILED, main
 from services.model.runtime import MAX_BODY_BYTES, SIDE, TOP, BadInput, Prediction, Settings, prepare
-from services.supervise import end_with_parent
 
 PATCHES = 7  # a side: each hides 32 x 32 pixels
 
@@ -169,17 +167,11 @@ def _decoded(text: str, field: str) -> bytes:
         raise InvalidInput(f"`{field}` is not base64; use the standard alphabet with padding") from None
 
 
-def main() -> None:
-    """Serve on the ports that KServe's own options name."""
-    parser = argparse.ArgumentParser(parents=[model_server.parser])
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--end-with-parent", action="store_true")
-    options = parser.parse_args()
-    if options.end_with_parent:
-        end_with_parent()
-    torch.set_num_threads(Settings.from_env().threads)
-    serve(Transformer(Settings.from_env().model_dir), options.host)
+def transformer(settings: Settings) -> Transformer:
+    """Limited to its threads, as the predictor is."""
+    torch.set_num_threads(settings.threads)
+    return Transformer(settings.model_dir)
 
 
 if __name__ == "__main__":
-    main()
+    main(transformer)
