@@ -183,7 +183,8 @@ CHECK = """if True:
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 class TestInferenceServices:
     @pytest.fixture(scope="class")
-    def built(self) -> dict[str, Any]:
+    @staticmethod
+    def built() -> dict[str, Any]:
         folders = [each.parent for each in sorted(MANIFESTS.glob("*/kustomization.yaml"))]
         texts = {
             each.name: subprocess.run(
