@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from locustfiles.engine.options import OPTIONS
 from scripts.server import free_port
 from tests.load.processes import Locusts
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -72,15 +71,8 @@ def page(steady_server: Any, locusts: Locusts, browser: webdriver.Chrome) -> Pag
         except OSError:
             return False
 
-    wait_until(workers_are_there)
+    until(workers_are_there, "two workers are there")
     return Page(browser, url)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
 
 
 def planned_by_second(record: Path) -> list[int]:
@@ -112,18 +104,18 @@ class TestTheStartForm:
 class TestARunningTest:
     def test_starts_changes_its_rate_stops_and_starts_again(self, page: Page, locusts: Locusts) -> None:
         page.press("Start")
-        wait_until(lambda: 20 in planned_by_second(locusts.record))
+        until(lambda: 20 in planned_by_second(locusts.record), "20 arrivals a second are made")
         page.press("Edit")
         page.open_parameters()
         page.fill("rate", "80")
         page.press("Update")
-        wait_until(lambda: 80 in planned_by_second(locusts.record))
+        until(lambda: 80 in planned_by_second(locusts.record), "the rate is 80")
         page.press("Stop")
-        wait_until((locusts.record / "summary.json").exists)
+        until((locusts.record / "summary.json").exists, "the summary is written")
         assert locusts.summary()["failures"] == {}
         page.press("New")
         page.press("Start")
         second = locusts.folder / "record-2"
-        wait_until(lambda: 80 in planned_by_second(second))
+        until(lambda: 80 in planned_by_second(second), "the second test is at 80")
         page.press("Stop")
-        wait_until((second / "summary.json").exists)
+        until((second / "summary.json").exists, "the second summary is written")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -23,8 +23,7 @@ from scripts.family import MARK, SHARED_MEMORY, Family, living
 from scripts.guard import guarded
 from scripts.sampler import CpuClock, Sampler, _Seen, read_memory
 from scripts.server import port_is_free, refuse_busy_ports
-
-Until = Callable[[Callable[[], object], str], None]
+from tests.waiting import until
 
 BURN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
 WAIT = "import signal; signal.pause()"
@@ -82,7 +81,7 @@ class TestTheSplitOfCores:
 
 
 class TestAFamily:
-    def test_holds_a_daemon_that_left_the_tree(self, family: Family, until: Until) -> None:
+    def test_holds_a_daemon_that_left_the_tree(self, family: Family) -> None:
         script = f"""
             import subprocess, sys
             command, silent = [sys.executable, "-c", {WAIT!r}], subprocess.DEVNULL
@@ -94,7 +93,7 @@ class TestAFamily:
         family.kill()
         assert not psutil.pid_exists(daemon) or psutil.Process(daemon).status() == psutil.STATUS_ZOMBIE
 
-    def test_holds_a_child_that_dropped_its_environment(self, family: Family, until: Until) -> None:
+    def test_holds_a_child_that_dropped_its_environment(self, family: Family) -> None:
         script = f"""
             import subprocess, sys
             child = subprocess.Popen([sys.executable, "-c", {WAIT!r}], env={{}}, start_new_session=True)
@@ -122,7 +121,7 @@ class TestAFamily:
         other.kill()
         stranger.wait()
 
-    def test_of_a_run_holds_those_of_its_trials(self, family: Family, until: Until) -> None:
+    def test_of_a_run_holds_those_of_its_trials(self, family: Family) -> None:
         start(family, WAIT, mark=":12:server")
         until(family.members, "the trial's process is found")
         assert Family(f"{family.mark}:1:").members() == []
@@ -177,7 +176,7 @@ class TestSharedMemoryOfWhatIsKilled:
 
 
 class TestTheGuard:
-    def test_kills_what_its_owner_left_behind(self, family: Family, tmp_path: Path, until: Until) -> None:
+    def test_kills_what_its_owner_left_behind(self, family: Family, tmp_path: Path) -> None:
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         script = f"""
@@ -265,7 +264,7 @@ class TestTheServersCores:
     @pytest.mark.skipif(
         len(usable_cores() or ()) < 2, reason="there is one core, or no pinning on this system"
     )
-    def test_show_what_a_stranger_uses_of_them(self, family: Family, tmp_path: Path, until: Until) -> None:
+    def test_show_what_a_stranger_uses_of_them(self, family: Family, tmp_path: Path) -> None:
         cores = (usable_cores() or ())[-1:]
         stranger = Family(uuid.uuid4().hex)
         sampler = Sampler(family, tmp_path / "pods.csv", "some", lambda: True, cores)

@@ -14,9 +14,9 @@ import pytest
 
 from scripts.server import free_port
 from tests.scripts.echo import SHORT_PLAN, EchoProject, echo_project
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
-Until = Callable[[Callable[[], object], str], None]
 
 LONG_PLAN = SHORT_PLAN.replace('run_time = "3s"', 'run_time = "60s"')
 
@@ -201,7 +201,7 @@ class TestStoppingARun:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_in_the_middle_of_the_load_finishes_the_folder_and_leaves_no_process(
-        self, echo: EchoProject, until: Until, number: signal.Signals
+        self, echo: EchoProject, number: signal.Signals
     ) -> None:
         process = echo.start("run", echo.plan(LONG_PLAN), "--trials", "2")
         until(self.under_load(echo), "the load is on")
@@ -219,7 +219,7 @@ class TestStoppingARun:
         assert (folder / "report.html").exists()
         assert echo.left_behind() == []
 
-    def test_while_a_server_starts_leaves_no_process(self, echo: EchoProject, until: Until) -> None:
+    def test_while_a_server_starts_leaves_no_process(self, echo: EchoProject) -> None:
         echo.add("waiting", "never_ready")
         process = echo.start("run", echo.plan(SHORT_PLAN), "--backends", "waiting")
         until(echo.left_behind, "the server is started")
@@ -229,7 +229,7 @@ class TestStoppingARun:
         assert echo.run_json()["trials"][0]["status"] == "interrupted"
         assert echo.left_behind() == []
 
-    def test_with_kill_9_leaves_no_process_and_a_readable_run(self, echo: EchoProject, until: Until) -> None:
+    def test_with_kill_9_leaves_no_process_and_a_readable_run(self, echo: EchoProject) -> None:
         scratch = echo.root / "tmp"
         scratch.mkdir()
         process = echo.start("run", echo.plan(LONG_PLAN), TMPDIR=str(scratch))
@@ -258,7 +258,7 @@ class TestAPortThatIsTaken:
 
 
 class TestTheWebUi:
-    def test_comes_up_beside_a_server_and_ends_with_it(self, echo: EchoProject, until: Until) -> None:
+    def test_comes_up_beside_a_server_and_ends_with_it(self, echo: EchoProject) -> None:
         from urllib.error import URLError
         from urllib.request import urlopen
 
