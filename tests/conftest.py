@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import locust  # noqa: F401  # before anything that imports ssl: gevent patches it, and only a fresh one
 import pytest
 
+from tests.projects import ROOT
+
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
@@ -17,7 +19,6 @@ BROWSER_FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1200,2400"
 )
-ROOT = Path(__file__).resolve().parent.parent
 
 
 MINUTES = {

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from locustfiles.engine import grpc as h2
 from locustfiles.engine.client import RequestFailed, Target, Watchdog
 from locustfiles.engine.grpc import CODES, Call, GrpcClient, frame
+from tests.projects import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PREFACE_BYTES = 24
 HEAD = ((":status", "200"), ("content-type", "application/grpc"))
 FINE = (("grpc-status", "0"),)

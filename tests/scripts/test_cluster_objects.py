@@ -19,8 +19,8 @@ from scripts.cluster_objects import (
 )
 from scripts.errors import UserError
 from scripts.project import Project, Service
+from tests.projects import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 Objects = list[dict[str, Any]]
 
 

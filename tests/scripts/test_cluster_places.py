@@ -17,8 +17,7 @@ from scripts.places import Wish, lacking, resolve
 from scripts.project import Project
 from scripts.run import RunRecord
 from scripts.web_password import web_password
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.projects import ROOT
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from scripts.pod_sampler import PodSampler
 from scripts.project import Project
 from scripts.stop import Stop
 from scripts.target import NeverReady
+from tests.projects import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
 Object = dict[str, Any]
 

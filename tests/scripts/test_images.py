@@ -17,8 +17,8 @@ from rich.console import Console
 from scripts import images
 from scripts.errors import CannotRun, UserError
 from scripts.project import Project
+from tests.projects import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 VERIFY = ROOT / "k8s" / "verify_model.py"
 HEAD = "# about {name}\nFROM python:3.11-slim\n# own\n"
 FACTS = """
