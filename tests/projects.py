@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sys.executable).with_name("modelswarm")
@@ -21,10 +21,10 @@ class TemporaryProject:
 
     root: Path
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    stderr: ClassVar[int] = subprocess.PIPE
+    """Where the command's errors go: apart, or among its output."""
 
-    def start(
-        self, *arguments: str, stderr: int = subprocess.PIPE, **variables: str
-    ) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start the command on this project."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith("MODELSWARM")} | variables
         process = subprocess.Popen(
@@ -34,7 +34,7 @@ class TemporaryProject:
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=stderr,
+            stderr=self.stderr,
             start_new_session=True,
         )
         self.processes.append(process)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from kind_cluster import NAMESPACE, Cluster, in_namespace, rendered, run
-from kube_files import ROOT, SERVICES, pod_of
 from rich.console import Console
 
 from scripts import images, kind
 from scripts.project import Project
+from tests.kind.kind_cluster import NAMESPACE, Cluster, in_namespace, rendered, run
+from tests.kind.kube_files import SERVICES, pod_of
+from tests.projects import ROOT
 
 
 @pytest.fixture(scope="session")

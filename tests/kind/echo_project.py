@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scripts import kind
+from tests.projects import ROOT, TemporaryProject, write_export
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-COMMAND = Path(sys.executable).with_name("modelswarm")
 NAMESPACE = "modelswarm-echo"
 COPIED = ("k8s", "scripts", "locustfiles", "kind-config.yaml", "requirements.txt")
 
 
-@dataclass
-class EchoInKind:
+class EchoInKind(TemporaryProject):
     """The project's folder, and what tests ask of the command and the cluster."""
 
-    root: Path
+    stderr = subprocess.STDOUT
 
     def add(self, name: str, image: str = "", memory: str = "128Mi", fault: str = "") -> None:
         """Add a framework that is a copy of the echo server, perhaps with a fault."""
@@ -41,36 +33,8 @@ class EchoInKind:
             f"class {user}(PredictUser):\n    service = {name!r}\n"
         )
 
-    def plan(self, text: str) -> str:
-        path = self.root / "plan.toml"
-        path.write_text(text)
-        return str(path)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("MODELSWARM")}
-        return subprocess.Popen(
-            [str(COMMAND), "--root", str(self.root), *arguments],
-            cwd=self.root,
-            env=environ,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-
     def run(self, *arguments: str) -> subprocess.Popen[str]:
         return self.start("run", *arguments, "--target", "kind", "--namespace", NAMESPACE, "--yes")
-
-    def run_folder(self) -> Path:
-        return max((self.root / "results").iterdir())
-
-    def run_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.run_folder() / "run.json").read_text())
-        return found
-
-    def summary(self, path: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.run_folder() / path / "summary.json").read_text())
-        return found
 
     def kubectl(self, *words: str) -> str:
         command = ["kubectl", "--context", kind.CONTEXT, "--namespace", NAMESPACE, *words]
@@ -89,44 +53,3 @@ def make_project(folder: Path) -> EchoInKind:
     (folder / "services").mkdir()
     write_export(folder / "artifacts" / "model")
     return EchoInKind(folder)
-
-
-def write_export(folder: Path) -> None:
-    """An export that holds no model: images of a few bytes and their made-up answers."""
-    (folder / "images").mkdir(parents=True)
-    (folder / "labels.txt").write_text("none\n")
-    images = []
-    for number, payload in enumerate(["small", "medium", "large"]):
-        data = bytes([number]) * 1000 * (number + 1)
-        (folder / "images" / f"{payload}.jpg").write_bytes(data)
-        top5 = [
-            {"class_id": 10 * number + k, "class_name": f"class {k}", "confidence": round(0.5 - k / 10, 3)}
-            for k in range(5)
-        ]
-        images.append(
-            {
-                "file": f"images/{payload}.jpg",
-                "payload": payload,
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "top5": top5,
-            }
-        )
-    (folder / "images.json").write_text(json.dumps(images))
-    files = {
-        str(path.relative_to(folder)): {
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "bytes": path.stat().st_size,
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    manifest = {
-        "schema": 1,
-        "architecture": "none",
-        "digest": f"sha256:{digest}",
-        "files": files,
-        "weights": {"source": "synthetic", "description": "There is no model: answers are looked up."},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube_files import ROOT, Object
 
 from scripts import kind
+from tests.kind.kube_files import Object
+from tests.projects import ROOT
 
 NAMESPACE = "modelswarm-test"
 

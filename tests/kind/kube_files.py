@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.projects import ROOT
+
 SERVICES = sorted(file.parent.name for file in ROOT.glob("services/*/service.toml"))
 DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile")) + sorted(ROOT.glob("k8s/*/Dockerfile"))
 Object = dict[str, Any]

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from kube_files import DOCKERFILES, ROOT, SERVICES, instructions, relative
 
 from scripts.images import version
+from tests.kind.kube_files import DOCKERFILES, SERVICES, instructions, relative
+from tests.projects import ROOT
 
 OWN = "# own\n"
 every_dockerfile = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=relative)

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from kind_cluster import run
-from kube_files import DOCKERFILES, ROOT, SERVICES
 
 from scripts import images
 from scripts.project import Project
+from tests.kind.kind_cluster import run
+from tests.kind.kube_files import DOCKERFILES, SERVICES
+from tests.projects import ROOT
 
 pytestmark = pytest.mark.kind
 NAMES = [images.LOAD_SIDE, *SERVICES]

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from kind_cluster import Cluster, in_namespace, rendered, run
-from kube_files import DOCKERFILES, ROOT, SERVICES, Object, facts, instructions, k8s_name, manifest
 
 from scripts.environments import Environment, find_uv, make, pip_settings, uv_environment
+from tests.kind.kind_cluster import Cluster, in_namespace, rendered, run
+from tests.kind.kube_files import DOCKERFILES, SERVICES, Object, facts, instructions, k8s_name, manifest
+from tests.projects import ROOT
 
 pytestmark = pytest.mark.kind
 FOLDERS = [ROOT / "services" / name for name in SERVICES] + [

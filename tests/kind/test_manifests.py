@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube_files import ROOT, SERVICES, Object, facts, k8s_name, manifest, objects, pod_of, relative, tracked
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 from scripts.images import ROLE_LABEL
+from tests.kind.kube_files import (
+    SERVICES,
+    Object,
+    facts,
+    k8s_name,
+    manifest,
+    objects,
+    pod_of,
+    relative,
+    tracked,
+)
+from tests.projects import ROOT
 
 every_service = pytest.mark.parametrize("service", SERVICES)
 LINT = YamlLintConfig("""

@@ -9,21 +9,23 @@ import os
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from echo_project import NAMESPACE, ROOT, EchoInKind, make_project
 
 from scripts import images, kind
 from scripts.project import Project
+from tests.kind.echo_project import NAMESPACE, EchoInKind, make_project
+from tests.projects import ROOT
+from tests.waiting import until
 
 pytestmark = pytest.mark.kind
 
+PATIENCE_S = 240
 PLAN = """
 warmup = "2s"
 warmup_requests = 5
@@ -69,13 +71,6 @@ class Done:
         return list(csv.DictReader((self.folder / path).open()))
 
 
-def until(condition: Callable[[], object], what: str, patience_s: float = 240) -> None:
-    deadline, pause = time.monotonic() + patience_s, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        pause.wait(0.2)
-
-
 def seconds_of_load(project: EchoInKind, path: str) -> int:
     """How many seconds of a trial's load this machine knows of."""
     with contextlib.suppress(OSError, ValueError):
@@ -103,7 +98,7 @@ def await_load(project: EchoInKind, process: subprocess.Popen[str], name: str, a
     def loaded() -> bool:
         return seconds_of_load(project, f"echo/{name}/1") >= after_s or process.poll() is not None
 
-    until(loaded, f"there were {after_s} s of load")
+    until(loaded, f"there were {after_s} s of load", PATIENCE_S)
 
 
 def finish(project: EchoInKind, process: subprocess.Popen[str], seen: dict[str, Any] | None = None) -> Done:
@@ -122,6 +117,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoInKind]:
     try:
         yield project
     finally:
+        project.end()
         made_here = images.find_images(Project(project.root))
         images.remove([image for image in made_here if image.name != images.LOAD_SIDE])
         if not there and not os.environ.get("KEEP_CLUSTER"):
@@ -263,7 +259,7 @@ class TestADetachedRun:
         folder = made.run_folder()
         assert f"modelswarm attach {folder.name}" in output
         driver = int(output.partition("(process ")[2].partition(")")[0])
-        until(lambda: seconds_of_load(made, "echo/far/1") >= 4, "the first trial is under way")
+        until(lambda: seconds_of_load(made, "echo/far/1") >= 4, "the first trial is under way", PATIENCE_S)
         os.kill(driver, signal.SIGKILL)
         (folder / "echo" / "far" / "1" / "generator.csv").unlink()
         attached = made.start("attach", folder.name)
