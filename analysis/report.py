@@ -305,6 +305,12 @@ def _chips(report: Report) -> list[view.Entry]:
     if report.objectives:
         look = "good" if held == len(report.objectives) else "bad"
         chips.append(view.Entry(f"{held} of {counted(len(report.objectives), 'objective')} held", look))
+    if (looks := report.run.sequential) and looks.ended in ("settled", "ceiling"):
+        after = (
+            f"after {looks.looks[-1].after_trials if looks.looks else 0} of at most {looks.ceiling} trials"
+        )
+        settled = looks.ended == "settled"
+        chips.append(view.Entry(f"{'' if settled else 'not '}settled {after}", "good" if settled else "warn"))
     if report.problems:
         chips.append(view.Entry(counted(len(report.problems), "problem"), "warn"))
     if report.run.model.weights:

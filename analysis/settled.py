@@ -2,9 +2,10 @@
 
 The question is the report's own, "which server?", asked of the one percentile that it ranks by; so what ends
 a run is what its report shows. A pair is settled when one of the two is shown to be slower, when they are
-shown to differ by less than the margin, or when one of them could not do the work (saturated, errors). Looks
-are always-valid and share the 5 % over all pairs in all scenarios, see :mod:`analysis.sequential`. Only the
-latest look counts: what was settled once and is not any more, with more trials, keeps the run going.
+shown to differ by less than the margin, or when one of them could not do the work (saturated, errors), which
+takes no interval to tell. Looks are always-valid and share the 5 % over all pairs in all scenarios, see
+:mod:`analysis.sequential`. Only the latest look counts: what was settled once and is not any more, with more
+trials, keeps the run going.
 """
 
 from __future__ import annotations

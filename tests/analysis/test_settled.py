@@ -163,6 +163,7 @@ class TestTheReport:
             text = (path / file).read_text()
             assert "This run was sequential" in text
             assert "from 3 of each on (t test over 1 pair)." in text
+            assert ">settled after 5 of at most 8 trials<" in (path / "report.html").read_text()
             assert "After 2 looks and 5 of at most 8 trials of each it ended: every pair was settled" in text
 
     @pytest.mark.parametrize(
