@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -155,25 +156,35 @@ def test_a_missing_file_is_named(whole: Path, file: str, tmp_path: Path) -> None
     assert any(problem.startswith(file) for problem in report.problems)
 
 
+@dataclass(frozen=True)
+class Change:
+    """Bytes in place of so many others, at a share of the whole."""
+
+    at: float
+    length: int
+    replacement: bytes
+
+    def __call__(self, data: bytes) -> bytes:
+        start = int(self.at * len(data))
+        return data[:start] + self.replacement + data[start + self.length :]
+
+
+CHANGES = st.builds(
+    Change,
+    st.floats(0, 1),
+    st.integers(0, 200),
+    st.one_of(
+        st.binary(max_size=40),
+        st.text('0123456789.,-+eE\n"{}[]:nulltruefalseNaN', max_size=40).map(str.encode),
+    ),
+)
+
+
 @settings(
     max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    file=st.sampled_from(FILES + MAY_LACK),
-    at=st.floats(0, 1),
-    length=st.integers(0, 200),
-    replacement=st.one_of(
-        st.binary(max_size=40),
-        st.text('0123456789.,-+eE\n"{}[]:nulltruefalse', max_size=40).map(str.encode),
-    ),
-)
-def test_any_change_of_bytes_still_gives_an_honest_report(
-    whole: Path, file: str, at: float, length: int, replacement: bytes
-) -> None:
-    def change(data: bytes) -> bytes:
-        start = int(at * len(data))
-        return data[:start] + replacement + data[start + length :]
-
+@given(file=st.sampled_from(FILES + MAY_LACK), change=CHANGES)
+def test_any_change_of_bytes_still_gives_an_honest_report(whole: Path, file: str, change: Change) -> None:
     holds(report_of(whole, file, change))
 
 
@@ -202,23 +213,14 @@ class TestAPlanEditedBetweenTrials:
 
 class TestAnImportedFile:
     @settings(max_examples=60, deadline=None, database=None)
-    @given(
-        form=st.sampled_from([as_csv, as_json]),
-        at=st.floats(0, 1),
-        length=st.integers(0, 200),
-        replacement=st.one_of(
-            st.binary(max_size=40),
-            st.text('0123456789.,-+eE\n"{}[]:NaN', max_size=40).map(str.encode),
-        ),
-    )
+    @given(form=st.sampled_from([as_csv, as_json]), change=CHANGES)
     def test_with_any_change_gives_an_honest_report_or_a_sentence(
-        self, form: Callable[[list[float]], str], at: float, length: int, replacement: bytes
+        self, form: Callable[[list[float]], str], change: Change
     ) -> None:
         data = form([float(ms) for ms in range(1, 41)]).encode()
-        start = int(at * len(data))
         with tempfile.TemporaryDirectory() as name:
             file = Path(name) / "results.txt"
-            file.write_bytes(data[:start] + replacement + data[start + length :])
+            file.write_bytes(change(data))
             try:
                 import_files([file], Path(name) / "run", ["shop"], "load", "")
             except NotReadable:

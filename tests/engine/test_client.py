@@ -819,19 +819,26 @@ def for_localhost(authority: Authority) -> ssl.SSLContext:
     return authority.context("DNS:localhost", "IP:127.0.0.1")
 
 
+@pytest.fixture
+def known_authority(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """The authority, which the client trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", authority.file)
+    return authority
+
+
+@pytest.fixture
+def trusted(known_authority: Authority, for_localhost: ssl.SSLContext) -> ssl.SSLContext:
+    """A server's context that the client trusts to be localhost."""
+    return for_localhost
+
+
 class TestTLS:
     def test_serves_requests_over_one_connection_when_the_authority_is_known(
-        self,
-        serve: Serve,
-        caller: Call,
-        authority: Authority,
-        for_localhost: ssl.SSLContext,
-        monkeypatch: pytest.MonkeyPatch,
+        self, serve: Serve, caller: Call, trusted: ssl.SSLContext
     ) -> None:
-        monkeypatch.setenv("SSL_CERT_FILE", authority.file)
         asked: list[str | None] = []
-        for_localhost.sni_callback = lambda _sock, name, _context: asked.append(name)
-        server = serve(answering(FINE[:9], FINE[9:]), ssl_context=for_localhost)
+        trusted.sni_callback = lambda _sock, name, _context: asked.append(name)
+        server = serve(answering(FINE[:9], FINE[9:]), ssl_context=trusted)
         calls = caller(f"https://localhost:{server.port}")
         assert [calls.call() for _ in range(10)] == [(200, b"fine")] * 10
         assert server.connections == 1
@@ -839,15 +846,9 @@ class TestTLS:
         assert b"Host: localhost:%d" % server.port in server.requests[0].split(b"\r\n")
 
     def test_serves_an_address_that_is_in_the_certificate(
-        self,
-        serve: Serve,
-        caller: Call,
-        authority: Authority,
-        for_localhost: ssl.SSLContext,
-        monkeypatch: pytest.MonkeyPatch,
+        self, serve: Serve, caller: Call, trusted: ssl.SSLContext
     ) -> None:
-        monkeypatch.setenv("SSL_CERT_FILE", authority.file)
-        server = serve(answering(FINE), ssl_context=for_localhost)
+        server = serve(answering(FINE), ssl_context=trusted)
         assert caller(f"https://127.0.0.1:{server.port}").call() == (200, b"fine")
 
     def test_refuses_a_certificate_of_an_unknown_authority(
@@ -862,16 +863,9 @@ class TestTLS:
         ("host", "reason"), [("localhost", "Hostname mismatch"), ("127.0.0.1", "IP address mismatch")]
     )
     def test_refuses_a_certificate_for_another_host(
-        self,
-        serve: Serve,
-        caller: Call,
-        authority: Authority,
-        monkeypatch: pytest.MonkeyPatch,
-        host: str,
-        reason: str,
+        self, serve: Serve, caller: Call, known_authority: Authority, host: str, reason: str
     ) -> None:
-        monkeypatch.setenv("SSL_CERT_FILE", authority.file)
-        server = serve(answering(FINE), ssl_context=authority.context("DNS:other.example"))
+        server = serve(answering(FINE), ssl_context=known_authority.context("DNS:other.example"))
         name = caller(f"https://{host}:{server.port}").failure()
         assert name == f"TLS certificate refused: {reason}"
         assert server.requests == []
@@ -899,27 +893,15 @@ class TestTLS:
         TestTimeOuts().assert_on_time(calls)
 
     def test_times_out_while_the_answer_never_comes(
-        self,
-        serve: Serve,
-        caller: Call,
-        authority: Authority,
-        for_localhost: ssl.SSLContext,
-        monkeypatch: pytest.MonkeyPatch,
+        self, serve: Serve, caller: Call, trusted: ssl.SSLContext
     ) -> None:
-        monkeypatch.setenv("SSL_CERT_FILE", authority.file)
-        server = serve(silent(FINE[:-1]), ssl_context=for_localhost)
+        server = serve(silent(FINE[:-1]), ssl_context=trusted)
         TestTimeOuts().assert_on_time(caller(f"https://localhost:{server.port}", timeout_s=0.3))
 
     def test_opens_a_connection_again_that_was_closed_meanwhile(
-        self,
-        serve: Serve,
-        caller: Call,
-        authority: Authority,
-        for_localhost: ssl.SSLContext,
-        monkeypatch: pytest.MonkeyPatch,
+        self, serve: Serve, caller: Call, trusted: ssl.SSLContext
     ) -> None:
-        monkeypatch.setenv("SSL_CERT_FILE", authority.file)
-        server = serve(once(FINE), ssl_context=for_localhost)
+        server = serve(once(FINE), ssl_context=trusted)
         calls = caller(f"https://localhost:{server.port}")
         for _ in range(3):
             assert calls.call() == (200, b"fine")
