@@ -171,7 +171,8 @@ def _waves(images: Iterable[Image]) -> list[list[Image]]:
 def load(images: Sequence[Image], console: Console, cluster: str = CLUSTER) -> None:
     """Load images into a kind cluster: each on the nodes of its role, or on all where nodes have none.
 
-    kind leaves out what a node has already; images that go together share their layers on the way.
+    What a node has already is left out, because kind packs all that it is told to load if any is missing;
+    images that go together share their layers on the way.
 
     Raises:
         CannotRun: there is no kind or no such cluster, an image is not built, or loading failed.
@@ -187,15 +188,28 @@ def load(images: Sequence[Image], console: Console, cluster: str = CLUSTER) -> N
     nodes = kind_nodes(cluster)
 
     for role in dict.fromkeys(image.role for image in images):
-        references = [image.reference for image in images if image.role == role]
-        chosen = ",".join([name for name, its in nodes.items() if its == role] or nodes)
-        command = ["kind", "load", "docker-image", "--name", cluster, "--nodes", chosen, *references]
+        chosen = [name for name, its in nodes.items() if its == role] or list(nodes)
+        missing = [
+            image.reference
+            for image in images
+            if image.role == role
+            and any(id_on(node, image.reference) != built[image.name].id for node in chosen)
+        ]
+        command = ["kind", "load", "docker-image", "--name", cluster, "--nodes", ",".join(chosen), *missing]
 
         def load_role(say: Say, command: list[str] = command) -> str:
             run_step(command, os.environ, say)
             return "loaded"
 
-        _shown(console, f"{len(references)} of {role} role to {chosen}", load_role)
+        if missing:
+            _shown(console, f"{len(missing)} of {role} role to {', '.join(chosen)}", load_role)
+
+
+def id_on(node: str, reference: str) -> str | None:
+    """Return the id of the image that a node of kind has by that name; None if it has none."""
+    command = ["docker", "exec", node, "crictl", "inspecti", f"docker.io/{reference}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return json.loads(done.stdout)["status"]["id"] if done.returncode == 0 else None
 
 
 def kind_nodes(cluster: str) -> dict[str, str]:

@@ -37,7 +37,6 @@ name = "team/{name}"
 DOCKER = f"""#!{sys.executable}
 import json, os, sys, time
 from pathlib import Path
-from typing import Any
 state = Path(os.environ["FAKE_DOCKER"])
 words = sys.argv[1:]
 with (state / "calls").open("a") as log:
