@@ -99,7 +99,8 @@ def lay_out_backends(target: Path, tritonserver: Path) -> Path:
     The stub is a copy: the backend sets its permissions, which only the owner of a file may.
     """
     folder = target / "python"
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a server that ran here before
+    folder.mkdir(parents=True)
     stub = (
         tritonserver
         / "python_backend_stubs"
