@@ -28,7 +28,6 @@ class Page:
     def __init__(self, browser: webdriver.Chrome, url: str) -> None:
         self._browser = browser
         self._wait = WebDriverWait(browser, 20)
-        self._url = url
         browser.get(url)
 
     def find(self, xpath: str) -> WebElement:
