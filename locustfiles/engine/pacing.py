@@ -30,8 +30,13 @@ In closed load, calls that never block would lock it out.  In open load, whoever
 between sends, so that users with a warm connection come back: opening one costs several requests' time,
 and a pause of 20 ms at 20,000/s would have hundreds opened, which is the next pause.
 """
-WAKE_SPACING_S = 150e-6
-"""Wakes are so far apart at least: setting a timer costs a virtual machine as much as sending a request."""
+WAKE_SPACING_S = 250e-6
+"""Wakes are so far apart on average, at least: waking costs a virtual machine more than sending a request.
+
+At 8,000/s this takes a third off the CPU, for a tenth of a millisecond of lag.
+"""
+WAKE_CREDIT_S = 2e-3
+"""What was not woken for so long may be made up for: the bursts of random arrivals at low rates are on time."""
 
 
 class Dispatcher:
@@ -59,6 +64,7 @@ class Dispatcher:
         self._indices: deque[int] = deque()
         self._parked: dict[greenlet.greenlet, None] = {}  # a dict is a stack with removal in O(1)
         self._alarm = make_alarm(self._ring)
+        self._next_wake = -math.inf
         self._looping = False
         self._calls_left: float = 0
         self._counted_from = -math.inf
@@ -152,9 +158,10 @@ class Dispatcher:
         """Hand out what is due, and leave what falls due meanwhile to the next ring."""
         now = self._clock()
         due, indices, parked = self._due, self._indices, self._parked
+        self._next_wake = max(self._next_wake, now - WAKE_CREDIT_S) + WAKE_SPACING_S
         for _ in range(CALLS_PER_BREATH):
             if not due or due[0] > now:
-                self._set_alarm(now + WAKE_SPACING_S)
+                self._set_alarm(self._next_wake)
                 return
             arrival = due.popleft(), indices.popleft()
             if arrival[1] >= 0:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ import pytest
 from gevent.event import Event
 
 from locustfiles.engine.alarm import GeventAlarm, TimerfdAlarm, make_alarm
-from locustfiles.engine.pacing import CALLS_PER_BREATH, WAKE_SPACING_S, Arrival, Dispatcher
+from locustfiles.engine.pacing import (
+    CALLS_PER_BREATH,
+    WAKE_CREDIT_S,
+    WAKE_SPACING_S,
+    Arrival,
+    Dispatcher,
+)
 
 SOON_S = 0.01
 """From an offer to its arrivals: everybody is parked by then."""
@@ -183,23 +190,36 @@ class TestAWorkerThatIsBehind:
 
 
 class TestWakes:
-    NOW = 100.0
+    """On a fake clock that goes on to whatever the alarm is set to."""
 
-    @pytest.mark.parametrize(
-        ("next_due", "wakes_at"),
-        [
-            pytest.param(NOW + WAKE_SPACING_S / 3, NOW + WAKE_SPACING_S, id="are a little apart"),
-            pytest.param(NOW + 5 * WAKE_SPACING_S, NOW + 5 * WAKE_SPACING_S, id="are on time for the next"),
-        ],
-    )
-    def test_on_a_fake_clock(self, next_due: float, wakes_at: float, monkeypatch: Any) -> None:
+    @staticmethod
+    def wakes(every_s: float, arrivals: int, monkeypatch: Any) -> list[float]:
+        now = 0.0
         set_to: list[float] = []
         monkeypatch.setattr(TimerfdAlarm, "set", lambda _, at: set_to.append(at))
-        dispatcher = Dispatcher(lambda _: None, lambda _: None, lambda: self.NOW)
-        dispatcher.offer([self.NOW - 0.001, next_due], range(2))
-        dispatcher._ring()
+        dispatcher = Dispatcher(lambda _: None, lambda _: None, lambda: now)
+        dispatcher.offer((1 + k * every_s for k in range(arrivals)), range(arrivals))
+        wakes = []
+        while dispatcher.next_due is not None:
+            now = max(now, set_to[-1])
+            wakes.append(now)
+            dispatcher._ring()
         dispatcher.close()
-        assert set_to == [self.NOW - 0.001, wakes_at]
+        return wakes
+
+    def test_come_with_every_arrival_at_a_moderate_rate(self, monkeypatch: Any) -> None:
+        every_s = 1.1 * WAKE_SPACING_S
+        assert self.wakes(every_s, 1000, monkeypatch) == [1 + k * every_s for k in range(1000)]
+
+    def test_come_with_every_arrival_of_a_short_burst(self, monkeypatch: Any) -> None:
+        burst = round(WAKE_CREDIT_S / WAKE_SPACING_S)
+        every_s = WAKE_SPACING_S / 10
+        assert self.wakes(every_s, burst, monkeypatch) == [1 + k * every_s for k in range(burst)]
+
+    def test_are_apart_at_a_high_rate(self, monkeypatch: Any) -> None:
+        wakes = self.wakes(WAKE_SPACING_S / 5, 1000, monkeypatch)[100:]
+        gaps = [later - earlier for earlier, later in pairwise(wakes)]
+        assert gaps == pytest.approx([WAKE_SPACING_S] * len(gaps))
 
 
 class TestWithdrawal:

@@ -83,6 +83,7 @@ def test_a_change_of_code_rebuilds_in_seconds(
 
 def test_another_model_than_the_label_names_is_not_built(built: dict[str, images.Built]) -> None:
     flags = ["--build-arg", "MODEL_DIGEST=sha256:other", "-t", "modelswarm/fastapi:other"]
-    done = run("docker", "build", "-f", "services/fastapi/Dockerfile", *flags, ".")
+    # Docker without buildx keeps the container of a step that failed, unless it is told.
+    done = run("docker", "build", "--force-rm", "-f", "services/fastapi/Dockerfile", *flags, ".")
     assert done.returncode != 0
     assert "the build was told sha256:other" in done.stdout + done.stderr
