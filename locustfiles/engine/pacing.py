@@ -36,7 +36,7 @@ WAKE_SPACING_S = 250e-6
 At 8,000/s this takes a third off the CPU, for a tenth of a millisecond of lag.
 """
 WAKE_CREDIT_S = 2e-3
-"""What was not woken for so long may be made up for: the bursts of random arrivals at low rates are on time."""
+"""What was not woken for so long may be made up for: bursts of random arrivals at low rates are on time."""
 
 
 class Dispatcher:
