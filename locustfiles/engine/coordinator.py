@@ -164,7 +164,7 @@ class Coordinator:
         increment = Increment.from_message(tick["increment"])
         with self._writing(trial):
             trial.add(worker, tick, increment)
-        trial.not_in_locust.append((increment, time.time()))
+        trial.not_in_locust.merge_outcomes(increment)
 
     # One trial.
 
@@ -205,12 +205,11 @@ class Coordinator:
             trial.write_seconds(everything=trial.finished)
 
     def _fill_locust(self, trial: Trial) -> None:
-        stats = self._environment.stats
-        while trial.not_in_locust:
-            increment, heard = trial.not_in_locust.popleft()
-            locust_stats.fill(stats, increment.outcomes, heard)
-            locust_stats.fill_dropped(stats, increment.dropped - increment.late, heard)
-            locust_stats.fill_dropped(stats, increment.late, heard, locust_stats.LATE)
+        stats, now = self._environment.stats, time.time()
+        increment, trial.not_in_locust = trial.not_in_locust, Increment()
+        locust_stats.fill(stats, increment.outcomes, now)
+        locust_stats.fill_dropped(stats, increment.dropped - increment.late, now)
+        locust_stats.fill_dropped(stats, increment.late, now, locust_stats.LATE)
 
     def _write_locust(self, trial: Trial) -> None:
         with self._writing(trial):

@@ -79,6 +79,12 @@ class NameIncrement:
         self.total_us += int(latency_us.sum())
         self.bytes += float(lengths.sum())
 
+    def merge(self, other: NameIncrement) -> None:
+        """Add what another worker, or the same one later, recorded of the outcome."""
+        self.latency.merge(other.latency)
+        self.total_us += other.total_us
+        self.bytes += other.bytes
+
     def times_ms(self) -> dict[float, int]:
         """Counts by response time in ms: Locust's table of response times."""
         values, counts = self.latency.buckets()
@@ -93,10 +99,19 @@ class Increment:
     `dropped` includes the `late`, which the worker itself was too late to send.
     """
 
-    seconds: dict[int, Second]
-    outcomes: dict[Outcome, NameIncrement]
-    dropped: int
+    seconds: dict[int, Second] = field(default_factory=dict)
+    outcomes: dict[Outcome, NameIncrement] = field(default_factory=dict)
+    dropped: int = 0
     late: int = 0
+
+    def merge_outcomes(self, other: Increment) -> None:
+        """Add another's outcomes and dropped arrivals, not its seconds."""
+        for outcome, ended in other.outcomes.items():
+            if outcome not in self.outcomes:
+                self.outcomes[outcome] = NameIncrement()
+            self.outcomes[outcome].merge(ended)
+        self.dropped += other.dropped
+        self.late += other.late
 
     @property
     def failed(self) -> int:

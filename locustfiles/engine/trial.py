@@ -98,7 +98,7 @@ class Trial:
         self.lost: list[dict[str, Any]] = []
         self.in_flight_by_second: dict[int, int] = {}
         self.median_by_second: dict[int, float] = {}
-        self.not_in_locust: deque[tuple[Increment, float]] = deque()  # with the time that each was heard
+        self.not_in_locust = Increment()  # what Locust's statistics have not heard of
         self._open: dict[int, Second] = {}
 
     def launch(self, start: float, start_epoch: float) -> None:
