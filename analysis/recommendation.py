@@ -59,11 +59,15 @@ def _first(usable: Sequence[Ranking], titles: dict[str, str]) -> tuple[str | Non
     ahead = [b for b in ranked if all(b in ranking.leaders for ranking in usable)]
     if not ahead:
         return None, _split(usable, titles)
-    best = ahead[0]
+    if len(ahead) > 1:
+        return None, _tie(ahead, usable, titles)
+    (best,) = ahead
     others = {b for ranking in usable for b in (*ranked, *_at_fault(ranking)) if b != best}
     if not others:
         return None, f"{titles[best]} has nothing to be ranked against: its {_values(usable, best)}."
     unbeaten = sorted(b for b in others if not any(_beats(ranking, best, b) for ranking in usable))
+    if len(unbeaten) > 1:
+        return None, _unsettled(best, unbeaten, usable, titles)
     if unbeaten:
         return None, _tie([best, *unbeaten], usable, titles)
     return best, _winner(best, usable, titles)
@@ -134,15 +138,25 @@ def _times(pair: Pair) -> str:
 
 
 def _tie(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
-    names = listed([titles[backend] for backend in backends])
-    parts = [f"{titles[backend]}'s {_values(rankings, backend)}" for backend in backends]
+    names, parts = listed([titles[backend] for backend in backends]), _each(backends, rankings, titles)
     pairs = [
         pair for ranking in rankings for pair in ranking.pairs if {pair.faster, pair.slower} <= {*backends}
     ]
     if pairs and all(pair.equivalent_within is not None for pair in pairs):
         within = percent(pairs[0].equivalent_within)
-        return f"{names} are equivalent within {within}: {'; '.join(parts)}."
-    return f"No difference was shown between {names}: {'; '.join(parts)}."
+        return f"{names} are equivalent within {within}: {parts}."
+    return f"No difference was shown between {names}: {parts}."
+
+
+def _unsettled(best: str, unbeaten: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+    """None is shown to be faster than the best; but it is not shown to be faster than these."""
+    names = listed([titles[backend] for backend in unbeaten])
+    parts = _each([best, *unbeaten], rankings, titles)
+    return f"{titles[best]} leads, and no difference was shown between it and {names}: {parts}."
+
+
+def _each(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+    return "; ".join(f"{titles[backend]}'s {_values(rankings, backend)}" for backend in backends)
 
 
 def _split(rankings: Sequence[Ranking], titles: dict[str, str]) -> str:

@@ -32,3 +32,16 @@ class TestOverManyScenarios:
         told = first_sentence(tmp_path, {"fastapi": [20, 30], "bentoml": [60, 90]})
         assert "(scenario0)" in told
         assert "(scenario1)" in told
+
+
+class TestSeveralLeaders:
+    def test_are_told_without_who_is_shown_to_be_slower_than_one_of_them(self, tmp_path: Path) -> None:
+        # KServe is not shown to be slower than BentoML, but it is than FastAPI.
+        told = first_sentence(tmp_path, {"bentoml": [24], "fastapi": [20], "kserve": [28]})
+        assert told.startswith("No difference was shown between BentoML and FastAPI: ")
+
+    def test_of_which_only_one_leads_everywhere_are_named_beside_it(self, tmp_path: Path) -> None:
+        # FastAPI and KServe beat each other in one scenario each; BentoML lies between, close to both.
+        told = first_sentence(tmp_path, {"bentoml": [20, 20], "fastapi": [24, 17], "kserve": [17, 24]})
+        shown = "BentoML leads, and no difference was shown between it and FastAPI and kserve: "
+        assert told.startswith(shown)
