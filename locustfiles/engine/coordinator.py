@@ -21,6 +21,7 @@ from locust.runners import MasterRunner
 from locustfiles.engine import locust_stats
 from locustfiles.engine.deal import Deal
 from locustfiles.engine.options import NOT_MEASURED, LoadPlan
+from locustfiles.engine.pacing import BREATH_S
 from locustfiles.engine.record import TrialFolder
 from locustfiles.engine.recorder import Increment
 from locustfiles.engine.trial import Trial, Worker, log_summary
@@ -32,8 +33,6 @@ LEAD_S = 0.4
 SILENT_S = 2.0
 """A worker that reports every second and was not heard for so long is lost."""
 WATCH_INTERVAL_S = 0.1
-BREATH_S = 0.002
-"""Between two pieces of work that cost a millisecond each: a process that also sends gets to send."""
 HELLO_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 2.0
 

@@ -26,7 +26,7 @@ from locust.runners import LocalRunner, WorkerRunner
 from locustfiles.engine.client import Target, name_of
 from locustfiles.engine.deal import Deal, Share
 from locustfiles.engine.options import BAD_INPUT, NOT_MEASURED, LoadPlan
-from locustfiles.engine.pacing import Dispatcher
+from locustfiles.engine.pacing import BREATH_S, Dispatcher
 from locustfiles.engine.recorder import Recorder
 from locustfiles.engine.users import ArrivalUser, Pacing
 
@@ -39,8 +39,6 @@ FILL_INTERVAL_S = 0.25
 HEARTBEAT_INTERVAL_S = 0.02
 MASTER_SILENT_S = 5.0
 RESUMED_S = 1.0
-BREATH_S = 0.002
-"""Between two pieces of work that cost a millisecond each."""
 CONNECT_TIMEOUT_S = 5.0
 
 

@@ -30,6 +30,8 @@ In closed load, calls that never block would lock it out.  In open load, whoever
 between sends, so that users with a warm connection come back: opening one costs several requests' time,
 and a pause of 20 ms at 20,000/s would have hundreds opened, which is the next pause.
 """
+BREATH_S = 0.002
+"""Between two pieces of bookkeeping that cost a millisecond each: who also sends gets to send."""
 WAKE_SPACING_S = 250e-6
 """Wakes are so far apart on average, at least: waking costs a virtual machine more than sending a request.
 
