@@ -148,7 +148,9 @@ def _tie(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str,
     return f"No difference was shown between {names}: {parts}."
 
 
-def _unsettled(best: str, unbeaten: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+def _unsettled(
+    best: str, unbeaten: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]
+) -> str:
     """None is shown to be faster than the best; but it is not shown to be faster than these."""
     names = listed([titles[backend] for backend in unbeaten])
     parts = _each([best, *unbeaten], rankings, titles)
