@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,19 +131,9 @@ def one_report(rate: float) -> dict[str, Any]:
 class Real:
     """A Locust process that is one worker."""
 
-    def __init__(self, locustfile: Path, port: int, environ: Mapping[str, str]) -> None:
-        """Connect to the master on `port`."""
-        command = [
-            sys.executable,
-            "-m",
-            "locust",
-            "-f",
-            str(locustfile),
-            "--worker",
-            "--master-port",
-            str(port),
-        ]
-        quiet = subprocess.DEVNULL
+    def __init__(self, locust: Sequence[str], port: int, environ: Mapping[str, str]) -> None:
+        """Start `locust`, a command with its locustfile, and connect it to the master on `port`."""
+        command, quiet = [*locust, "--worker", "--master-port", str(port)], subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environ)
 
     def end(self) -> None:
@@ -154,30 +144,30 @@ class Real:
 
 def measure(workers: int, given: argparse.Namespace, folder: Path, url: str) -> str:
     """Return a line of the table."""
-    port, locustfile, record = free_port(), folder / "user.py", folder / f"record-{workers}"
-    command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--headless", "--master"]
-    command += ["--master-bind-host", HOST, "--master-bind-port", str(port), "--users", str(10 * workers)]
+    port, record, said = free_port(), folder / f"record-{workers}", folder / "log"
+    locust = [sys.executable, "-m", "locust", "-f", str(folder / "user.py")]
+    command = [*locust, "--headless", "--master", "--master-bind-host", HOST]
+    command += ["--master-bind-port", str(port), "--users", str(10 * workers)]
     command += ["--expect-workers", str(workers), "--rate", str(given.rate * workers), "--run-time", "600s"]
     command += ["--record", str(record), "--only-summary", "--host", url]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "MODELSWARM_MODEL_DIR": str(folder / "model")}
     fleet: list[Real | Simulated] = []
-    with (folder / "log").open("w+") as log:
+    with said.open("w") as log:
         master = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=folder)
         try:
             increment = one_report(given.rate)
             for number in range(workers):
                 if given.real:
-                    fleet.append(Real(locustfile, port, environ))
+                    fleet.append(Real(locust, port, environ))
                 else:
                     fleet.append(Simulated(number, port, increment, round(given.rate)))
             deadline = time.monotonic() + START_PATIENCE_S
             while len(_reports(record)) < 2 * workers:
                 if master.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"The master did not get going: {(folder / 'log').read_text()[-2000:]}")
+                    raise SystemExit(f"The master did not get going: {said.read_text()[-2000:]}")
                 gevent.sleep(0.5)
-            return f"{workers:8d} {_watch(psutil.Process(master.pid), record, given.seconds)}" + (
-                f"{(folder / 'log').read_text().count('is lost'):6d}"
-            )
+            seen = _watch(psutil.Process(master.pid), record, given.seconds)
+            return f"{workers:8d} {seen} {said.read_text().count('is lost'):5d}"
         finally:
             master.kill()
             master.wait()

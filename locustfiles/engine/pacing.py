@@ -33,10 +33,7 @@ and a pause of 20 ms at 20,000/s would have hundreds opened, which is the next p
 BREATH_S = 0.002
 """Between two pieces of bookkeeping that cost a millisecond each: who also sends gets to send."""
 WAKE_SPACING_S = 250e-6
-"""Wakes are so far apart on average, at least: waking costs a virtual machine more than sending a request.
-
-At 8,000/s this takes a third off the CPU, for a tenth of a millisecond of lag.
-"""
+"""Wakes are so far apart on average, at least: waking costs a virtual machine more than sending a request."""
 WAKE_CREDIT_S = 2e-3
 """What was not woken for so long may be made up for: bursts of random arrivals at low rates are on time."""
 

@@ -52,7 +52,10 @@ class Server:
             due = min(self._stall_at, self._answers[0][0] if self._answers else math.inf)
             wait_s = None if due == math.inf else max(0.0, due - now)
             for ready in select.select([self._listener, *self._received], (), (), wait_s)[0]:
-                self._accept() if ready is self._listener else self._read(ready)
+                if ready is self._listener:
+                    self._accept()
+                else:
+                    self._read(ready)
             now = time.monotonic()
             while self._answers and self._answers[0][0] <= now:
                 self._write(self._answers.popleft()[1])
