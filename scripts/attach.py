@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from scripts.cluster import ClusterTarget, Place, kept_record
 from scripts.errors import UNMEASURED, CannotRun, UserError
+from scripts.family import lives
 from scripts.kube import Kube
 from scripts.lease import NAME, Holder, Taken, me
 from scripts.looks import lines
@@ -202,17 +203,7 @@ def _holder(kube: Kube, run: str) -> Holder | None:
 
 
 def _drives(holder: Holder) -> bool:
-    return holder.drives(time.time(), me()) if holder.who != me() else _lives(holder.pid)
-
-
-def _lives(pid: int) -> bool:
-    """Tell whether a process of this machine runs; a zombie does not."""
-    import psutil
-
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
+    return holder.drives(time.time(), me()) if holder.who != me() else lives(holder.pid)
 
 
 def _reopen(record: RunRecord) -> None:

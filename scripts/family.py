@@ -118,3 +118,11 @@ def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process of this machine runs; a zombie does not."""
+    try:
+        return bool(living([psutil.Process(pid)]))
+    except psutil.Error:
+        return False

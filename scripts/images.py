@@ -169,7 +169,7 @@ def _waves(images: Iterable[Image]) -> list[list[Image]]:
 
 
 def load(images: Sequence[Image], console: Console, cluster: str = CLUSTER) -> None:
-    """Load images into a kind cluster: each on the nodes of its role, or on all where nodes have none.
+    """Load images into a kind cluster: each on the nodes where its pods may go, those not of the other role.
 
     What a node has already is left out, because kind packs all that it is told to load if any is missing;
     images that go together share their layers on the way.
@@ -188,7 +188,7 @@ def load(images: Sequence[Image], console: Console, cluster: str = CLUSTER) -> N
     nodes = kind_nodes(cluster)
 
     for role in dict.fromkeys(image.role for image in images):
-        chosen = [name for name, its in nodes.items() if its == role] or list(nodes)
+        chosen = [name for name, its in nodes.items() if its in (role, "")] or list(nodes)
         missing = [
             image.reference
             for image in images

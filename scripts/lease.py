@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import psutil
-
 from scripts.background import in_background
 from scripts.errors import CannotRun
+from scripts.family import lives
 from scripts.kube import Away, Kube, Object
 
 NAME = "modelswarm"
@@ -53,7 +52,7 @@ class Holder:
 
     def drives(self, now_s: float, me: str) -> bool:
         """Tell whether its command is still there: known at once of this machine, else from its silence."""
-        if self.who == me and not psutil.pid_exists(self.pid):
+        if self.who == me and not lives(self.pid):
             return False
         return now_s - self.renewed_s < SPAN_S
 

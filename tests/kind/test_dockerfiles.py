@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
@@ -93,6 +94,38 @@ class TestADockerfile:
                     )
                     for each in wanted[:stop]:
                         assert "==" in each or each.endswith(("requirements.txt", '"${TORCH}"')), each
+
+
+def imported(file: Path) -> set[Path]:
+    """The project's own files that a file of services/ imports."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    files = {ROOT / f"{module.replace('.', '/')}.py" for module in modules if module.startswith("services.")}
+    return {each for each in files if each.exists()}
+
+
+def copied(dockerfile: Path) -> set[Path]:
+    """The Python files that a Dockerfile copies."""
+    files: set[Path] = set()
+    for argument in the(dockerfile, "COPY"):
+        *sources, _ = argument.split()
+        for source in (each for each in sources if not each.startswith("--")):
+            for found in ROOT.glob(source.lstrip("/")):
+                files |= set(found.rglob("*.py")) if found.is_dir() else {found}
+    return {each for each in files if each.suffix == ".py"}
+
+
+class TestTheCodeInAnImage:
+    @pytest.mark.parametrize("service", SERVICES)
+    def test_has_all_that_it_imports(self, service: str) -> None:
+        there = copied(ROOT / "services" / service / "Dockerfile")
+        wanted = {each for file in there for each in imported(file)}
+        assert wanted, "it imports nothing of the project's own"
+        assert sorted(map(relative, wanted - there)) == []
 
 
 class TestTheImagesThatNeedTorch:

@@ -25,7 +25,7 @@ FOLDERS = [ROOT / "services" / name for name in SERVICES] + [
 ]
 
 
-@pytest.fixture(params=SERVICES, scope="module")
+@pytest.fixture(params=SERVICES, scope="class")
 def service(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[str]:
     """A framework, deployed and ready; gone afterwards, so that the next has the room."""
     name: str = request.param

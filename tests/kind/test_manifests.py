@@ -134,8 +134,12 @@ class TestAFrameworksManifest:
         server = next(each for each in pod["containers"] if each["name"] == "server")
         assert server["image"].rpartition(":")[0] == facts(service)["image"]["name"]
 
-    def test_keeps_off_the_generators_nodes_if_it_can(self, service: str) -> None:
+    def test_keeps_off_the_generators_nodes(self, service: str) -> None:
         affinity = pod_of(manifest(service)["Deployment"])["affinity"]
+        must = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert [term["matchExpressions"] for term in must["nodeSelectorTerms"]] == [
+            [{"key": ROLE_LABEL, "operator": "NotIn", "values": ["generator"]}]
+        ]
         (wish,) = affinity["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
         (rule,) = wish["preference"]["matchExpressions"]
         assert rule == {"key": ROLE_LABEL, "operator": "In", "values": ["server"]}

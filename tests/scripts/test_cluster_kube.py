@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -159,6 +162,20 @@ def from_elsewhere(api: Api) -> None:
     api.leases[NAME]["metadata"]["annotations"] |= {"modelswarm/who": "eve@elsewhere", "modelswarm/pid": "1"}
 
 
+@contextmanager
+def careless_parent() -> Iterator[int]:
+    """The pid of a process that has ended and that its parent does not wait for."""
+    code = (
+        "import os, subprocess, sys; it = subprocess.Popen(['true']);"
+        "os.waitid(os.P_PID, it.pid, os.WEXITED | os.WNOWAIT); print(it.pid, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        yield int(parent.stdout.readline())
+        parent.communicate()
+
+
 class TestANamespace:
     def test_is_free_for_the_first(self, kube: Kube, api: Api) -> None:
         lease(kube, "run-1").take()
@@ -193,6 +210,13 @@ class TestANamespace:
         lease(kube, "run-1").take()
         api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = "4194999"  # above any pid
         lease(kube, "run-2", after_s=1).take()
+        assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
+
+    def test_of_a_killed_command_that_nobody_waited_for_is_free_at_once(self, kube: Kube, api: Api) -> None:
+        with careless_parent() as zombie:
+            lease(kube, "run-1").take()
+            api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = str(zombie)
+            lease(kube, "run-2", after_s=1).take()
         assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
 
     def test_that_somebody_takes_at_the_same_moment_is_theirs(
