@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Floats, carries, needed_for
 from analysis.objectives import Objective
-from analysis.runfolder import Trial
+from analysis.runfolder import Summary, Trial
 from analysis.scaling import Little, Usl, fit_usl, little
 from analysis.uncertainty import estimates
 from analysis.validity import trial_verdict
@@ -145,7 +145,7 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
     worst = int(np.argmax(scores))
     score = min(max(scores[worst], LOWEST_SCORE), HIGHEST_SCORE)
     return Level(
-        rate_per_s=counts.planned / summary.duration_s,
+        rate_per_s=_planned_per_s(summary),
         achieved_per_s=histogram.total / max(summary.duration_s, len(log.start_s)),
         requests=histogram.total,
         mean_ms=histogram.mean_ms() or 0.0,
@@ -156,6 +156,14 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
         suspect=verdict == "suspect",
         little=little(trial),
     )
+
+
+def _planned_per_s(summary: Summary) -> float:
+    """The rate that was asked for: random arrivals come at another each time, which would part replicates."""
+    rate = getattr(summary.shape, "rate", None)
+    if summary.shape.name in ("constant", "poisson") and isinstance(rate, int | float) and rate > 0:
+        return float(rate)
+    return summary.counts.planned / summary.duration_s
 
 
 def ladder(ceiling_per_s: float) -> list[float]:

@@ -58,12 +58,17 @@ class Mmc:
         warm_s = 5.0
         n = rng.poisson(rate_per_s * (seconds + warm_s))
         arrived = np.sort(rng.uniform(-warm_s, seconds, n))
-        service = rng.exponential(1 / self.per_s, n)
-        free = [-warm_s] * self.servers
-        ended = np.empty(n)
-        for i in range(n):
+        ended = self.ended(rng, arrived)
+        counted = arrived >= 0
+        return 1000 * (ended - arrived)[counted], ended[counted]
+
+    def ended(self, rng: np.random.Generator, arrived: Floats) -> Floats:
+        """When each of these arrivals (n,), in order, is answered by servers that were idle before."""
+        service = rng.exponential(1 / self.per_s, len(arrived))
+        free = [-math.inf] * self.servers
+        ended = np.empty(len(arrived))
+        for i in range(len(arrived)):
             begun = max(arrived[i], heapq.heappop(free))
             ended[i] = begun + service[i]
             heapq.heappush(free, ended[i])
-        counted = arrived >= 0
-        return 1000 * (ended - arrived)[counted], ended[counted]
+        return ended

@@ -153,11 +153,21 @@ class TestALevel:
         run = read_run(write_run(tmp_path, [TrialSpec(steady(40, 20, 50), dropped=10)]))
         found = level_of(run.trials[0], [parse("p95 < 100ms"), parse("error_rate < 1%")])
         assert found is not None
-        assert found.rate_per_s == pytest.approx(50.5)
+        assert found.rate_per_s == 50  # as planned, although 50.5/s came
         assert found.values["error_rate"] == pytest.approx(10 / 1010)
         # the errors are nearest to what is allowed
         assert found.score == pytest.approx(np.log(10 / 1010 / 0.01))
         assert found.in_flight == pytest.approx(50 * 0.0418, rel=0.05)
+
+    def test_has_the_rate_that_came_where_none_is_told(self, tmp_path: Path) -> None:
+        specs = [
+            TrialSpec(steady(40, 20, 50), dropped=10, scenario=str(number), shape=shape)
+            for number, shape in enumerate(({"name": "poisson"}, {"name": "closed", "rate": 10.0}))
+        ]
+        for trial in read_run(write_run(tmp_path, specs)).trials:
+            found = level_of(trial, [SLO])
+            assert found is not None
+            assert found.rate_per_s == pytest.approx(50.5)
 
     def test_of_a_saturated_server_missed_by_far(self, tmp_path: Path) -> None:
         run = read_run(write_run(tmp_path, [TrialSpec(steady(40, 20, 50), saturated=True)]))

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from analysis.capacity import Capacity
+from analysis.capacity import Capacity, Level, ladder, level_of, propose, shown
+from analysis.hlog import HistogramLog
 from analysis.metrics import cells
-from analysis.runfolder import read_run
-from scripts.capacity import wanted
+from analysis.runfolder import Counts, Shape, Summary, Trial, TrialEntry, read_run
+from scripts.capacity import MOST_ROUNDS, Search, wanted
 from scripts.errors import UserError
+from scripts.plan import Scenario
 from tests.analysis.queues import Mmc
+from tests.analysis.simulated import intervals
 from tests.scripts.echo import HERE, EchoProject, echo_project
 
 SERVER = Mmc(servers=16, per_s=10)
@@ -73,6 +76,55 @@ class TestAServerThatTheoryKnows:
         assert all(one.little is None or one.little.verdict != "suspect" for one in found.levels)
         assert "capacity" in output
         assert mmc.left_behind() == []
+
+
+def trial_of(server: Mmc, scenario: Scenario, seed: int) -> Trial:
+    """What a simulated server makes of the arrivals that the engine plans, as a run folder tells it."""
+    load = scenario.load(seed)
+    arrived = load.arrivals().times()
+    ended = server.ended(np.random.default_rng([seed, 1]), arrived)  # the arrivals have the seed itself
+    planned = len(arrived)
+    log = intervals(1000 * (ended - arrived), np.floor(ended).astype(np.int64), int(ended.max()) + 1)
+    return Trial(
+        TrialEntry(backend="slow", scenario=scenario.name, path=""),
+        "",
+        Summary(
+            counts=Counts(planned=planned, sent=planned, completed=planned, failed=0, dropped=0),
+            verdict="valid",
+            shape=Shape(name=load.shape, **load.to_message()),
+            duration_s=load.run_time_s,
+        ),
+        HistogramLog(tags={"latency": log}),
+    )
+
+
+def searched(server: Mmc, search: Search) -> list[Level]:
+    """All levels of a search that ends by itself."""
+    levels: list[Level] = []
+    rates = ladder(0.95 * server.servers * server.per_s)
+    for number in range(1, MOST_ROUNDS + 1):
+        plan = search.round(rates, number)
+        trials = [
+            trial_of(server, scenario, 1000 * plan.seed + 10 * place + made)
+            for place, scenario in enumerate(plan.scenario)
+            for made in range(plan.trials)
+        ]
+        levels += [level for trial in trials if (level := level_of(trial, search.objectives))]
+        rates = propose(levels)
+        if not rates:
+            return levels
+    raise AssertionError("the search did not end")
+
+
+class TestASlowServer:
+    """M/M/1 at 15/s holds p95 < 400 ms up to 7.5/s, where 30 s of random arrivals scatter by 7 %."""
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_is_shown_to_hold_in_replicates_of_random_arrivals(self, seed: int) -> None:
+        levels = searched(Mmc(1, 15), wanted(["p95 < 400ms"], 30, 100 * seed, 1, 8))
+        rate = shown(levels)
+        assert rate is not None
+        assert rate < 10
 
 
 class TestWhatIsAsked:
