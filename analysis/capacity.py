@@ -31,7 +31,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Floats, carries, needed_for
-from analysis.objectives import Objective
+from analysis.objectives import EXAMPLE, Objective
 from analysis.runfolder import Summary, Trial
 from analysis.scaling import Little, Usl, fit_usl, little
 from analysis.uncertainty import estimates
@@ -110,8 +110,31 @@ def refuse(objectives: Sequence[Objective]) -> None:
     if not objectives:
         raise ValueError("a capacity is the rate that holds an objective: write --slo 'p95 < 200ms'.")
     for one in objectives:
+        told = repr(one.expression)
         if one.op not in ("<", "<=") or one.kind == "rate":
-            raise ValueError(f"{one.expression!r} does not end as the rate grows: write 'p95 < 200ms'.")
+            raise ValueError(f"{told} does not end as the rate grows: write {EXAMPLE!r}.")
+        if one.relative:
+            raise ValueError(f"{told}: a search has no baseline; write a value, such as {EXAMPLE!r}.")
+        if one.scope:
+            raise ValueError(
+                f"{told}: a search asks the same of every backend; write it without {one.scope + ':'!r}, "
+                "and name the backend with --backends."
+            )
+        if not _can_hold(one):
+            raise ValueError(f"{told} holds at no rate: write a value above 0, such as {EXAMPLE!r}.")
+        if not _can_miss(one):
+            raise ValueError(f"{told} holds at every rate: write a lower value, such as {EXAMPLE!r}.")
+
+
+def _can_hold(one: Objective) -> bool:
+    """A share may be 0; a time is not."""
+    return one.threshold > 0 or (one.kind == "share" and one.op == "<=")
+
+
+def _can_miss(one: Objective) -> bool:
+    """A share is at most 1."""
+    most = 1.0 if one.kind == "share" else math.inf
+    return one.threshold < most or (one.threshold == most and one.op == "<")
 
 
 def requests_needed(objectives: Sequence[Objective]) -> int:

@@ -79,7 +79,7 @@ def wanted(expressions: Sequence[str], trial_s: int, seed: int, threads: int, ca
     """Return what the command line asks for.
 
     Raises:
-        UserError: an objective cannot be read, or does not end as the rate grows.
+        UserError: an objective cannot be read, or no rate can be searched for it.
 
     """
     try:

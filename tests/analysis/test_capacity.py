@@ -183,14 +183,25 @@ class TestALevel:
 
 
 @pytest.mark.parametrize(
-    ("slo", "told"), [("throughput > 5/s", "does not end"), ("p95 > 5ms", "does not end")]
+    ("slo", "told"),
+    [
+        ("throughput > 5/s", "does not end"),
+        ("p95 > 5ms", "does not end"),
+        ("p95 < 1.2 * baseline", "no baseline; write a value"),
+        ("fastapi: p95 < 200ms", "write it without 'fastapi:', and name the backend with --backends"),
+        ("p95 < 0ms", "holds at no rate"),
+        ("p95 <= 0ms", "holds at no rate"),
+        ("error_rate < 0%", "holds at no rate"),
+        ("error_rate <= 100%", "holds at every rate"),
+        ("drop_rate < 150%", "holds at every rate"),
+    ],
 )
 def test_what_no_rate_can_be_searched_for_is_refused(slo: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         refuse([parse(slo)])
     with pytest.raises(ValueError, match="write --slo"):
         refuse([])
-    refuse([SLO])
+    refuse([SLO, parse("error_rate <= 0%"), parse("error_rate < 100%")])
 
 
 def test_a_percentile_needs_its_requests() -> None:

@@ -132,7 +132,9 @@ class TestWhatIsAsked:
         search = wanted(["p95 < 200ms, error_rate < 1%"], 30, 1, 1, 8)
         assert [one.metric for one in search.objectives] == ["p95", "error_rate"]
 
-    @pytest.mark.parametrize("slo", ["p95", "throughput > 5/s", "p95 > 5ms"])
+    @pytest.mark.parametrize(
+        "slo", ["p95", "throughput > 5/s", "p95 > 5ms", "p95 < 0ms", "a: p95 < 1s", "p95 < 2 * baseline"]
+    )
     def test_is_refused_with_what_to_write(self, slo: str) -> None:
         with pytest.raises(UserError, match=r"--slo: .*write"):
             wanted([slo], 30, 1, 1, 8)
