@@ -36,6 +36,7 @@ from analysis.runfolder import Summary, Trial
 from analysis.scaling import Little, Usl, fit_usl, little
 from analysis.uncertainty import estimates
 from analysis.validity import trial_verdict
+from analysis.words import per_s
 
 LADDER = (0.3, 0.45, 0.6, 0.7, 0.8, 0.9)
 """Shares of the closed-loop ceiling that are tried first."""
@@ -80,7 +81,8 @@ class Level(Part):
 class Capacity(Part):
     """What a search found of one backend.
 
-    ``per_s`` is the estimate with its 95 % interval, ``shown_per_s`` the highest rate that held in
+    ``per_s`` is the estimate with its 95 % interval, None where either no rate that was tried held or every
+    one; ``held_per_s`` the highest rate that held by the fit, ``shown_per_s`` the highest that held in
     ``REPLICATES`` trials or more taken together; None where no rate did.
     """
 
@@ -90,6 +92,7 @@ class Capacity(Part):
     per_s: float | None
     low_per_s: float | None
     high_per_s: float | None
+    held_per_s: float | None = None
     shown_per_s: float | None
     knee_per_s: float | None
     ceiling_per_s: float | None
@@ -97,6 +100,11 @@ class Capacity(Part):
     usl_refused: str
     levels: list[Level]
     notes: list[str]
+
+    @property
+    def at_least_per_s(self) -> float | None:
+        """The highest rate that held where none was found that does not; None where the capacity is known."""
+        return (self.shown_per_s or self.held_per_s) if self.per_s is None else None
 
 
 def refuse(objectives: Sequence[Objective]) -> None:
@@ -269,7 +277,9 @@ def summarise(
     found = interval(levels) if levels else None
     usl, refused = fit_usl([(one.in_flight, one.achieved_per_s) for one in levels if not one.saturated])
     suspects = sum(one.little is not None and one.little.verdict == "suspect" for one in levels)
-    told = list(notes)
+    fitted = _fit(levels)
+    held, crossing, replicated = _bracket(*fitted)[0], _crossing(*fitted), shown(levels)
+    told = [*notes, *_unknown(held, crossing, replicated, bounded=found is not None)]
     if suspects:
         told.append(
             f"Little's law does not hold in {suspects} of {len(levels)} trials: their counts are suspect."
@@ -278,10 +288,11 @@ def summarise(
         backend=backend,
         title=title,
         objectives=[one.expression for one in objectives],
-        per_s=crossing_per_s(levels) if levels else None,
+        per_s=crossing,
         low_per_s=found[0] if found else None,
         high_per_s=found[1] if found else None,
-        shown_per_s=shown(levels),
+        held_per_s=held,
+        shown_per_s=replicated,
         knee_per_s=knee_per_s(levels),
         ceiling_per_s=ceiling_per_s,
         usl=usl,
@@ -289,6 +300,22 @@ def summarise(
         levels=sorted(levels, key=lambda one: one.rate_per_s),
         notes=told,
     )
+
+
+def _unknown(
+    held: float | None, crossing: float | None, replicated: float | None, *, bounded: bool
+) -> list[str]:
+    """Sentences on what a search has not found."""
+    if held is None and replicated is None:
+        return ["It held the objectives at no rate that was tried."]
+    told = []
+    if crossing is None:
+        told.append(f"It held the objectives up to {per_s(replicated or held)}: no upper end was found.")
+    elif not bounded:
+        told.append(f"Its capacity of {per_s(crossing)} has no interval: the trials do not bound it.")
+    if replicated is None:
+        told.append("No rate is confirmed by replicates.")
+    return told
 
 
 def knee_per_s(levels: Sequence[Level]) -> float | None:

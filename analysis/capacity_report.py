@@ -38,27 +38,60 @@ def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str 
 
 def _sentences(found: Sequence[Capacity]) -> tuple[str, str]:
     """Who carries most, and how sure."""
-    known = sorted((one for one in found if one.per_s), key=lambda one: -(one.per_s or 0))
-    if not known:
+    able = sorted((one for one in found if _best(one)), key=_best, reverse=True)
+    unable = [f"{one.title} held the objectives at no rate that was tried" for one in found if not _best(one)]
+    if not able:
         return "No server held the objectives at any rate that was tried.", ""
-    rates = [f"{one.title} {per_s(one.per_s)}{_between(one)}" for one in known]
-    alike = [one for one in known if _overlap(known[0], one)]
+    rates = [f"{one.title} {_rate(one)}" for one in able]
+    alike = [one for one in able if _overlap(able[0], one)]
     if len(alike) > 1:
         names = listed([one.title for one in alike])
-        return f"No difference was shown between {names}, which carry most.", f"{listed(rates)}."
-    first = f"{known[0].title} carries most: {per_s(known[0].per_s)}{_between(known[0])}."
-    return first, f"{listed(rates[1:])}." if len(rates) > 1 else ""
+        rest = ", which carry most" if len(alike) < len(found) else ""
+        return f"No difference was shown between {names}{rest}.", _sentence([*rates, *unable])
+    carries = "carries" if able[0].shown_per_s else "seems to carry"
+    most = " most:" if len(found) > 1 else ""
+    return f"{able[0].title} {carries}{most} {_rate(able[0])}.", _sentence([*rates[1:], *unable])
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    return f"{listed(parts)}." if parts else ""
+
+
+def _best(one: Capacity) -> float:
+    """The rate that a server stands for among the others; 0 where it held none."""
+    return one.per_s or one.at_least_per_s or 0.0
+
+
+def _between(one: Capacity) -> tuple[float, float] | None:
+    """The interval of the capacity; from what held in replicates on where no upper end was found."""
+    if one.low_per_s is not None and one.high_per_s is not None:
+        return one.low_per_s, one.high_per_s
+    if one.at_least_per_s and one.shown_per_s:
+        return one.shown_per_s, math.inf
+    return None
 
 
 def _overlap(best: Capacity, other: Capacity) -> bool:
     """Whether the intervals have a rate in common; without one, nothing tells them apart."""
-    return best.low_per_s is None or other.high_per_s is None or other.high_per_s >= best.low_per_s
+    mine, others = _between(best), _between(other)
+    return mine is None or others is None or others[1] >= mine[0]
 
 
-def _between(one: Capacity) -> str:
+def _rate(one: Capacity) -> str:
+    """What a server carries, with all that is not known of it."""
+    if one.at_least_per_s:
+        known, doubts = f"at least {per_s(one.at_least_per_s)}", ["no upper end was found"]
+    else:
+        known, doubts = per_s(one.per_s), [_interval(one)]
+    if one.shown_per_s is None:
+        doubts.append("not confirmed by replicates")
+    return f"{known} ({', '.join(doubts)})"
+
+
+def _interval(one: Capacity) -> str:
     if one.low_per_s is None or one.high_per_s is None:
-        return ""
-    return f" (95 % interval {number(one.low_per_s)} to {number(one.high_per_s)})"
+        return "without an interval"
+    return f"95 % interval {number(one.low_per_s)} to {number(one.high_per_s)}"
 
 
 def _table(found: Sequence[Capacity]) -> Grid:
@@ -69,7 +102,7 @@ def _table(found: Sequence[Capacity]) -> Grid:
         rates = (one.shown_per_s, one.knee_per_s, one.ceiling_per_s)
         return [
             Entry(one.title, of=one.backend),
-            text(number(one.per_s)),
+            text(f"≥ {number(one.at_least_per_s)}" if one.at_least_per_s else number(one.per_s)),
             text(between),
             *(text(number(rate)) for rate in rates),
             text(str(len(one.levels))),
@@ -84,7 +117,7 @@ def _table(found: Sequence[Capacity]) -> Grid:
         "Ceiling/s",
         "Trials",
     ]
-    ordered = sorted(found, key=lambda one: -(one.per_s or 0))
+    ordered = sorted(found, key=_best, reverse=True)
     return Grid(columns, [Group("", [line(one) for one in ordered])])
 
 

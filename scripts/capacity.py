@@ -191,7 +191,8 @@ def show(found: Sequence[Capacity], folder: Path, console: Console) -> None:
         between = NONE
         if one.low_per_s is not None and one.high_per_s is not None:
             between = f"{number(one.low_per_s)} to {number(one.high_per_s)}/s"
-        rates = (one.per_s, between, one.shown_per_s, one.knee_per_s, one.ceiling_per_s)
+        capacity = f"≥ {per_s(one.at_least_per_s)}" if one.at_least_per_s else one.per_s
+        rates = (capacity, between, one.shown_per_s, one.knee_per_s, one.ceiling_per_s)
         shown = [rate if isinstance(rate, str) else per_s(rate) for rate in rates]
         table.add_row(escape(one.backend), *shown, str(len(one.levels)))
     console.print(table)
@@ -213,7 +214,10 @@ def _usl(one: Capacity) -> str:
 
 
 def status_of(found: Sequence[Capacity], asked: int) -> int:
-    """Return 3 when a framework could not be measured, 1 when no rate of one held, else 0."""
+    """Return 3 when a framework could not be measured, 1 when one was shown to hold at no rate, else 0.
+
+    A framework that missed at no rate has missed nothing, although nobody knows how much it carries.
+    """
     if len(found) < asked:
         return UNMEASURED
-    return OK if all(one.shown_per_s is not None for one in found) else MISSED
+    return OK if all(one.shown_per_s or one.at_least_per_s for one in found) else MISSED

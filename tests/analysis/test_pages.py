@@ -10,8 +10,9 @@ import pytest
 
 from analysis.ab import compare_variants
 from analysis.ab_report import write_ab_report
-from analysis.capacity import Capacity, Level
+from analysis.capacity import Capacity, Level, summarise
 from analysis.capacity_report import write_capacity_report
+from analysis.objectives import parse
 from analysis.runfolder import RunFacts
 from tests.analysis.test_ab import trial
 
@@ -83,6 +84,12 @@ def level(rate: float, score: float) -> Level:
     )
 
 
+def searched(backend: str, scores: dict[float, float], trials: int = 1) -> Capacity:
+    """What so many trials at each rate tell."""
+    levels = [level(rate, score) for rate, score in scores.items() for _ in range(trials)]
+    return summarise(backend, backend, [parse("p95 < 200ms")], levels, 50.0)
+
+
 def capacity(backend: str, per_s: float | None) -> Capacity:
     return Capacity(
         backend=backend,
@@ -122,6 +129,51 @@ class TestACapacitySearch:
     def test_says_that_no_rate_held(self, tmp_path: Path) -> None:
         page = Words(write_capacity_report([capacity("a", None)], tmp_path))
         assert "No server held the objectives at any rate that was tried." in page.text
+
+    @pytest.mark.parametrize(
+        ("found", "told"),
+        [
+            ({6: 0.1, 8: 0.2}, "No server held the objectives at any rate that was tried."),
+            (
+                {6: -0.4, 8: -0.2},
+                "a seems to carry at least 8/s (no upper end was found, not confirmed by replicates).",
+            ),
+            (
+                {8: -0.01, 10: 0.01},
+                "a seems to carry 9/s (without an interval, not confirmed by replicates).",
+            ),
+            (
+                {6: -0.9, 8: 0.9},
+                "a seems to carry 7/s (95 % interval 6.00 to 8.00, not confirmed by replicates).",
+            ),
+        ],
+    )
+    def test_says_what_was_not_found(self, tmp_path: Path, found: dict[float, float], told: str) -> None:
+        assert told in Words(write_capacity_report([searched("a", found)], tmp_path)).text
+
+    def test_says_that_no_upper_end_was_found(self, tmp_path: Path) -> None:
+        page = Words(write_capacity_report([searched("a", {8: -0.4, 10: -0.2}, trials=3)], tmp_path))
+        assert "a carries at least 10/s (no upper end was found)." in page.text
+        assert "≥ 10.0" in page.text
+        assert "a: It held the objectives up to 10/s: no upper end was found." in page.text
+
+    def test_tells_a_server_without_an_upper_end_from_one_that_ends_below(self, tmp_path: Path) -> None:
+        ends = searched("ends", {6: -0.9, 8: 0.9}, trials=3)
+        on, on_alone = (searched("on", {8: -0.4, 10: -0.2}, trials=count) for count in (3, 1))
+        none = searched("none", {6: 0.4})
+        page = Words(write_capacity_report([ends, none, on], tmp_path))
+        assert "on carries most: at least 10/s (no upper end was found)." in page.text
+        assert "interval 6.00 to 8.00) and none held the objectives at no rate that was tried." in page.text
+        page = Words(write_capacity_report([ends, on_alone], tmp_path))
+        assert "No difference was shown between on and ends." in page.text
+
+    def test_only_seems_to_be_led_by_a_rate_without_replicates(self, tmp_path: Path) -> None:
+        first, second = (
+            searched("first", {20: -0.9, 22: 0.9}),
+            searched("second", {6: -0.9, 8: 0.9}, trials=3),
+        )
+        page = Words(write_capacity_report([first, second], tmp_path))
+        assert "first seems to carry most: 21/s (95 % interval 20.0 to 22.0, not confirmed" in page.text
 
     def test_marks_each_trial_against_the_limit(self, tmp_path: Path) -> None:
         text = write_capacity_report([capacity("a", 40)], tmp_path).read_text()

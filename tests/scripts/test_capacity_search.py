@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from analysis.capacity import Capacity, Level, ladder, level_of, propose, shown
+from analysis.capacity import Capacity, Level, ladder, level_of, propose, shown, summarise
 from analysis.hlog import HistogramLog
 from analysis.metrics import cells
+from analysis.objectives import parse
 from analysis.runfolder import Counts, Shape, Summary, Trial, TrialEntry, read_run
-from scripts.capacity import MOST_ROUNDS, Search, wanted
-from scripts.errors import UserError
+from scripts.capacity import MOST_ROUNDS, Search, show, status_of, wanted
+from scripts.errors import MISSED, OK, UNMEASURED, UserError
 from scripts.plan import Scenario
 from tests.analysis.queues import Mmc
 from tests.analysis.simulated import intervals
@@ -125,6 +129,47 @@ class TestASlowServer:
         rate = shown(levels)
         assert rate is not None
         assert rate < 10
+
+
+class TestTheExitStatus:
+    @pytest.mark.parametrize(
+        ("scores", "status"),
+        [
+            ([(8, 0.1), (10, 0.2)], MISSED),
+            ([(8, -0.2), (10, -0.1)], OK),  # missed at no rate
+            ([(8, -0.1), (10, 0.1)], MISSED),  # a crossing, but no replicates
+            ([(8, -0.1)] * 3 + [(10, 0.1)], OK),
+        ],
+    )
+    def test_says_whether_a_rate_held(self, scores: list[tuple[float, float]], status: int) -> None:
+        found = summarised(scores)
+        assert status_of([found], 1) == status
+        assert status_of([found], 2) == UNMEASURED
+
+    def test_goes_with_what_is_printed(self, tmp_path: Path) -> None:
+        printed = StringIO()
+        show([summarised([(8, -0.2), (10, -0.1)])], tmp_path, Console(file=printed, width=140))
+        assert "≥ 10/s" in printed.getvalue()
+        assert "slow: It held the objectives up to 10/s: no upper end was found." in printed.getvalue()
+        assert "slow: No rate is confirmed by replicates." in printed.getvalue()
+
+
+def summarised(scores: list[tuple[float, float]]) -> Capacity:
+    """What trials with these scores at these rates tell."""
+    levels = [
+        Level(
+            rate_per_s=rate,
+            achieved_per_s=rate,
+            requests=900,
+            mean_ms=20,
+            values={},
+            score=score,
+            error=0.05,
+            saturated=False,
+        )
+        for rate, score in scores
+    ]
+    return summarise("slow", "Slow", [parse("p95 < 200ms")], levels, 12.0)
 
 
 class TestWhatIsAsked:
