@@ -33,17 +33,16 @@ from pydantic import BaseModel, ConfigDict
 from analysis.histograms import Floats, carries, needed_for
 from analysis.objectives import EXAMPLE, Objective
 from analysis.runfolder import Summary, Trial
-from analysis.scaling import Little, Usl, fit_usl, little
+from analysis.scaling import SAME_RATE, Little, Usl, fit_usl, little
 from analysis.uncertainty import estimates
 from analysis.validity import trial_verdict
-from analysis.words import per_s
+from analysis.words import listed, per_s
 
 LADDER = (0.3, 0.45, 0.6, 0.7, 0.8, 0.9)
 """Shares of the closed-loop ceiling that are tried first."""
 TOLERANCE = 0.05
 """How close the rates around the crossing must lie, as a share."""
 REPLICATES = 3
-SAME_RATE = 0.01
 HIGHEST_SCORE, LOWEST_SCORE = 1.0, -3.0
 """Beyond these a score says no more than that it is far off."""
 UNKNOWN_ERROR = 0.1
@@ -59,7 +58,10 @@ class Part(BaseModel):
 
 
 class Level(Part):
-    """One trial at one rate. ``score`` is at most 0 where every objective held; ``error`` is its error."""
+    """One trial at one rate. ``score`` is at most 0 where every objective held; ``error`` is its error.
+
+    ``reasons`` say why it is suspect: its verdict's, and that Little's law does not hold.
+    """
 
     rate_per_s: float
     achieved_per_s: float
@@ -70,6 +72,7 @@ class Level(Part):
     error: float
     saturated: bool
     suspect: bool = False
+    reasons: list[str] = []
     little: Little | None = None
 
     @property
@@ -153,7 +156,7 @@ def requests_needed(objectives: Sequence[Objective]) -> int:
 def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
     """The level of a trial; None where it is not valid or its sample does not carry an objective."""
     summary, log = trial.summary, trial.log.tag("latency")
-    verdict, _ = trial_verdict(trial)
+    verdict, reasons = trial_verdict(trial)
     if summary is None or verdict == "invalid" or not len(log.row):
         return None
     histogram, counts = log.merged(), summary.counts
@@ -173,6 +176,11 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
         values[one.metric] = float(value or 0.0)
         scores.append(math.log(max(values[one.metric], 1e-9) / max(one.threshold, 1e-9)))
         errors.append(error)
+    books = little(trial)
+    suspicions = [
+        *(reasons if verdict == "suspect" else []),
+        *([books.reason] if books and books.reason else []),
+    ]
     worst = int(np.argmax(scores))
     score = min(max(scores[worst], LOWEST_SCORE), HIGHEST_SCORE)
     return Level(
@@ -184,8 +192,9 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
         score=HIGHEST_SCORE if summary.saturated else score,
         error=errors[worst],
         saturated=summary.saturated,
-        suspect=verdict == "suspect",
-        little=little(trial),
+        suspect=verdict == "suspect" or bool(suspicions),
+        reasons=suspicions,
+        little=books,
     )
 
 
@@ -275,15 +284,13 @@ def summarise(
 ) -> Capacity:
     """What all levels of a search tell."""
     found = interval(levels) if levels else None
-    usl, refused = fit_usl([(one.in_flight, one.achieved_per_s) for one in levels if not one.saturated])
-    suspects = sum(one.little is not None and one.little.verdict == "suspect" for one in levels)
+    calm = [one for one in levels if not one.saturated]
+    usl, refused = fit_usl(
+        [(one.in_flight, one.achieved_per_s) for one in calm], [one.rate_per_s for one in calm]
+    )
     fitted = _fit(levels)
     held, crossing, replicated = _bracket(*fitted)[0], _crossing(*fitted), shown(levels)
-    told = [*notes, *_unknown(held, crossing, replicated, bounded=found is not None)]
-    if suspects:
-        told.append(
-            f"Little's law does not hold in {suspects} of {len(levels)} trials: their counts are suspect."
-        )
+    told = [*notes, *_unknown(held, crossing, replicated, bounded=found is not None), *_suspicions(levels)]
     return Capacity(
         backend=backend,
         title=title,
@@ -316,6 +323,15 @@ def _unknown(
     if replicated is None:
         told.append("No rate is confirmed by replicates.")
     return told
+
+
+def _suspicions(levels: Sequence[Level]) -> list[str]:
+    """A sentence for each reason to suspect trials, with their rates."""
+    rates: dict[str, list[str]] = {}
+    for one in sorted(levels, key=lambda one: one.rate_per_s):
+        for reason in one.reasons:
+            rates.setdefault(reason, []).append(per_s(one.rate_per_s))
+    return [f"Suspect at {listed(list(dict.fromkeys(at)))}: {reason}." for reason, at in rates.items()]
 
 
 def knee_per_s(levels: Sequence[Level]) -> float | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from analysis.capacity import Capacity
 from analysis.pages import render_page, write_whole
 from analysis.plots_load import Curve, Limit, Point, against_limit, saturation
+from analysis.scaling import Little
 from analysis.view import Entry, Grid, Group, text
-from analysis.words import NONE, listed, number, per_s
+from analysis.words import NONE, PERCENT, listed, number, per_s
 
 
 def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str = "") -> Path:
@@ -85,6 +86,8 @@ def _rate(one: Capacity) -> str:
         known, doubts = per_s(one.per_s), [_interval(one)]
     if one.shown_per_s is None:
         doubts.append("not confirmed by replicates")
+    if suspects := sum(level.suspect for level in one.levels):
+        doubts.append(f"{suspects} of {len(one.levels)} trials suspect")
     return f"{known} ({', '.join(doubts)})"
 
 
@@ -150,7 +153,11 @@ def _levels(found: Sequence[Capacity]) -> Grid:
                     text(number(level.mean_ms)),
                     text(f"{math.exp(level.score):.2f}"),
                     text(number(level.in_flight)),
+                    _little(level.little),
                     Entry("held", "good") if level.score <= 0 else Entry("missed", "bad"),
+                    Entry("suspect", "warn", "; ".join(level.reasons))
+                    if level.suspect
+                    else Entry("valid", "good"),
                 ]
                 for level in sorted(one.levels, key=lambda level: level.rate_per_s)
             ],
@@ -158,8 +165,28 @@ def _levels(found: Sequence[Capacity]) -> Grid:
         for one in found
         if one.levels
     ]
-    columns = ["Planned", "Answered", "Requests", "Mean ms", "Of what is allowed", "In flight", "Objectives"]
+    columns = [
+        "Planned",
+        "Answered",
+        "Requests",
+        "Mean ms",
+        "Of what is allowed",
+        "In flight",
+        "Little's law",
+        "Objectives",
+        "Verdict",
+    ]
     return Grid(columns, groups)
+
+
+def _little(found: Little | None) -> Entry:
+    """How far the requests in flight that were counted lie from those that the law expects."""
+    if found is None or found.difference is None:
+        return text(NONE, "dim")
+    apart = f"{100 * found.difference:+.1f}{PERCENT}"
+    if found.verdict == "not shown":
+        return text(f"{apart}, not shown", "dim")
+    return text(apart, "bad" if found.verdict == "suspect" else "")
 
 
 def _limit(one: Capacity, series: dict[str, int]) -> Limit:

@@ -12,8 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from analysis.histograms import Floats
 from analysis.runfolder import Trial
 from analysis.uncertainty import mean_error
+from analysis.words import number
 
 FEWEST_LEVELS = 6
+SAME_RATE = 0.01
+"""Rates that lie no further apart, as a share, are one."""
 FITS_WITHIN = 0.1
 """Root mean square of the relative errors beyond which the law is not said to describe the server."""
 DRAWS = 200
@@ -39,6 +42,19 @@ class Little(BaseModel):
     low: float
     high: float
     verdict: LittleVerdict
+
+    @property
+    def difference(self) -> float | None:
+        """How much more were counted than expected, as a share; None where nothing was expected."""
+        return self.in_flight / self.expected - 1 if self.expected else None
+
+    @property
+    def reason(self) -> str:
+        """Why the trial is suspect; empty where it is not."""
+        if self.verdict != "suspect":
+            return ""
+        counted, expected = number(self.in_flight), number(self.expected)
+        return f"Little's law does not hold: {counted} in flight, rate times service time is {expected}"
 
 
 def little(trial: Trial) -> Little | None:
@@ -102,16 +118,18 @@ class Usl(BaseModel):
     relative_error: float
 
 
-def fit_usl(points: Sequence[tuple[float, float]]) -> tuple[Usl | None, str]:
+def fit_usl(points: Sequence[tuple[float, float]], planned_per_s: Sequence[float]) -> tuple[Usl | None, str]:
     """Fit throughput per second to requests in flight [1]_, or say why that is refused.
 
-    ``points`` are pairs (in flight, per second). The intervals come from drawing the residuals again.
+    ``points`` are pairs (in flight, per second), each measured at a planned rate. Levels are counted by the
+    latter: replicates of a rate differ in flight by their noise alone. The intervals come from drawing the
+    residuals again.
 
     References
     ----------
     .. [1] N. J. Gunther, Guerrilla Capacity Planning, 2007, chapters 4 to 6.
     """
-    levels = len({round(math.log(n), 2) for n, _ in points if n > 0})
+    levels = _different(planned_per_s)
     if levels < FEWEST_LEVELS:
         return None, f"the Universal Scalability Law needs {FEWEST_LEVELS} levels, there are {levels}"
     n, x = (np.array(column) for column in zip(*points, strict=True))
@@ -135,6 +153,15 @@ def fit_usl(points: Sequence[tuple[float, float]]) -> tuple[Usl | None, str]:
         peak_in_flight=peak if peak < BEYOND * n.max() else None,
         relative_error=error,
     ), ""
+
+
+def _different(rates: Sequence[float]) -> int:
+    """How many rates there are, those counted once that are the same."""
+    kept: list[float] = []
+    for rate in sorted(rates):
+        if not kept or rate > kept[-1] * (1 + SAME_RATE):
+            kept.append(rate)
+    return len(kept)
 
 
 def _usl_per_s(n: Floats, parameters: Floats) -> Floats:

@@ -169,6 +169,22 @@ class TestALevel:
             assert found is not None
             assert found.rate_per_s == pytest.approx(50.5)
 
+    def test_is_suspect_where_littles_law_does_not_hold(self, tmp_path: Path) -> None:
+        spec = TrialSpec([np.full(50, 80.0)] * 20, shape={"name": "poisson", "rate": 50.0})  # 2 were counted
+        found = level_of(read_run(write_run(tmp_path, [spec])).trials[0], [SLO])
+        assert found is not None
+        assert found.suspect
+        assert found.reasons == [
+            "Little's law does not hold: 2.00 in flight, rate times service time is 3.99"
+        ]
+
+    def test_keeps_why_its_verdict_is_suspect(self, tmp_path: Path) -> None:
+        spec = TrialSpec(steady(40, 20, 50), verdict="suspect", reasons=["the generator lagged"])
+        found = level_of(read_run(write_run(tmp_path, [spec])).trials[0], [SLO])
+        assert found is not None
+        assert found.suspect
+        assert found.reasons == ["the generator lagged"]
+
     def test_of_a_saturated_server_missed_by_far(self, tmp_path: Path) -> None:
         run = read_run(write_run(tmp_path, [TrialSpec(steady(40, 20, 50), saturated=True)]))
         found = level_of(run.trials[0], [parse("p95 < 100s")])
@@ -215,6 +231,19 @@ def test_the_knee_is_where_throughput_per_latency_is_largest() -> None:
     assert knee_per_s(levels) == 50
     assert knee_per_s(levels[:2]) is None
     assert knee_per_s([level(rate, -1, mean_ms=10.0) for rate in (10, 30, 50)]) is None
+
+
+def test_a_summary_says_which_trials_are_suspect_and_why() -> None:
+    lagged = [level(rate, -0.1, suspect=True, reasons=["the generator lagged"]) for rate in (60, 60, 40)]
+    found = summarise("a", "A", [SLO], [*lagged, level(80, 0.5)], None)
+    assert "Suspect at 40/s and 60/s: the generator lagged." in found.notes
+
+
+def test_a_summary_has_no_law_of_replicates() -> None:
+    levels = [level(rate, -0.1, mean_ms=20 + n) for rate in (50, 60) for n in range(6)]
+    found = summarise("a", "A", [SLO], levels, None)
+    assert found.usl is None
+    assert found.usl_refused.endswith("needs 6 levels, there are 2")
 
 
 def test_a_summary_is_json_that_reads_back() -> None:

@@ -14,6 +14,7 @@ from analysis.capacity import Capacity, Level, summarise
 from analysis.capacity_report import write_capacity_report
 from analysis.objectives import parse
 from analysis.runfolder import RunFacts
+from analysis.scaling import Little
 from tests.analysis.test_ab import trial
 
 EVIL = '<script>alert("1")</script>'
@@ -174,6 +175,22 @@ class TestACapacitySearch:
         )
         page = Words(write_capacity_report([first, second], tmp_path))
         assert "first seems to carry most: 21/s (95 % interval 20.0 to 22.0, not confirmed" in page.text
+
+    def test_shows_of_each_trial_whether_it_may_be_believed(self, tmp_path: Path) -> None:
+        apart = Little(in_flight=2.6, expected=2.0, low=2.4, high=2.8, verdict="suspect")
+        few = Little(in_flight=1.8, expected=2.0, low=1.2, high=2.4, verdict="not shown")
+        levels = [
+            level(6, -0.9).model_copy(update={"little": few}),
+            level(8, -0.3).model_copy(update={"little": apart, "suspect": True, "reasons": ["why <b>"]}),
+            level(10, 0.9),
+        ]
+        found = summarise("a", "a", [parse("p95 < 200ms")], levels, 50.0)
+        page = Words(write_capacity_report([found], tmp_path))
+        words = " ".join(page.text.split())
+        assert "-10.0 %, not shown held valid" in words
+        assert "+30.0 % held suspect" in words
+        assert "a: Suspect at 8/s: why <b>." in words
+        assert "1 of 3 trials suspect" in words
 
     def test_marks_each_trial_against_the_limit(self, tmp_path: Path) -> None:
         text = write_capacity_report([capacity("a", 40)], tmp_path).read_text()

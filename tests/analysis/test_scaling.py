@@ -19,7 +19,7 @@ class TestTheUniversalScalabilityLaw:
     def test_is_found_again_in_noise_with_its_intervals(self) -> None:
         rng = np.random.default_rng(1)
         points = [(n, law(n) * np.exp(rng.normal(0, 0.02))) for n in (1, 2, 4, 8, 12, 16, 24, 32, 48)]
-        found, refused = fit_usl(points)
+        found, refused = fit_usl(points, [x for _, x in points])
         assert refused == ""
         assert found is not None
         for parameter, truth in ((found.one_per_s, 100), (found.contention, 0.05), (found.coherency, 0.002)):
@@ -29,18 +29,28 @@ class TestTheUniversalScalabilityLaw:
         assert found.peak_in_flight == pytest.approx(np.sqrt(0.95 / 0.002), rel=0.1)
 
     def test_of_a_single_server_levels_off_without_a_peak(self) -> None:
-        found, _ = fit_usl([(n, law(n, 50, 0.5, 0.0)) for n in (0.1, 0.3, 0.6, 1, 2, 4, 9)])
+        points = [(n, law(n, 50, 0.5, 0.0)) for n in (0.1, 0.3, 0.6, 1, 2, 4, 9)]
+        found, _ = fit_usl(points, [x for _, x in points])
         assert found is not None
         assert found.contention[0] == pytest.approx(0.5, abs=0.01)
         assert found.peak_in_flight is None
 
     def test_needs_six_levels(self) -> None:
         points = [(n, law(n)) for n in (1, 2, 4, 8, 16)] * 3
-        assert fit_usl(points) == (None, "the Universal Scalability Law needs 6 levels, there are 5")
+        refused = "the Universal Scalability Law needs 6 levels, there are 5"
+        assert fit_usl(points, [x for _, x in points]) == (None, refused)
+
+    @pytest.mark.parametrize("rates", [[40.0], [40.0, 60.0], [40.0, 40.2, 60.0]])
+    def test_does_not_take_replicates_for_levels(self, rates: list[float]) -> None:
+        rng = np.random.default_rng(1)
+        planned = rates * 8
+        points = [(rate * 0.05 * np.exp(rng.normal(0, 0.05)), rate) for rate in planned]
+        refused = f"the Universal Scalability Law needs 6 levels, there are {min(2, len(rates))}"
+        assert fit_usl(points, planned) == (None, refused)
 
     def test_is_refused_where_it_does_not_fit(self) -> None:
         points = [(n, 100.0 if n % 2 else 30.0) for n in range(1, 10)]
-        found, refused = fit_usl(points)
+        found, refused = fit_usl(points, list(range(1, 10)))
         assert found is None
         assert "does not fit: it is off by" in refused
 
@@ -67,11 +77,16 @@ class TestLittlesLaw:
         assert found is not None
         assert found.verdict == "held"
         assert found.expected == pytest.approx(2.0, rel=0.01)
+        assert found.difference == pytest.approx(0, abs=0.05)
+        assert found.reason == ""
 
     def test_makes_a_trial_suspect_where_they_do_not(self, tmp_path: Path) -> None:
         found = checked(tmp_path, 2.6, noise=0.1)
         assert found is not None
         assert found.verdict == "suspect"
+        assert found.difference == pytest.approx(0.3, abs=0.03)
+        assert found.reason.startswith("Little's law does not hold: 2.6")
+        assert found.reason.endswith(" in flight, rate times service time is 2.00")
 
     def test_is_not_shown_where_too_few_were_in_flight_to_tell(self, tmp_path: Path) -> None:
         found = checked(tmp_path, 2.2, noise=1.5)
