@@ -24,6 +24,10 @@ from scripts.errors import UserError, nearest
 from scripts.facts import OptionValue, text_of
 
 PLANS = Path(__file__).parent / "plans"
+SEEDS_APART = 1000
+"""Between the trials' seeds of plans whose seeds are neighbours: they share no arrivals."""
+MOST_SEED = (2**63 - 1) // SEEDS_APART - 1
+"""So that every trial's seed fits the engine's 63 bits."""
 CEILING = 20
 """Trials of each that a sequential run ends with: enough to show 5 % or its absence if they lie 3 % apart."""
 # The command sets these itself: seeds and folders differ per trial, warm-up is the plan's, the protocol a
@@ -92,8 +96,7 @@ class Scenario(BaseModel):
         load = self.load(seed=1)
         if load.closed or math.isinf(load.limit):
             return load.run_time_s
-        times = load.arrivals().times()
-        return float(times[-1]) if len(times) else 0.0
+        return load.arrivals().last_s()
 
     def arguments(self, seed: int, warmup: str) -> list[str]:
         """Return the options as Locust's command line takes them."""
@@ -119,13 +122,13 @@ class Plan(BaseModel):
     backends: tuple[str, ...] = ()
     """None named: every backend that is installed. Options follow a name: `bentoml+batching`; in a file, the
     same may be written as a table `{backend = "bentoml", options = {batching = true}}`."""
-    trials: int = Field(default=1, ge=1, le=1000)
+    trials: int = Field(default=1, ge=1, le=SEEDS_APART)
     """Of each. The most, where the run is sequential; 20 then, if nothing else is said."""
     sequential: bool = False
     """Look after every block of trials, and stop when every pair of backends is settled."""
     margin: float = Field(default=MARGIN, gt=0, lt=1)
     """The difference that does not matter then, as a share."""
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, le=MOST_SEED)
     threads: int = Field(default=1, ge=1, le=1024)
     """Intra-op threads of the server, and the number of cores it gets."""
     warmup: str = "3s"
@@ -135,9 +138,9 @@ class Plan(BaseModel):
     objectives: tuple[str, ...] = ()
     baseline: str = ""
     """The run that objectives such as `p99 < 1.2 * baseline` hold this one against."""
-    price_cpu: float | None = Field(default=None, ge=0)
+    price_cpu: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """What an hour of a vCPU costs, in any currency."""
-    price_memory: float | None = Field(default=None, ge=0)
+    price_memory: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """What an hour of a GiB of memory costs."""
     scenario: tuple[Scenario, ...] = Field(min_length=1)
 
@@ -232,7 +235,8 @@ def steps(plan: Plan, backends: Sequence[str]) -> list[Step]:
         block = [(backend, scenario) for backend in backends for scenario in plan.scenario]
         randomness.shuffle(block)
         for backend, scenario in block:
-            ordered.append(Step(backend, scenario, trial, len(ordered) + 1, 1000 * plan.seed + trial))
+            seed = SEEDS_APART * plan.seed + trial
+            ordered.append(Step(backend, scenario, trial, len(ordered) + 1, seed))
     return ordered
 
 
@@ -257,11 +261,25 @@ def read_plan(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Pl
     if given.get("sequential") and not table.get("sequential"):
         table.pop("trials", None)  # meant as a fixed number, not as a ceiling
     try:
-        return Plan.model_validate({"name": file.stem} | table | given)
+        return Plan.model_validate({"name": file.stem} | _with_recordings(table, file.parent) | given)
     except ValidationError as error:
         raise UserError(
             "\n".join(f"Plan {name_or_path}: {line}" for line in _sentences(error, table))
         ) from error
+
+
+def _with_recordings(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Read the paths of recordings from the plan's own folder, wherever a command is called from."""
+    scenarios = table.get("scenario")
+    if not isinstance(scenarios, list):
+        return table
+    return table | {"scenario": [_with_recording(each, folder) for each in scenarios]}
+
+
+def _with_recording(scenario: object, folder: Path) -> object:
+    if isinstance(scenario, dict) and isinstance(path := scenario.get("replay"), str) and path:
+        return scenario | {"replay": str((folder / path).resolve())}
+    return scenario
 
 
 def _find(name_or_path: str) -> Path:
@@ -279,7 +297,11 @@ def _find(name_or_path: str) -> Path:
 
 def _sentences(error: ValidationError, table: Mapping[str, Any]) -> list[str]:
     sentences = []
-    for each in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    in_scenarios = any(each["loc"][:1] == ("scenario",) and len(each["loc"]) > 1 for each in found)
+    for each in found:
+        if each["type"] == "too_short" and in_scenarios:
+            continue  # it counts the good ones only
         key = str(each["loc"][0]) if each["loc"] else ""
         where = _where(each["loc"], table)
         if each["type"] == "extra_forbidden":

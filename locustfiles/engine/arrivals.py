@@ -33,6 +33,9 @@ Ints = npt.NDArray[np.int64]
 BLOCK = 16_384
 """Arrivals drawn at a time: large enough for numpy, small enough that a slow shape costs no memory."""
 
+COUNTED = 1_000_000
+"""Arrivals that are soon counted: 20 ms."""
+
 ROUNDING_S = 1e-9
 """An arrival this close to the end belongs to the next second: k/rate is rarely exact in binary."""
 ROUNDING = 1e-12
@@ -275,6 +278,22 @@ class Arrivals:
             if len(inside) < BLOCK:
                 return
             first += BLOCK
+
+    def last_s(self) -> float:
+        """When the last arrival is due, in seconds; only for plans that end, and 0 if there is none.
+
+        Where there are more than `COUNTED` it is not counted but estimated, from the rate alone: a Poisson
+        process is late by more than five standard deviations once in some million seeds.
+        """
+        late = 5 * math.sqrt(self.limit) if self.poisson and math.isfinite(self.limit) else 0.0
+        if self.limit > COUNTED:
+            (due,) = self.shape.inverse(np.array([self.limit + late]))
+            if min(due, self.end_s) < math.inf:
+                return float(min(due, self.end_s))
+        last = 0.0
+        for _, times in self.blocks():
+            last = float(times[-1])
+        return last
 
     def times(self) -> Floats:
         """All planned times (n,), in seconds; only for plans that end."""

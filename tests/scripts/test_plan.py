@@ -38,6 +38,11 @@ class TestAPlanThatIsWrong:
             ("trials = 0", "trials = 0: input should be greater than or equal to 1"),
             ('trials = "many"', "trials = 'many': input should be a valid integer"),
             ("seed = -1", "seed = -1: input should be greater than or equal to 0"),
+            (
+                "seed = 9223372036854775807",
+                "seed = 9223372036854775807: input should be less than or equal to 9223372036854774",
+            ),
+            ("price_cpu = inf", "price_cpu = inf: input should be a finite number"),
             ("threads = 0", "threads = 0: input should be greater than or equal to 1"),
             ('warmup = "soon"', "'soon' is not a time span: write 20, 1.5s, 2m or 1h20m"),
             ('objectives = ["p95 is fine"]', "'p95 is fine' is not an objective: write METRIC < VALUE"),
@@ -92,6 +97,9 @@ class TestAPlanThatIsWrong:
     ) -> None:
         assert sentence in refusal(tmp_path, f"[[scenario]]\n{keys}\n")
 
+    def test_scenario_is_told_once(self, tmp_path: Path) -> None:
+        assert "\n" not in refusal(tmp_path, '[[scenario]]\nname = "a"\nrate = 0\nrun_time = "5s"')
+
     def test_without_scenarios_is_refused(self, tmp_path: Path) -> None:
         assert "scenario is missing: write a [[scenario]] table" in refusal(tmp_path, "trials = 1")
 
@@ -135,6 +143,29 @@ class TestTheCommandLine:
         assert [scenario.name for scenario in plan.scenario] == ["spike"]
         with pytest.raises(UserError, match=r"has no scenario 'spkie'; did you mean 'spike'\?"):
             read_plan("shapes").with_scenarios(["spkie"])
+
+
+class TestARecording:
+    def test_is_looked_for_beside_the_plan(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "times.csv").write_text("0.5\n2.5\n")
+        lines = ('name = "a"', 'shape = "replay"', 'replay = "times.csv"', 'run_time = "4s"')
+        path = written(tmp_path, "\n".join(["[[scenario]]", *lines]))
+        monkeypatch.chdir("/")
+        (scenario,) = read_plan(path).scenario
+        assert scenario.options["replay"] == str(tmp_path / "times.csv")
+
+
+class TestALoadThatManyArrivalsEnd:
+    LINES = '[[scenario]]\nname = "a"\nrate = 5\nshape = "poisson"\narrivals = {}'
+
+    def test_lasts_as_long_as_they_do(self, tmp_path: Path) -> None:
+        (scenario,) = read_plan(written(tmp_path, self.LINES.format(2_000_000))).scenario
+        last_s = scenario.load(seed=1).arrivals().times()[-1]
+        assert last_s <= scenario.length_s() <= 1.005 * last_s
+
+    def test_is_not_counted_where_that_would_take_for_ever(self, tmp_path: Path) -> None:
+        (scenario,) = read_plan(written(tmp_path, self.LINES.format(100_000_000_000))).scenario
+        assert scenario.length_s() == pytest.approx(2e10, rel=1e-3)
 
 
 class TestTheOrderOfTrials:
