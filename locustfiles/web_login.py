@@ -1,8 +1,10 @@
-"""Locust's web UI behind its own login page: one user, whose password is in the environment.
+"""Locust's web UI behind its own login page: one user, whose password is in the environment or in a file.
 
 Given to Locust beside a user file, with --web-login:
 
     MODELSWARM_WEB_PASSWORD=… locust -f locustfiles/fastapi_user.py,locustfiles/web_login.py --web-login
+
+In a cluster the password is a file of a Secret, which MODELSWARM_WEB_PASSWORD_FILE names.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hmac
 import os
 import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, redirect, request, session, url_for
@@ -20,6 +23,7 @@ from locust.env import Environment
 from werkzeug.wrappers import Response
 
 PASSWORD = "MODELSWARM_WEB_PASSWORD"
+PASSWORD_FILE = "MODELSWARM_WEB_PASSWORD_FILE"
 NAME = "locust"
 
 
@@ -34,9 +38,7 @@ def protect(environment: Environment, **_: Any) -> None:
     web_ui, options = environment.web_ui, environment.parsed_options
     if web_ui is None or options is None or not options.web_login:
         return
-    password = os.environ.get(PASSWORD)
-    if not password:
-        sys.exit(f"--web-login needs a password: set the variable {PASSWORD}.")
+    password = _password()
     assert web_ui.app is not None
     web_ui.app.config["SECRET_KEY"] = secrets.token_hex()
     web_ui.login_manager.user_loader(lambda name: OneUser() if name == NAME else None)
@@ -54,6 +56,19 @@ def protect(environment: Environment, **_: Any) -> None:
 
     web_ui.app.register_blueprint(pages)
     web_ui.auth_args = {"username_password_callback": "/check-login"}
+
+
+def _password() -> str:
+    """Return the password; without one Locust ends, so that its web UI never stands open."""
+    password, file = os.environ.get(PASSWORD, ""), os.environ.get(PASSWORD_FILE, "")
+    if not password and file:
+        try:
+            password = Path(file).read_text().strip()
+        except OSError as error:
+            sys.exit(f"--web-login needs a password: {PASSWORD_FILE} names a file that is not read: {error}")
+    if not password:
+        sys.exit(f"--web-login needs a password: set the variable {PASSWORD}, or {PASSWORD_FILE}.")
+    return password
 
 
 events.init.add_listener(protect)

@@ -127,10 +127,36 @@ def worker_deployment(
     base: Sequence[Object], workers: int, arguments: Sequence[str], variables: Mapping[str, str]
 ) -> Object:
     """Return the Deployment of Locust's workers for one trial."""
-    deployment = copy.deepcopy(find(base, "Deployment", WORKER))
-    deployment["spec"]["replicas"] = workers
+    return _deployment(base, WORKER, workers, arguments, variables)
+
+
+def ui_deployments(
+    base: Sequence[Object], workers: int, arguments: Sequence[str], variables: Mapping[str, str]
+) -> list[Object]:
+    """Return the Deployments of a master with its web UI and of its workers: both get the same arguments."""
+    counts = {MASTER: 1, WORKER: workers}
+    return [
+        _deployment(base, name, count, [*_own_arguments(base, name), *arguments], variables)
+        for name, count in counts.items()
+    ]
+
+
+def _deployment(
+    base: Sequence[Object],
+    name: str,
+    replicas: int,
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+) -> Object:
+    deployment = copy.deepcopy(find(base, "Deployment", name))
+    deployment["spec"]["replicas"] = replicas
     _tell(deployment["spec"]["template"], arguments, variables)
     return deployment
+
+
+def _own_arguments(base: Sequence[Object], name: str) -> list[str]:
+    found: list[str] = _locust(find(base, "Deployment", name)["spec"]["template"])["args"]
+    return found
 
 
 def _tell(template: Object, arguments: Sequence[str], variables: Mapping[str, str]) -> None:

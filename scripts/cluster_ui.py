@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import tempfile
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from scripts.cluster import ClusterTarget, Place
+from scripts.cluster import DEFAULT_NAMESPACE, ClusterTarget, Place
 from scripts.cluster_load import USER_FILES
-from scripts.cluster_objects import LOCUST, MASTER, WORKER, find
+from scripts.cluster_objects import LOCUST, MASTER, find, ui_deployments
 from scripts.errors import CannotRun
 from scripts.kube import Object
 from scripts.plan import Plan, Scenario
@@ -40,7 +41,8 @@ def serve_ui_in_cluster(
         CannotRun: a pod did not start, or ended; the sentence names it.
 
     """
-    mapped = place.kind == "kind" and port == WEB_PORT  # kind-config.yaml leads it in
+    # kind-config.yaml leads it in, to the one namespace that has the node's ports.
+    mapped = (place.kind, place.namespace, port) == ("kind", DEFAULT_NAMESPACE, WEB_PORT)
     if not mapped:
         refuse_busy_ports({port: "Locust's web UI"})
     stop = Stop()
@@ -51,7 +53,9 @@ def serve_ui_in_cluster(
             try:
                 console.print(f"Starting {service.title} …", highlight=False)
                 server.start(lambda phase: None)
-                _start(project, service, target, server.load_host)
+                host, keys = server.load_host, server.caller_variables
+                password = web_password(project)
+                target.kube.apply(ui_objects(target.base, service, host, keys, target.workers, password))
                 forward = (
                     "port-forward",
                     "--address",
@@ -60,15 +64,36 @@ def serve_ui_in_cluster(
                     f"{port}:{WEB_PORT}",
                 )
                 with nullcontext() if mapped else target.kube.kept(*forward):
-                    _watch(target, port, web_password(project), stop, console)
+                    _watch(target, port, password, stop, console)
             finally:
                 console.print("Stopping …")
                 server.stop()
 
 
-def _start(project: Project, service: Service, target: ClusterTarget, host: str) -> None:
-    target.kube.apply([_secret(target, web_password(project)), _options(target, service, host)])
-    target.kube.apply([_started(target, MASTER, 1), _started(target, WORKER, target.workers)])
+def ui_objects(
+    base: Sequence[Object],
+    service: Service,
+    host: str,
+    keys: Mapping[str, str],
+    workers: int,
+    password: str,
+) -> list[Object]:
+    """Return what Locust's web UI for a server at `host` consists of; `keys` are what callers there need."""
+    files = f"{USER_FILES}/{service.user_file.name},{USER_FILES}/web_login.py"
+    options = {"LOCUST_LOCUSTFILE": files, "LOCUST_HOST": host, "LOCUST_WEB_LOGIN": "true"}
+    namespace = find(base, "Deployment", MASTER)["metadata"]["namespace"]
+    spoken = ["--protocol", name] if (name := service.user_protocol) else []
+    return [
+        _kept("Secret", SECRET, namespace, {"password": base64.b64encode(password.encode()).decode()}),
+        _kept("ConfigMap", LOCUST, namespace, options),
+        *ui_deployments(base, workers, spoken, keys),
+    ]
+
+
+def _kept(kind: str, name: str, namespace: str, data: Mapping[str, str]) -> Object:
+    labels = {"app.kubernetes.io/part-of": "modelswarm"}
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": dict(data)}
 
 
 def _watch(target: ClusterTarget, port: int, password: str, stop: Stop, console: Console) -> None:
@@ -81,7 +106,7 @@ def _watch(target: ClusterTarget, port: int, password: str, stop: Stop, console:
                 fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time())
             ):
                 raise CannotRun(fault)
-        if not told and _answers(port):
+        if not told and asks_for_login(port):
             console.print(f"http://localhost:{port} is the web UI: user {USER}, password {password}")
             console.print("Ctrl-C ends both.")
             told = True
@@ -90,35 +115,21 @@ def _watch(target: ClusterTarget, port: int, password: str, stop: Stop, console:
         stop.sleep(target.poll_s)
 
 
-def _answers(port: int) -> bool:
+def asks_for_login(port: int) -> bool:
+    """Tell whether the web UI answers yet, with its login page before everything else.
+
+    Raises:
+        CannotRun: it answers without a login.
+
+    """
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/login", timeout=3) as page:
-            return bool(page.status == 200)
-    except (urllib.error.URLError, OSError):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=3) as page:
+            found = urlsplit(page.url).path
+    except OSError:
         return False
-
-
-def _secret(target: ClusterTarget, password: str) -> Object:
-    values = {"MODELSWARM_WEB_PASSWORD": password, "LOCUST_WEB_LOGIN": "true"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": _metadata(target, SECRET),
-        "data": {name: base64.b64encode(value.encode()).decode() for name, value in values.items()},
-    }
-
-
-def _options(target: ClusterTarget, service: Service, host: str) -> Object:
-    files = f"{USER_FILES}/{service.user_file.name},{USER_FILES}/web_login.py"
-    data = {"LOCUST_LOCUSTFILE": files, "LOCUST_HOST": host}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(target, LOCUST), "data": data}
-
-
-def _metadata(target: ClusterTarget, name: str) -> Object:
-    labels = {"app.kubernetes.io/part-of": "modelswarm"}
-    return {"name": name, "namespace": target.kube.namespace, "labels": labels}
-
-
-def _started(target: ClusterTarget, name: str, replicas: int) -> Object:
-    deployment = find(target.base, "Deployment", name)
-    return {**deployment, "spec": {**deployment["spec"], "replicas": replicas}}
+    if found != "/login":
+        raise CannotRun(
+            f"What answers on port {port} asks for no login. "
+            "Make the images again with `modelswarm images build`, or choose another --port."
+        )
+    return True

@@ -18,8 +18,12 @@ from typing import Any
 import pytest
 
 from scripts import images, kind
+from scripts.cluster_ui import asks_for_login
 from scripts.project import Project
+from scripts.server import free_port
+from scripts.web_password import USER, web_password
 from tests.kind.echo_project import NAMESPACE, EchoInKind, make_project
+from tests.logins import answer, log_in, sees
 from tests.projects import ROOT
 from tests.waiting import until
 
@@ -316,3 +320,26 @@ class TestStoppingARunInKind:
         counts = done.summary(path)["counts"]
         assert 0 < counts["planned"] == counts["completed"] + counts["failed"] + counts["dropped"]
         assert made.kubectl("get", "pods,leases", "-o", "name") == ""
+
+
+class TestTheWebUiInKind:
+    def test_refuses_who_has_not_logged_in(self, made: EchoInKind) -> None:
+        port = free_port()
+        where = ("--target", "kind", "--namespace", NAMESPACE, "--port", str(port))
+        process, url = made.start("ui", "--backend", "echo", *where), f"http://127.0.0.1:{port}"
+
+        def there() -> bool:
+            assert process.poll() is None, process.communicate()[0]
+            return asks_for_login(port)
+
+        try:
+            until(there, "the web UI asks for the login", 2 * PATIENCE_S)
+            assert answer(url, "GET", "/") == (302, "/login")
+            assert answer(url, "POST", "/swarm") == (302, "/login")
+            assert not sees(log_in(url, USER, "wrong"), url)
+            assert sees(log_in(url, USER, web_password(Project(made.root))), url)
+        finally:
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        assert made.kubectl("get", "deployments,secrets,leases", "-o", "name") == ""
