@@ -69,15 +69,13 @@ class ClusterServer:
 
     @property
     def caller_variables(self) -> dict[str, str]:
-        """The keys that it made up when it started, where callers must send one."""
+        """The keys that it made up when it started, where callers must send one; else it makes no file."""
         file = self._service.facts.local.key_file
         if not file:
             return {}
-        return {
-            "MODELSWARM_KEYS": self._kube.kubectl(
-                "exec", f"deployment/{self._name}", "--", "cat", file
-            ).decode()
-        }
+        inside = ("exec", f"deployment/{self._name}", "-c", SERVER, "--")
+        keys = self._kube.kubectl(*inside, "sh", "-c", '[ ! -e "$0" ] || cat "$0"', file).decode()
+        return {"MODELSWARM_KEYS": keys} if keys else {}
 
     def start(self, tell: Tell) -> None:
         """Deploy it and wait until its own probe holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
 import time
 from contextlib import nullcontext
@@ -182,6 +183,42 @@ class TestAServerInACluster:
         )
         assert kube.did("delete deployment fastapi")
         assert kube.did("delete service fastapi")
+
+
+class InAFolder(Scripted):
+    """A cluster whose one container is a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def kubectl(self, *arguments: str, text: str | None = None, data: bytes | None = None) -> bytes:
+        inside = arguments[arguments.index("--") + 1 :]
+        done = subprocess.run(inside, cwd=self.folder, capture_output=True, check=False)
+        if done.returncode:
+            raise CannotRun(f"kubectl exec: {done.stderr.decode()}")
+        return done.stdout
+
+
+class TestTheKeysOfAServerInACluster:
+    @pytest.fixture
+    def torchserve(self, tmp_path: Path) -> ClusterServer:
+        (service,) = Project(ROOT).select(["torchserve"])
+        manifest = list(yaml.safe_load_all((service.folder / "manifest.yaml").read_text()))
+        kube = InAFolder(tmp_path)
+        return ClusterServer(kube, PodSampler(kube), service, manifest, tmp_path, Stop())
+
+    def test_are_the_text_of_the_file_in_its_pod(self, torchserve: ClusterServer, tmp_path: Path) -> None:
+        (tmp_path / "key_file.json").write_text('{"inference": {}}')
+        assert torchserve.caller_variables == {"MODELSWARM_KEYS": '{"inference": {}}'}
+
+    def test_are_none_where_it_made_no_file(self, torchserve: ClusterServer) -> None:
+        assert torchserve.caller_variables == {}
+
+    def test_that_cannot_be_read_are_missed(self, torchserve: ClusterServer, tmp_path: Path) -> None:
+        (tmp_path / "key_file.json").mkdir()
+        with pytest.raises(CannotRun, match="directory"):
+            _ = torchserve.caller_variables
 
 
 def archive(**files: str) -> bytes:
