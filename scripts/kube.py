@@ -44,9 +44,23 @@ _AWAY = (
     "http2: client connection lost",
 )
 
+_ADVICE = {
+    401: ". Log in to the cluster again, or choose another account with --context.",
+    403: ". Have your account granted this right, or choose another one with --context.",
+}
+
 
 class Away(CannotRun):
     """The API server does not answer."""
+
+
+class Refused(CannotRun):
+    """The API server answers, but not with what was asked for."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        """Keep the HTTP status, for those who know what it means there."""
+        super().__init__(sentence)
+        self.status = status
 
 
 def contexts() -> tuple[list[str], str | None]:
@@ -117,11 +131,9 @@ class Kube:
 
     def nodes(self) -> list[Object]:
         """Return the cluster's nodes; none where the account may not see them."""
-        from kubernetes.client import ApiException
-
         try:
             return self._items("list_node")
-        except ApiException as error:
+        except Refused as error:
             if error.status != 403:
                 raise
             return []
@@ -145,13 +157,11 @@ class Kube:
 
     def log(self, pod: str, container: str, previous: bool = False) -> bytes:
         """Return a container's log; empty where there is none (yet, or any more)."""
-        from kubernetes.client import ApiException
-
         try:
             return self._read(
                 "read_namespaced_pod_log", pod, self.namespace, container=container, previous=previous
             )
-        except ApiException:
+        except Refused:
             return b""
 
     def _items(self, call: str, *arguments: str, **options: Any) -> list[Object]:
@@ -160,13 +170,11 @@ class Kube:
 
     def lease(self, name: str) -> Object | None:
         """Return a Lease, None where there is none."""
-        from kubernetes.client import ApiException
-
         try:
             found: Object = json.loads(
                 self._read("read_namespaced_lease", name, self.namespace, group="CoordinationV1Api")
             )
-        except ApiException as error:
+        except Refused as error:
             if error.status != 404:
                 raise
             return None
@@ -174,12 +182,10 @@ class Kube:
 
     def put_lease(self, name: str, body: Object, new: bool) -> bool:
         """Make or replace a Lease; return whether nobody else did meanwhile."""
-        from kubernetes.client import ApiException
-
         call = ("create_namespaced_lease",) if new else ("replace_namespaced_lease", name)
         try:
             self._read(*call, self.namespace, body, group="CoordinationV1Api")
-        except ApiException as error:
+        except Refused as error:
             if error.status != 409:
                 raise
             return False
@@ -190,7 +196,7 @@ class Kube:
 
         Raises:
             Away: it was for too long.
-            kubernetes.client.ApiException: it refused.
+            Refused: it answered with an error.
 
         """
         from kubernetes.client import ApiException
@@ -206,11 +212,22 @@ class Kube:
             except ApiException as error:
                 if error.status in (429, 500, 502, 503, 504):
                     raise Away(f"answers {error.status}") from error
-                raise
+                raise self._refusal(call, error) from error
             except (HTTPError, OSError) as error:
                 raise Away(str(error)) from error
 
         return self._patiently(attempt)
+
+    def _refusal(self, call: str, error: Any) -> Refused:
+        """Say what was asked, what the API server says to it, and what a person can do."""
+        try:
+            said = str(json.loads(error.body)["message"])
+        except (ValueError, KeyError, TypeError):
+            said = str(error.reason)
+        what = call.replace("namespaced_", "").replace("_", " ")
+        advice = _ADVICE.get(error.status, "")
+        where = f"The API server of {self.context} refused to {what} for the namespace {self.namespace}"
+        return Refused(error.status, f"{where}: {error.status} {said}{advice}")
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         deadline = time.monotonic() + self._patience_s

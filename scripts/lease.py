@@ -15,7 +15,7 @@ from typing import Any
 from scripts.background import in_background
 from scripts.errors import CannotRun
 from scripts.family import lives
-from scripts.kube import Away, Kube, Object
+from scripts.kube import Kube, Object
 
 NAME = "modelswarm"
 SPAN_S = 30
@@ -140,8 +140,8 @@ class Lease:
                 found = self._kube.lease(NAME)
                 if found is not None and Holder.of(found).run == self._run:
                     self._kube.put_lease(NAME, self._body(found), False)
-            except Away:
-                continue
+            except CannotRun:
+                continue  # the trial meets what is wrong, and says it
 
     def _body(self, before: Object | None) -> Object:
         stamp = self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.background import in_background
-from scripts.kube import Away, Kube, Object
+from scripts.errors import CannotRun
+from scripts.kube import Kube, Object, Refused
 from scripts.pod_faults import is_ready
 from scripts.sampler import COLUMNS as LOCAL_COLUMNS
 
@@ -202,7 +203,7 @@ class PodSampler:
         """Ask the API what is there now; nodes and events are asked for now and then, or with `everything`.
 
         Raises:
-            Away: it did not answer for long.
+            CannotRun: it did not answer for long, or refused.
 
         """
         pods = self._kube.pods(SELECTOR)
@@ -232,13 +233,11 @@ class PodSampler:
         return found
 
     def _measured(self) -> Iterator[tuple[Key, float, float, int]]:
-        from kubernetes.client import ApiException
-
         names = {pod["spec"]["nodeName"] for pod in self.snapshot.pods if pod["spec"].get("nodeName")}
         if self._kubelets:
             try:
                 yield from self._counted(sorted(names))
-            except ApiException as error:
+            except Refused as error:
                 if error.status not in (401, 403, 404):
                     return
                 self._kubelets = False
@@ -267,7 +266,7 @@ class PodSampler:
                     used(self.rows())
                     happened(self._told.news(self.snapshot.events))
                     self.trouble = None
-                except Away as error:
+                except CannotRun as error:
                     self.trouble = str(error)
                 if last:
                     return

@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from scripts.errors import UserError
-from scripts.kube import Away, Kube
+from scripts.kube import Away, Kube, Refused
 from scripts.lease import NAME, Lease, Taken, me
+from tests.waiting import until
 
 
 class Api:
@@ -28,6 +29,7 @@ class Api:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.down = 0
+        self.forbidden: tuple[int, bytes] | None = None
         self.leases: dict[str, dict[str, Any]] = {}
         self.version = 0
         api = self
@@ -46,6 +48,8 @@ class Api:
                 if api.down:
                     api.down -= 1
                     self.answer(503, b"{}")
+                elif api.forbidden:
+                    self.answer(*api.forbidden)
                 else:
                     self.answer(*api.serve(self.command, self.path.partition("?")[0], sent))
 
@@ -145,6 +149,37 @@ class TestAsking:
     def test_an_account_that_may_not_see_nodes_sees_none(self, kube: Kube) -> None:
         assert kube.nodes() == []
 
+    @pytest.mark.parametrize(
+        ("what", "ask"),
+        [
+            ("list pod", lambda kube: kube.pods("")),
+            ("list event", Kube.events),
+            ("read lease", lambda kube: kube.lease(NAME)),
+            ("create lease", lambda kube: kube.put_lease(NAME, {}, True)),
+            ("replace lease", lambda kube: kube.put_lease(NAME, {}, False)),
+        ],
+    )
+    def test_an_account_without_rights_is_told_what_it_lacks(
+        self, kube: Kube, api: Api, what: str, ask: Callable[[Kube], object]
+    ) -> None:
+        api.forbidden = 403, b'{"message": "User eve cannot do this"}'
+        with pytest.raises(Refused) as refused:
+            ask(kube)
+        assert str(refused.value) == (
+            f"The API server of here refused to {what} for the namespace modelswarm: 403 User eve cannot do "
+            "this. Have your account granted this right, or choose another one with --context."
+        )
+        assert refused.value.exit_code == 3
+
+    def test_an_account_that_is_not_known_is_told_to_log_in(self, kube: Kube, api: Api) -> None:
+        api.forbidden = 401, b"no JSON"
+        with pytest.raises(Refused, match=r"401 Unauthorized\. Log in to the cluster again, or choose"):
+            kube.pods("")
+
+    def test_a_log_that_may_not_be_read_is_empty(self, kube: Kube, api: Api) -> None:
+        api.forbidden = 403, b"{}"
+        assert kube.log("a", "server") == b""
+
     def test_a_context_that_is_not_there_names_the_nearest(self, kube: Kube) -> None:
         with pytest.raises(UserError, match="The kubeconfig has no context 'heer'; did you mean 'here'"):
             Kube("heer", "modelswarm")
@@ -238,3 +273,12 @@ class TestANamespace:
         with lease(kube, "run-1").held():
             pass
         assert "delete lease modelswarm" in (tmp_path / "called").read_text()
+
+    def test_that_may_not_be_renewed_is_asked_for_again(
+        self, kube: Kube, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.lease.RENEW_EVERY_S", 0.02)
+        with lease(kube, "run-1").held():
+            api.forbidden = 403, b"{}"
+            asked = len(api.asked)
+            until(lambda: len(api.asked) >= asked + 3, "it was asked for again")

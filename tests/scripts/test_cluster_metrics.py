@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from scripts.kube import Away, Kube
+from scripts.errors import CannotRun
+from scripts.kube import Away, Kube, Refused
 from scripts.pod_sampler import (
     COLUMNS,
     COMPONENT,
@@ -118,13 +119,14 @@ class StandIn(Kube):
     """A cluster that answers from memory."""
 
     def __init__(self) -> None:
-        self.namespace, self.text, self.refused, self.away = "modelswarm", KUBELET, False, False
+        self.namespace, self.text, self.refused = "modelswarm", KUBELET, False
+        self.fault: CannotRun | None = None
         self.averages: list[dict[str, Any]] = []
         self.last_exit = 137
 
     def pods(self, labels: str) -> list[dict[str, Any]]:
-        if self.away:
-            raise Away("the API server of x has been away for 90 s")
+        if self.fault:
+            raise self.fault
         return [
             {
                 "metadata": {"name": "fastapi-1", "labels": {COMPONENT: "server"}},
@@ -150,9 +152,7 @@ class StandIn(Kube):
 
     def node_metrics(self, node: str) -> str:
         if self.refused:
-            from kubernetes.client import ApiException
-
-            raise ApiException(status=403)
+            raise Refused(403, "it may not")
         assert node == "worker-1"
         return self.text
 
@@ -227,10 +227,11 @@ class TestSampling:
         assert happened["reason"] == "BackOff"
         assert (tmp_path / "pods.csv").read_text().count("cpu_cores") == 1
 
-    def test_while_the_api_server_is_away_says_so_and_ends_in_order(
-        self, cluster: StandIn, tmp_path: Path
+    @pytest.mark.parametrize("fault", [Away("it has been away for 90 s"), Refused(401, "it refused")])
+    def test_while_the_api_server_tells_nothing_says_so_and_ends_in_order(
+        self, cluster: StandIn, tmp_path: Path, fault: CannotRun
     ) -> None:
         sampler = PodSampler(cluster)
         with sampler.running(tmp_path):
-            cluster.away = True
-        assert sampler.trouble == "the API server of x has been away for 90 s"
+            cluster.fault = fault
+        assert sampler.trouble == str(fault)
