@@ -78,6 +78,20 @@ class TestAFramework:
             assert checked["wrong"] == [], f"protocol {protocol or 'of its own'}"
             assert checked["checked"] >= (len(images) if facts(service).get("kind") != "text" else 1)
 
+    def test_tells_its_metrics_where_its_annotations_say(
+        self, service: str, cluster: Cluster, generator: str
+    ) -> None:
+        pod_metadata = manifest(service)["Deployment"]["spec"]["template"]["metadata"]
+        notes = pod_metadata.get("annotations", {})
+        if "prometheus.io/scrape" not in notes:
+            pytest.skip(f"{service} has no metrics")
+        label = f"app.kubernetes.io/name={k8s_name(service)}"
+        address = cluster.kubectl("get", "pods", "-l", label, "-o", "jsonpath={.items[0].status.podIP}")
+        url = f"http://{address}:{notes['prometheus.io/port']}{notes['prometheus.io/path']}"
+        code = "import sys; from urllib.request import urlopen; urlopen(sys.argv[1], timeout=10)"
+        done = cluster.attempt("exec", generator, "--", "python", "-c", code, url)
+        assert done.returncode == 0, done.stderr
+
     def test_is_healthy_by_its_images_own_check(self, service: str, cluster: Cluster) -> None:
         lines = instructions(ROOT / "services" / service / "Dockerfile")
         (check,) = [argument for name, argument in lines if name == "HEALTHCHECK"]

@@ -148,13 +148,19 @@ class TestAFrameworksManifest:
         assert chosen == {"app.kubernetes.io/component": "generator"}
 
     def test_tells_prometheus_of_metrics_if_there_are_any(self, service: str) -> None:
-        template = manifest(service)["Deployment"]["spec"]["template"]["metadata"]
-        told = template.get("annotations", {})
-        if path := facts(service).get("metrics_path"):
-            assert told["prometheus.io/scrape"] == "true"
-            assert told["prometheus.io/path"] == path
+        deployment, told = manifest(service)["Deployment"], facts(service)
+        notes = deployment["spec"]["template"]["metadata"].get("annotations", {})
+        apart = "metrics" in told["local"].get("inner_ports", [])  # at a port of their own
+        path = told.get("metrics_path")
+        assert path or not apart, "service.toml names a port for metrics, but no metrics_path"
+        if path:
+            containers = pod_of(deployment)["containers"]
+            opened = {port["name"]: port["containerPort"] for each in containers for port in each["ports"]}
+            assert notes["prometheus.io/scrape"] == "true"
+            assert notes["prometheus.io/path"] == path
+            assert notes["prometheus.io/port"] == str(opened["metrics" if apart else "http"])
         else:
-            assert "prometheus.io/scrape" not in told
+            assert "prometheus.io/scrape" not in notes
 
     def test_is_reached_from_this_machine_in_kind(self, service: str) -> None:
         services = {
