@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.cli import main
 from scripts.errors import UserError
 from scripts.kube import Away, Kube, Refused
 from scripts.lease import NAME, Lease, Taken, me
+from tests.projects import ROOT
 from tests.waiting import until
 
 
@@ -175,6 +177,23 @@ class TestAsking:
         api.forbidden = 401, b"no JSON"
         with pytest.raises(Refused, match=r"401 Unauthorized\. Log in to the cluster again, or choose"):
             kube.pods("")
+
+    def test_a_run_of_an_account_without_rights_ends_with_3_and_a_sentence(
+        self,
+        kube: Kube,
+        api: Api,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        api.forbidden = 403, b"{}"
+        where = ["--target", "cluster", "--context", "here", "--registry", "registry.example.com"]
+        what = ["run", "--backends", "fastapi", "--out", str(tmp_path), "--yes"]
+        monkeypatch.setattr("sys.argv", ["modelswarm", "--root", str(ROOT), *what, *where])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 3
+        assert "modelswarm: The API server of here refused to read lease" in capsys.readouterr().err
 
     def test_a_log_that_may_not_be_read_is_empty(self, kube: Kube, api: Api) -> None:
         api.forbidden = 403, b"{}"
