@@ -21,6 +21,8 @@ class TemporaryProject:
 
     root: Path
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    patience_s: float = 240
+    """How long `call` waits."""
     stderr: ClassVar[int] = subprocess.PIPE
     """Where the command's errors go: apart, or among its output."""
 
@@ -43,7 +45,7 @@ class TemporaryProject:
     def call(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
         process = self.start(*arguments, **variables)
-        output, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=self.patience_s)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def plan(self, text: str) -> str:

@@ -42,6 +42,7 @@ TIMES = {"base": "1", "again": "1", "near": "1.01", "slower": "1.1"}
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoProject]:
     """A project with a server that takes 100 ms, and variants of it that take more or less as long."""
     with echo_project(tmp_path_factory.mktemp("detection")) as made:
+        made.patience_s = 3600
         for name, times in TIMES.items():
             made.add(name)
             folder = made.root / "services" / name
