@@ -4,9 +4,12 @@ Compared is what both sides measured validly under the same load, cell by cell. 
 merged histograms; the decision on each is that of :mod:`analysis.effects`, with p values that hold together
 over the metrics of a cell. ``equivalent`` means shown to differ by less than the margin, ``not shown`` that
 neither a difference nor its absence was. A *regression* is a percentile shown to be slower and by more than
-the margin, an error rate that rose, or a server that kept up before and no longer does.
+the margin, an error rate that rose by more than a percentage point, or a server that kept up before and no
+longer does.
 
-What differs besides the server is stated: machine, model, versions, plan. Where the load or the payload
+What differs besides the server is stated: machine, model, versions, plan, suspect trials. A new side that
+lacks a cell or a valid trial is not ``complete``, and without a regression nobody knows whether there is one:
+a server that crashes is no answer to whether it got slower. Where the load or the payload
 differ the cell is not compared at all. Several runs of a side count as one with all their trials; where they
 lie further apart than their trials do, that is stated too, since the intervals are then too narrow.
 """
@@ -23,11 +26,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.effects import ALPHA, Decision, Effect, decide, effect
-from analysis.histograms import Floats
-from analysis.metrics import Cell, cells
+from analysis.histograms import Floats, needed_for
+from analysis.metrics import QUANTILES, Cell, cells
 from analysis.ranking import load_of
 from analysis.runfolder import Run, RunFacts, Trial, read_run
-from analysis.words import ms, percent
+from analysis.validity import trial_verdict
+from analysis.words import counted, ms, percent
 
 METRICS = ("p50", "p95", "p99")
 MARGIN = 0.05
@@ -74,7 +78,9 @@ class ComparisonRow(BaseModel):
 class Comparison(BaseModel):
     """What came out. ``differs`` has a sentence per thing that was not the same on both sides.
 
-    ``settled`` is whether every percentile has an answer; in ``sequential`` mode one may stop then.
+    ``complete`` is whether the new side has every cell of the base and all of its own trials are valid; what
+    it lacks is among the ``problems``. ``settled`` is whether every percentile has an answer; in
+    ``sequential`` mode one may stop then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,6 +92,7 @@ class Comparison(BaseModel):
     differs: list[str]
     rows: list[ComparisonRow]
     problems: list[str]
+    complete: bool
 
     @property
     def regressions(self) -> list[str]:
@@ -94,8 +101,11 @@ class Comparison(BaseModel):
 
     @property
     def compared(self) -> bool:
-        """Whether anything could be compared at all."""
-        return any(row.verdict != "not comparable" for row in self.rows)
+        """Whether a percentile could be compared, or something got worse; equal error rates say little."""
+        return any(
+            row.verdict == "worse" or (row.metric in METRICS and row.verdict != "not comparable")
+            for row in self.rows
+        )
 
     @property
     def settled(self) -> bool:
@@ -124,6 +134,12 @@ def compare(
     """
     runs = [read_run(path) for path in base], [read_run(path) for path in new]
     sides = [_Side(name, side) for name, side in zip(SIDES, runs, strict=True)]
+    before_side, after_side = sides
+    lacking = [
+        f"new: {backend} in {scenario} is missing; the base has it."
+        for scenario, backend in before_side.cells
+        if (scenario, backend) not in after_side.cells
+    ]
     rows: list[ComparisonRow] = []
     for key in dict.fromkeys(key for side in sides for key in side.cells):
         before, after = (side.cells.get(key) for side in sides)
@@ -133,9 +149,16 @@ def compare(
         new=list(new),
         margin=margin,
         sequential=sequential,
-        differs=[*_differs(*runs), *(sentence for side in sides for sentence in side.far_apart())],
+        differs=[
+            *_differs(*runs),
+            *(sentence for side in sides for sentence in [*side.far_apart(), *side.suspect()]),
+        ],
         rows=rows,
-        problems=[f"{side.name}: {problem}" for side in sides for problem in side.run.problems],
+        problems=[
+            *lacking,
+            *(f"{side.name}: {told}" for side in sides for told in [*side.not_valid, *side.run.problems]),
+        ],
+        complete=not lacking and not after_side.not_valid,
     )
 
 
@@ -149,6 +172,15 @@ class _Side:
         problems = [problem for run in runs for problem in run.problems]
         self.run = replace(runs[0], trials=trials, problems=problems)
         self.cells = {(cell.row.scenario, cell.row.backend): cell for cell in cells(self.run)}
+        self.not_valid = _not_valid(trials)
+
+    def suspect(self) -> list[str]:
+        """A sentence for each cell that rests on suspect trials."""
+        return [
+            f"{backend} in {scenario} is suspect in the {self.name} run: {'; '.join(cell.row.reasons)}."
+            for (scenario, backend), cell in self.cells.items()
+            if cell.row.verdict == "suspect"
+        ]
 
     def far_apart(self) -> list[str]:
         """A sentence for each cell whose runs differ by more than their trials do."""
@@ -166,6 +198,16 @@ class _Side:
                     f"(p = {p:.2g}), so the intervals below are too narrow."
                 )
         return found
+
+
+def _not_valid(trials: Sequence[Trial]) -> list[str]:
+    """A sentence for each trial that could not be used."""
+    judged = [(trial.name, *trial_verdict(trial)) for trial in trials]
+    return [
+        f"{name} is not valid, and is left out: {'; '.join(reasons)}."
+        for name, verdict, reasons in judged
+        if verdict == "invalid"
+    ]
 
 
 def _logs(trials: Sequence[Trial], run: Run) -> Floats:
@@ -214,10 +256,39 @@ def _latencies(before: Cell, after: Cell, margin: float, sequential: bool) -> li
     names = [name for name in METRICS if name in before.estimates and name in after.estimates]
     effects = [effect(before.estimates[n], after.estimates[n], margin, sequential) for n in names]
     trials = min(before.row.trials, after.row.trials)
-    return [
-        _latency(before, after, name, one, decision, margin, trials)
+    rows = {
+        name: _latency(before, after, name, one, decision, margin, trials)
         for name, one, decision in zip(names, effects, decide(effects), strict=True)
+    }
+    return [rows.get(name) or _not_carried(before, after, name) for name in METRICS]
+
+
+def _not_carried(before: Cell, after: Cell, name: str) -> ComparisonRow:
+    """A percentile that one of both, or both, cannot tell; the binned values of other tools are shown."""
+    reasons = [
+        _why_not_carried(side, cell, name)
+        for side, cell in zip(SIDES, (before, after), strict=True)
+        if name not in cell.estimates
     ]
+    old, now = (
+        None if name in cell.row.not_carried else cell.row.latency_ms.get(name) for cell in (before, after)
+    )
+    return ComparisonRow(
+        backend=after.row.backend,
+        scenario=after.row.scenario,
+        metric=name,
+        base=old,
+        new=now,
+        verdict="not comparable",
+        note=f"{name}: {'; '.join(reasons)}",
+    )
+
+
+def _why_not_carried(side: str, cell: Cell, name: str) -> str:
+    if cell.row.binned:
+        return f"of the {side} run only percentiles of Locust's buckets are known"
+    requests = counted(cell.row.requests, "request")
+    return f"it needs {needed_for(QUANTILES[name]):,} requests, the {side} run has {requests}"
 
 
 def _latency(

@@ -453,7 +453,7 @@ def compare(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell whether a run is slower than another: exit status 1 for a regression, 3 if nothing compares."""
+    """Tell whether a run is slower than another: exit status 1 for a regression, 3 if there is no telling."""
     from scripts.comparing import compare_runs, runs_named, share
 
     project = project_of(context)

@@ -30,10 +30,29 @@ def runs_named(project: Project, text: str) -> list[Path]:
     """Return the folders of runs that are named with commas between them.
 
     Raises:
-        UserError: one of them is not there.
+        UserError: one of them is not there, or none is named.
 
     """
-    return [find_run(project, name) for name in text.split(",") if name]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(
+            f"{text!r} names no run: write a run's folder or `latest`, several with commas between."
+        )
+    return [find_run(project, name) for name in names]
+
+
+def _refuse_twice(folders: Sequence[Path]) -> None:
+    """See that no run counts twice: its trials would pass for independent ones.
+
+    Raises:
+        UserError: one does.
+
+    """
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise UserError(f"{folder} is named twice, and its trials are no new ones: name each run once.")
+        seen.add(folder.resolve())
 
 
 def share(text: str) -> float:
@@ -61,14 +80,18 @@ def compare_runs(
     sequential: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Compare two sets of runs; return 1 for a regression, 3 when nothing could be compared, else 0.
+    """Compare two sets of runs; return 1 for a regression, 3 when there is no telling, else 0.
+
+    There is none when no percentile could be compared, and when the new side is not complete: a server that
+    crashed, or a trial that was not valid, may be where the regression is.
 
     Raises:
-        UserError: one of them is no run.
+        UserError: one of them is no run, or one is named twice.
 
     """
     from analysis.compare import compare
 
+    _refuse_twice([*base, *new])
     try:
         comparison = compare(base, new, margin, sequential)
     except NotARunFolder as error:
@@ -79,7 +102,7 @@ def compare_runs(
         _print(comparison, console)
     if comparison.regressions:
         return MISSED
-    return OK if comparison.compared else UNMEASURED
+    return OK if comparison.compared and comparison.complete else UNMEASURED
 
 
 def _print(comparison: Comparison, console: Console) -> None:
@@ -100,8 +123,16 @@ def _print(comparison: Comparison, console: Console) -> None:
         console.print(
             "Every percentile has an answer: stop." if comparison.settled else "Go on: not settled yet."
         )
-    for sentence in comparison.regressions or ["No regression was shown."]:
+    for sentence in comparison.regressions or [_without_regression(comparison)]:
         console.print(escape(sentence))
+
+
+def _without_regression(comparison: Comparison) -> str:
+    if not comparison.compared:
+        return "Nothing could be compared: no percentile is known well enough on both sides."
+    if not comparison.complete:
+        return "No regression was shown, but the new side is not complete: measure again what it lacks."
+    return "No regression was shown."
 
 
 def _cells(row: ComparisonRow, margin: float) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from analysis.compare import Comparison, compare
+from analysis.importing import import_files
 from analysis.runfolder import NotARunFolder
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
 
@@ -161,4 +162,20 @@ def test_json_has_rows_and_regressions(tmp_path: Path) -> None:
 def test_a_single_short_trial_each_is_never_called_different(tmp_path: Path) -> None:
     base = write_run(tmp_path / "base", [TrialSpec(exact([10.0] * 100, 3))])
     new = write_run(tmp_path / "new", [TrialSpec(exact([30.0] * 100, 3))])
-    assert {row.verdict for row in compare([base], [new]).rows} == {"not shown"}
+    found = compare([base], [new])
+    assert verdicts(found) == {
+        "p50": "not shown", "p95": "not shown", "p99": "not comparable", "error_rate": "not shown"
+    }  # fmt: skip
+    assert found.compared
+
+
+def test_percentiles_of_locusts_buckets_are_shown_but_not_compared(tmp_path: Path) -> None:
+    stats = Path(__file__).parent / "foreign" / "stock_stats.csv"
+    sides = [tmp_path / "base", tmp_path / "new"]
+    for side in sides:
+        import_files([stats], side, ["shop"], "checkout", "modelswarm import")
+    found = compare(sides[:1], sides[1:])
+    row = next(row for row in found.rows if row.metric == "p50")
+    assert (row.verdict, row.base, row.new) == ("not comparable", 32, 32)
+    assert "of the new run only percentiles of Locust's buckets are known" in row.note
+    assert not found.compared

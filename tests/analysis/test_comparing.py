@@ -1,0 +1,99 @@
+"""What `compare` prints, and the exit status that it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from scripts import cli
+from tests.analysis.folders import TrialSpec, steady, write_run
+
+
+def trials(
+    backend: str, median_ms: float, count: int = 3, seed: int = 0, **others: object
+) -> list[TrialSpec]:
+    return [
+        TrialSpec(steady(median_ms, seed=seed + n), backend, trial=n, **others)  # type: ignore[arg-type]
+        for n in range(1, count + 1)
+    ]
+
+
+def compared(base: object, new: object, *options: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli.app, ["compare", str(base), str(new), *options])
+    if isinstance(done.exception, cli.UserError):
+        return done.exception.exit_code, str(done.exception)
+    return done.exit_code, " ".join(done.output.split())
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "base", [*trials("fastapi", 40), *trials("bentoml", 60, seed=50)])
+
+
+class TestTheExitStatus:
+    def test_is_0_where_all_was_measured_and_none_got_slower(self, base: Path, tmp_path: Path) -> None:
+        same = [*trials("fastapi", 40, seed=90), *trials("bentoml", 60, seed=70)]
+        status, told = compared(base, write_run(tmp_path / "new", same))
+        assert status == 0
+        assert "No regression was shown." in told
+
+    def test_is_3_where_no_percentile_could_be_compared(self, tmp_path: Path) -> None:
+        few = [
+            write_run(tmp_path / name, [TrialSpec(steady(median, 4, 4))])
+            for name, median in (("base", 40), ("new", 400))
+        ]
+        status, told = compared(*few)
+        assert status == 3
+        assert (
+            "p50: it needs 20 requests, the base run has 16 requests; it needs 20 requests, the new" in told
+        )
+        assert "Nothing could be compared" in told
+
+    def test_is_3_where_the_new_server_crashed(self, base: Path, tmp_path: Path) -> None:
+        crashed = trials("fastapi", 40, status="failed", error="it died")
+        new = write_run(tmp_path / "new", [*crashed, *trials("bentoml", 60, seed=70)])
+        status, told = compared(base, new)
+        assert status == 3
+        assert "! new: fastapi/constant/1 is not valid, and is left out: failed: it died." in told
+        assert "the new side is not complete" in told
+
+    def test_is_3_where_some_new_trials_failed(self, base: Path, tmp_path: Path) -> None:
+        failed = [*trials("fastapi", 40, 1, seed=90), *trials("fastapi", 40, 3, status="failed")[1:]]
+        new = write_run(tmp_path / "new", [*failed, *trials("bentoml", 60, seed=70)])
+        assert compared(base, new)[0] == 3
+
+    def test_is_3_where_a_backend_is_missing(self, base: Path, tmp_path: Path) -> None:
+        new = write_run(tmp_path / "new", trials("bentoml", 60, seed=70))
+        status, told = compared(base, new)
+        assert status == 3
+        assert "! new: fastapi in constant is missing; the base has it." in told
+        assert compared(new, base)[0] == 0
+
+    def test_is_1_for_a_regression_whatever_else_is_missing(self, base: Path, tmp_path: Path) -> None:
+        assert compared(base, write_run(tmp_path / "new", trials("bentoml", 90, seed=70)))[0] == 1
+
+
+def test_a_suspect_side_is_named_with_its_reasons(base: Path, tmp_path: Path) -> None:
+    suspect = trials("fastapi", 40, seed=90, verdict="suspect", reasons=["dispatch lag p99 12 ms"])
+    new = write_run(tmp_path / "new", [*suspect, *trials("bentoml", 60, seed=70)])
+    sentence = "fastapi in constant is suspect in the new run: dispatch lag p99 12 ms."
+    assert sentence in compared(base, new)[1]
+    assert sentence in compared(base, new, "--json")[1]
+
+
+class TestRunsAreNamed:
+    @pytest.mark.parametrize("empty", [",", "", " , "])
+    def test_at_least_once(self, base: Path, empty: str) -> None:
+        status, told = compared(empty, base)
+        assert status == 2
+        assert "names no run: write a run's folder or `latest`" in told
+
+    def test_no_more_than_once(self, base: Path, tmp_path: Path) -> None:
+        other = write_run(tmp_path / "other", trials("fastapi", 40))
+        (tmp_path / "link").symlink_to(base)
+        for sides in ((base, base), (f"{base},{other}", base), (f"{base},{tmp_path / 'link'}", other)):
+            status, told = compared(*sides)
+            assert status == 2
+            assert "is named twice, and its trials are no new ones: name each run once." in told
