@@ -39,11 +39,17 @@ MARGIN = 0.05
 ERROR_RATE_MAY_RISE = 0.01
 SIDES = ("base", "new")
 
-Verdict = Literal["slower", "faster", "equivalent", "not shown", "worse", "not comparable"]
+Verdict = Literal[
+    "slower", "faster", "equivalent", "not shown", "worse", "within tolerance", "not comparable"
+]
 
 
 class ComparisonRow(BaseModel):
     """One metric of one cell on both sides; latencies in ms, ``ratio`` = new / base with a 95 % interval.
+
+    An error rate has a ``difference`` = new - base instead, a fraction, with a 95 % interval, and its ``p``
+    is that of no rise. It is ``worse`` where it was shown to rise by more than is tolerated; a smaller rise
+    that was shown is ``within tolerance``.
 
     ``p`` and ``p_equivalent`` are corrected over the metrics of the cell (Holm): of no difference, and of one
     larger than the margin. ``superiority`` is the probability that a trial of the new side is slower than one
@@ -61,6 +67,9 @@ class ComparisonRow(BaseModel):
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
     p: float | None = None
     p_equivalent: float | None = None
     cohen_d: float | None = None
@@ -341,24 +350,52 @@ def _saturated(before: Cell, after: Cell) -> ComparisonRow:
 
 def _errors(before: Cell, after: Cell) -> ComparisonRow:
     """Errors come in bursts, so beside Fisher's exact test the rate must rise by a whole percentage point."""
-    from scipy.stats import fisher_exact  # imported late: the command must start fast
-
     old, now = before.row, after.row
-    worse = False
-    if old.planned and now.planned and old.error_rate is not None and now.error_rate is not None:
-        lost = [round((row.error_rate or 0) * (row.planned or 0)) for row in (old, now)]
-        table = [[lost[1], now.planned - lost[1]], [lost[0], old.planned - lost[0]]]
-        rose = now.error_rate - old.error_rate > ERROR_RATE_MAY_RISE
-        worse = rose and fisher_exact(table, alternative="greater").pvalue < ALPHA
-    return ComparisonRow(
+    row = ComparisonRow(
         backend=now.backend,
         scenario=now.scenario,
         metric="error_rate",
         base=old.error_rate,
         new=now.error_rate,
-        verdict="worse" if worse else "not shown",
-        regression=worse,
+        verdict="not shown",
     )
+    if not (old.planned and now.planned) or old.error_rate is None or now.error_rate is None:
+        return row
+    rise = now.error_rate - old.error_rate
+    low, high, p = _rise(round(old.error_rate * old.planned), old.planned,
+                         round(now.error_rate * now.planned), now.planned)  # fmt: skip
+    tolerated = rise <= ERROR_RATE_MAY_RISE
+    shown: Verdict = "within tolerance" if tolerated else "worse"
+    note = f"error_rate: a rise was shown, of less than the {percent(ERROR_RATE_MAY_RISE)} that is tolerated"
+    return row.model_copy(
+        update={
+            "difference": rise,
+            "difference_low": low,
+            "difference_high": high,
+            "p": p,
+            "verdict": shown if p < ALPHA else "not shown",
+            "regression": p < ALPHA and not tolerated,
+            "note": note if p < ALPHA and tolerated else "",
+        }
+    )
+
+
+def _rise(lost_before: int, before: int, lost_after: int, after: int) -> tuple[float, float, float]:
+    """Newcombe's 95 % interval of the difference of two shares, and the p value of "it did not rise" [1]_.
+
+    References
+    ----------
+    .. [1] R. G. Newcombe, "Interval estimation for the difference between independent proportions", Statist.
+       Med. 17 (1998), method 10; and Fisher's exact test, one-sided.
+    """
+    from scipy.stats import fisher_exact  # imported late: the command must start fast
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    low, high = confint_proportions_2indep(
+        lost_after, after, lost_before, before, method="newcomb", compare="diff", alpha=ALPHA
+    )
+    table = [[lost_after, after - lost_after], [lost_before, before - lost_before]]
+    return float(low), float(high), float(fisher_exact(table, alternative="greater").pvalue)
 
 
 def _sentence(row: ComparisonRow) -> str:
@@ -367,6 +404,9 @@ def _sentence(row: ComparisonRow) -> str:
     if row.ratio is not None and row.low is not None:
         high = f" to {row.high:.2f}" if row.high is not None else " or more"
         text += f", {row.ratio:.2f} times as slow (95 % interval {row.low:.2f}{high})"
+    if row.difference_low is not None and row.difference_high is not None:
+        least, most = 100 * row.difference_low, 100 * row.difference_high
+        text += f", a rise by {least:.2f} to {most:.2f} points (95 % interval)"
     return f"{text}; {row.note}." if row.note and row.ratio is None else f"{text}."
 
 

@@ -137,7 +137,13 @@ def _without_regression(comparison: Comparison) -> str:
 
 def _cells(row: ComparisonRow, margin: float) -> list[str]:
     show = percent if row.metric == "error_rate" else ms
-    interval = NONE if row.low is None or row.high is None else f"{_change(row.low)} to {_change(row.high)}"
+    if row.difference is None:
+        change, low, high = (_change(one) for one in (row.ratio, row.low, row.high))
+    else:
+        change, low, high = (
+            _points(one) for one in (row.difference, row.difference_low, row.difference_high)
+        )
+    interval = NONE if NONE in (low, high) else f"{low} to {high}"
     within = f" within {percent(margin)}" if row.verdict == "equivalent" else ""
     return [
         escape(row.scenario),
@@ -145,7 +151,7 @@ def _cells(row: ComparisonRow, margin: float) -> list[str]:
         row.metric,
         show(row.base),
         show(row.new),
-        _change(row.ratio),
+        change,
         interval,
         NONE if row.p is None else f"{row.p:.3f}" if row.p >= 0.001 else "< 0.001",
         number(row.cohen_d),
@@ -174,3 +180,8 @@ def _what_settles(row: ComparisonRow) -> str:
 
 def _change(ratio: float | None) -> str:
     return NONE if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+
+
+def _points(difference: float | None) -> str:
+    """A difference of two shares in percentage points."""
+    return NONE if difference is None else f"{100 * difference:+.2f} pp"

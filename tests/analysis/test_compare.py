@@ -61,6 +61,7 @@ class TestTwoRuns:
         assert verdicts(found) == {"p95": "worse", "error_rate": "worse"}
         assert "the server no longer keeps up" in found.regressions[0]
         assert "error_rate went from 0\N{NO-BREAK SPACE}% to 20\N{NO-BREAK SPACE}%" in found.regressions[1]
+        assert found.regressions[1].endswith(", a rise by 18.85 to 21.19 points (95 % interval).")
 
     @pytest.mark.parametrize(("failed", "worse"), [(5, False), (60, True)])
     def test_with_more_errors_are_a_regression_from_a_percent_on(
@@ -68,6 +69,27 @@ class TestTwoRuns:
     ) -> None:
         found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "failed": failed})
         assert (verdicts(found)["error_rate"] == "worse") is worse
+
+    def test_say_how_much_the_error_rate_rose_and_how_sure_that_is(self, tmp_path: Path) -> None:
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "failed": 11})
+        row = next(row for row in found.rows if row.metric == "error_rate")
+        assert (row.verdict, row.regression) == ("within tolerance", False)
+        assert row.note == (
+            "error_rate: a rise was shown, of less than the 1\N{NO-BREAK SPACE}% that is tolerated"
+        )
+        assert row.p is not None
+        assert row.p < 0.001
+        assert row.difference == pytest.approx(33 / 3600)
+        assert row.difference_low is not None
+        assert row.difference_high is not None
+        # Newcombe's method 10 for 33 of 3,600 and 0 of 3,600: Wilson's limits of both
+        assert row.difference_low == pytest.approx(0.00633, abs=1e-5)
+        assert row.difference_high == pytest.approx(0.01285, abs=1e-5)
+
+    def test_of_which_none_had_errors_say_how_many_there_may_be(self, tmp_path: Path) -> None:
+        row = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40}).rows[-1]
+        assert (row.verdict, row.difference, row.p) == ("not shown", 0.0, 1.0)
+        assert row.difference_high == pytest.approx(3.84 / 3600, rel=0.01)
 
     def test_say_how_sure_they_are_and_what_would_settle_it(self, tmp_path: Path) -> None:
         found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 41})

@@ -75,6 +75,14 @@ class TestTheExitStatus:
         assert compared(base, write_run(tmp_path / "new", trials("bentoml", 90, seed=70)))[0] == 1
 
 
+def test_a_rise_of_errors_is_shown_with_its_interval(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "base", trials("fastapi", 40))
+    status, told = compared(base, write_run(tmp_path / "new", trials("fastapi", 40, failed=9)))
+    assert status == 0
+    assert "+0.90 pp" in told
+    assert "a rise was shown, of less than the 1 % that is tolerated" in told
+
+
 def test_a_suspect_side_is_named_with_its_reasons(base: Path, tmp_path: Path) -> None:
     suspect = trials("fastapi", 40, seed=90, verdict="suspect", reasons=["dispatch lag p99 12 ms"])
     new = write_run(tmp_path / "new", [*suspect, *trials("bentoml", 60, seed=70)])
