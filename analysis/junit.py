@@ -58,7 +58,7 @@ def _judged(case: Element, one: ObjectiveResult) -> None:
     elif one.backend and one.value is None and "no valid measurement" in one.note:
         _told(case, "error", "not measured", what)
     else:
-        _told(case, "failure", "not shown" if "not shown" in one.note else "missed", what)
+        _told(case, "failure", one.judgement, what)
 
 
 def _case(suite: Element, scenario: str, backend: str, name: str, duration_s: float | None) -> Element:

@@ -3,6 +3,18 @@
 An objective is ``[SCOPE:] METRIC OP VALUE[UNIT]``, or ``[SCOPE:] METRIC OP [FACTOR *] baseline``, which is
 judged against what an earlier run measured in the same cell. The scope is a scenario, a backend or
 ``backend/scenario`` with ``*`` for any; without one it must hold in every cell.
+
+What a sample does not carry is not shown to hold. A percentile is carried where 10 requests lie beyond it, a
+threshold on a share where 10 lost arrivals would reach it. Below that an exact bound decides: of order
+statistics, or Clopper and Pearson's [1]_. That none was lost at all also holds, with its bound told, from the
+size on at which one lost arrival would not miss the objective: 200 arrivals without an error pass
+``error_rate < 1%``, though they show no more than 1.49 %. Errors come in bursts, so that less is known of
+shares than these bounds say.
+
+References
+----------
+.. [1] C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of
+   the binomial", Biometrika 26 (1934).
 """
 
 from __future__ import annotations
@@ -17,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from analysis.histograms import carries, needed_for
+from analysis.histograms import MIN_BEYOND, carries, needed_for
 from analysis.metrics import Cell
 from analysis.words import NONE, brief, counted, ms, per_s, percent
 
@@ -26,6 +38,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "p95 < 200ms"
 CONFIDENCE = 0.95
+NOT_SHOWN = "not shown"
 
 _TIMES = {"us": 0.001, "µs": 0.001, "ms": 1.0, "s": 1000.0}
 _SHARES = {"%": 0.01, "": 1.0}
@@ -90,7 +103,8 @@ class Objective:
 class ObjectiveResult(BaseModel):
     """An objective judged in one cell. ``value``, ``threshold`` and ``baseline`` are ms, fractions or 1/s.
 
-    ``shown`` is the value as text; ``note`` says why an objective could not be shown to hold.
+    ``low`` and ``high`` are its 95 % interval, where there is one; ``shown`` is all three as text. ``note``
+    says why an objective could not be shown to hold.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -99,11 +113,20 @@ class ObjectiveResult(BaseModel):
     backend: str
     scenario: str
     value: float | None
+    low: float | None = None
+    high: float | None = None
     passed: bool
     threshold: float | None = None
     baseline: float | None = None
     shown: str = NONE
     note: str = ""
+
+    @property
+    def judgement(self) -> str:
+        """``held``, ``missed``, or ``not shown`` for want of evidence."""
+        if self.passed:
+            return "held"
+        return "not shown" if self.value is None or self.note.startswith(NOT_SHOWN) else "missed"
 
 
 def parse(expression: str) -> Objective:
@@ -204,17 +227,53 @@ def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> Objec
         note = note or told
     if before is not None and not note:
         note = f"{_times(value, before)}the baseline's {objective.show(before)}"
+    low, high = (_interval(objective, cell) if value is not None else None) or (None, None)
     return ObjectiveResult(
         expression=objective.expression,
         backend=row.backend,
         scenario=row.scenario,
         value=value,
+        low=low,
+        high=high,
         passed=holds,
         threshold=None if math.isnan(threshold) else threshold,
         baseline=before,
-        shown=objective.show(value),
+        shown=_shown(objective, value, low, high),
         note=note,
     )
+
+
+def _shown(objective: Objective, value: float | None, low: float | None, high: float | None) -> str:
+    """The value with its interval, where that is wider than the digits shown."""
+    shown, ends = objective.show(value), [objective.show(one) for one in (low, high)]
+    return shown if low is None or {*ends} == {shown} else f"{shown} ({' to '.join(ends)})"
+
+
+def _interval(objective: Objective, cell: Cell) -> tuple[float, float] | None:
+    """The 95 % interval of what was measured; None where there is none."""
+    if objective.kind == "latency":
+        return cell.row.interval_ms.get(objective.metric)
+    if objective.kind == "share" and cell.row.planned:
+        lost = _lost(objective, cell)
+        if not lost:
+            return 0.0, _at_most(lost, cell.row.planned)
+        from statsmodels.stats.proportion import proportion_confint  # late: the command must start fast
+
+        low, high = proportion_confint(lost, cell.row.planned, 1 - CONFIDENCE, method="beta")
+        return float(low), float(high)
+    return None
+
+
+def _lost(objective: Objective, cell: Cell) -> int:
+    """Arrivals that a share counts."""
+    return round((value_of(objective.metric, cell) or 0.0) * (cell.row.planned or 0))
+
+
+def _at_most(lost: int, planned: int) -> float:
+    """The share that so many lost arrivals show it is at most: Clopper and Pearson's one-sided bound."""
+    from scipy.special import betaincinv  # imported late: the command must start fast
+
+    return float(betaincinv(lost + 1, planned - lost, CONFIDENCE)) if lost < planned else 1.0
 
 
 def _times(value: float | None, before: float) -> str:
@@ -224,9 +283,9 @@ def _times(value: float | None, before: float) -> str:
 def _before(objective: Objective, cell: Cell, baseline: Baseline | None) -> tuple[float | None, str]:
     """The baseline's value of the objective's metric in this cell, or why there is none."""
     if baseline is None:
-        return None, "not shown: there is no baseline; name its run with --baseline DIR"
+        return None, f"{NOT_SHOWN}: there is no baseline; name its run with --baseline DIR"
     value, why = baseline.value(objective.metric, cell)
-    return value, f"not shown: {why}" if value is None else ""
+    return value, f"{NOT_SHOWN}: {why}" if value is None else ""
 
 
 def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool, str]:
@@ -234,10 +293,29 @@ def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool
     row = cell.row
     if objective.kind == "latency" and objective.op in ("<", "<="):
         if row.lower_bound:
-            return False, "not shown: the server was saturated, so the value is a lower bound"
+            return False, f"{NOT_SHOWN}: the server was saturated, so the value is a lower bound"
         if objective.quantile and not carries(row.requests, objective.quantile):
             return _small_sample(objective, cell, objective.quantile, threshold)
+    # a baseline's share is itself not exact: it says no more than which of the two is larger
+    if objective.kind == "share" and objective.op in ("<", "<=") and row.planned and not objective.relative:
+        return _share(objective, cell, row.planned, threshold)
     return True, ""
+
+
+def _share(objective: Objective, cell: Cell, planned: int, threshold: float) -> tuple[bool, str]:
+    """Whether so many arrivals can show that a share under the threshold is under it."""
+    would_be_lost = planned * threshold + 1e-9
+    if would_be_lost >= MIN_BEYOND:
+        return True, ""
+    lost = _lost(objective, cell)
+    bound = _at_most(lost, planned)
+    at_most = f"at most {percent(bound)} with {CONFIDENCE:.0%} confidence"
+    if _OPERATORS[objective.op](bound, threshold):
+        return True, f"few arrivals, but {at_most}"
+    if not lost and (would_be_lost >= 1 or not threshold):
+        return True, f"none of {counted(planned, 'arrival')}, so {at_most}"
+    needed = math.ceil((MIN_BEYOND if lost else 1) / threshold - 1e-6)
+    return False, f"{NOT_SHOWN}: {counted(planned, 'arrival')} show {at_most}; it needs {needed:,}"
 
 
 def _small_sample(objective: Objective, cell: Cell, q: float, threshold: float) -> tuple[bool, str]:
@@ -246,7 +324,7 @@ def _small_sample(objective: Objective, cell: Cell, q: float, threshold: float) 
     if bound is not None and _OPERATORS[objective.op](bound, threshold):
         return True, f"few requests, but at most {ms(bound)} with {CONFIDENCE:.0%} confidence"
     requests = counted(cell.row.requests, "request")
-    return False, f"not shown: {objective.metric} needs {needed_for(q):,} requests, there are {requests}"
+    return False, f"{NOT_SHOWN}: {objective.metric} needs {needed_for(q):,} requests, there are {requests}"
 
 
 def value_of(metric: str, cell: Cell) -> float | None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from analysis.histograms import needed_for
 from analysis.metrics import QUANTILES, Measures, Row, TrialRow
-from analysis.objectives import ObjectiveResult
+from analysis.objectives import NOT_SHOWN, ObjectiveResult
 from analysis.ranking import Pair, Ranking
 from analysis.runfolder import RunFacts
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s, percent
@@ -319,16 +319,14 @@ def objectives(results: Sequence[ObjectiveResult], rows: Sequence[Row]) -> Grid:
 def _judged(one: ObjectiveResult | None) -> Entry:
     if one is None:
         return Entry(NONE, "dim")
-    if one.passed:
-        return Entry(f"{one.shown} held", "good", one.note)
-    return Entry(f"{one.shown} {'not shown' if one.note else 'missed'}", "bad", one.note)
+    return Entry(f"{one.shown} {one.judgement}", "good" if one.passed else "bad", one.note)
 
 
 def unshown(results: Sequence[ObjectiveResult], titles: dict[str, str]) -> list[str]:
     """A sentence for each cell whose objectives were missed for want of evidence, not by their value."""
     held: dict[str, list[str]] = {}
     for one in results:
-        if one.note and not one.passed:
+        if one.judgement == NOT_SHOWN:
             where = " in ".join(part for part in (titles.get(one.backend, ""), one.scenario) if part)
             held.setdefault(f"{where}: {one.note}" if where else one.note, []).append(one.expression)
     return [f"{told} ({', '.join(expressions)})." for told, expressions in held.items()]

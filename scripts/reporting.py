@@ -133,7 +133,7 @@ def _print_report(report: Report, folder: Path, console: Console) -> None:
         table.add_row(*_cells(row))
     console.print(table)
     for result in report.objectives:
-        mark = "[green]held[/]" if result.passed else "[red]missed[/]"
+        mark = f"[{'green' if result.passed else 'red'}]{result.judgement}[/]"
         where = f"{result.backend} {result.scenario}: {result.expression}: {result.shown}"
         console.print(f"{mark} {escape(where)}{escape(f' ({result.note})' if result.note else '')}")
     for row in report.rows:

@@ -76,6 +76,10 @@ class TestAnObjectiveOnABaseline:
         assert result.threshold == pytest.approx(120, rel=0.001)
         assert result.note == f"{p95_ms / 100} times the baseline's 100 ms"
 
+    def test_that_is_missed_by_its_value_is_called_missed(self, before: Path, tmp_path: Path) -> None:
+        report = build_report(run_of(tmp_path / "now", 150, RELATIVE), Asked(baseline=before))
+        assert report.objectives[0].judgement == "missed"
+
     def test_also_takes_rates_and_shares(self, before: Path, tmp_path: Path) -> None:
         now = run_of(
             tmp_path / "now", 100, "throughput > 0.9 * baseline", "error_rate <= baseline", failed=101

@@ -6,6 +6,8 @@ from analysis.objectives import ObjectiveResult, parse
 from analysis.report import build_report
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
 
+NONE_OF_200 = "none of 200 arrivals, so at most 1.49 % with 95% confidence"
+
 
 class TestReading:
     @pytest.mark.parametrize(
@@ -123,6 +125,47 @@ class TestJudging:
         assert (p99.passed, p99.note) == (False, "not shown: p99 needs 1,000 requests, there are 60 requests")
         missed = self.judge(tmp_path / "3", "p99 < 5ms", sixty)
         assert (missed.passed, missed.note) == (False, "")
+
+    @pytest.mark.parametrize(
+        ("requests", "failed", "expression", "judgement", "note"),
+        [
+            (18, 0, "error_rate < 1%", "not shown",
+             "not shown: 18 arrivals show at most 15 % with 95% confidence; it needs 100"),
+            (100, 0, "error_rate < 0.1%", "not shown",
+             "not shown: 100 arrivals show at most 2.95 % with 95% confidence; it needs 1,000"),
+            (200, 0, "error_rate < 1%", "held", NONE_OF_200),
+            (200, 0, "drop_rate < 1%", "held", NONE_OF_200),
+            (300, 0, "error_rate < 1%", "held", "few arrivals, but at most 0.99 % with 95% confidence"),
+            (200, 0, "error_rate <= 0%", "held", NONE_OF_200),
+            (200, 1, "error_rate < 1%", "not shown",
+             "not shown: 200 arrivals show at most 2.35 % with 95% confidence; it needs 1,000"),
+            (900, 2, "error_rate < 1%", "held", "few arrivals, but at most 0.7 % with 95% confidence"),
+            (200, 2, "error_rate < 1%", "missed", ""),
+            (1000, 9, "error_rate < 1%", "held", ""),
+            (1000, 10, "error_rate < 1%", "missed", ""),
+        ],
+    )  # fmt: skip
+    def test_of_a_share_says_what_so_few_arrivals_show(
+        self, tmp_path: Path, requests: int, failed: int, expression: str, judgement: str, note: str
+    ) -> None:
+        result = self.judge(tmp_path, expression, TrialSpec(exact([10.0] * requests, 1), failed=failed))
+        assert (result.judgement, result.note.replace("\N{NO-BREAK SPACE}", " ")) == (judgement, note)
+
+    def test_has_the_interval_of_what_was_measured(self, tmp_path: Path) -> None:
+        from scipy.stats import binomtest
+
+        result = self.judge(tmp_path / "1", "error_rate < 8%", TrialSpec(exact([10.0] * 50, 20), failed=50))
+        exactly = binomtest(50, 1000).proportion_ci(0.95, "exact")
+        assert (result.low, result.high) == (pytest.approx(exactly.low), pytest.approx(exactly.high))
+        assert result.shown.replace("\N{NO-BREAK SPACE}", " ") == "5 % (3.73 % to 6.54 %)"
+        none = self.judge(tmp_path / "2", "error_rate < 8%", TrialSpec(exact([10.0] * 50, 20)))
+        assert (none.low, none.high) == (0.0, pytest.approx(1 - 0.05 ** (1 / 1000)))
+        p95 = self.judge(tmp_path / "3", "p95 < 900ms", TrialSpec(steady(50)))
+        assert p95.value is not None
+        assert p95.low is not None
+        assert p95.high is not None
+        assert p95.low < p95.value < p95.high
+        assert " ms to " in p95.shown
 
     def test_of_a_scope_that_is_not_there_is_not_shown_to_hold(self, tmp_path: Path) -> None:
         result = self.judge(tmp_path, "constnat: p95 < 200ms", TrialSpec(steady(50)))
