@@ -55,6 +55,8 @@ class ComparisonRow(BaseModel):
     larger than the margin. ``superiority`` is the probability that a trial of the new side is slower than one
     of the base; ``power`` that this design would have shown a difference of the margin; ``more_trials`` how
     many more of each would give an answer in four of five cases, None where there is one or none is in sight.
+    Both reckon with an equal share of the 5 % for each metric, which is the least that Holm's correction
+    leaves, and with trials that lie as far apart as these. In sequential mode there is neither.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -263,7 +265,7 @@ def _not_comparable(before: Cell | None, after: Cell | None) -> str:
 
 def _latencies(before: Cell, after: Cell, margin: float, sequential: bool) -> list[ComparisonRow]:
     names = [name for name in METRICS if name in before.estimates and name in after.estimates]
-    effects = [effect(before.estimates[n], after.estimates[n], margin, sequential) for n in names]
+    effects = [effect(before.estimates[n], after.estimates[n], margin, sequential, len(names)) for n in names]
     trials = min(before.row.trials, after.row.trials)
     rows = {
         name: _latency(before, after, name, one, decision, margin, trials)

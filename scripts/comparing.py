@@ -167,7 +167,7 @@ def _unsettled(comparison: Comparison) -> list[str]:
             continue
         told.append(
             f"{row.backend} {row.scenario}: this design shows a change of {percent(comparison.margin)} in "
-            f"{row.metric} with a probability of {percent(row.power)}; {_what_settles(row)}."
+            f"{row.metric} with a probability of about {percent(row.power)}; {_what_settles(row)}."
         )
     return told
 

@@ -83,6 +83,15 @@ def test_a_rise_of_errors_is_shown_with_its_interval(tmp_path: Path) -> None:
     assert "a rise was shown, of less than the 1 % that is tolerated" in told
 
 
+def test_what_would_settle_it_is_told_of_a_fixed_number_of_trials_only(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "base", trials("fastapi", 40))
+    new = write_run(tmp_path / "new", trials("fastapi", 41, seed=90))
+    assert "with a probability of about" in compared(base, new)[1]
+    told = compared(base, new, "--sequential")[1]
+    assert "Go on: not settled yet." in told
+    assert "probability" not in told
+
+
 def test_a_suspect_side_is_named_with_its_reasons(base: Path, tmp_path: Path) -> None:
     suspect = trials("fastapi", 40, seed=90, verdict="suspect", reasons=["dispatch lag p99 12 ms"])
     new = write_run(tmp_path / "new", [*suspect, *trials("bentoml", 60, seed=70)])

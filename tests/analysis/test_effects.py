@@ -134,6 +134,20 @@ class TestTheSizes:
         assert powers[1] is not None
         assert powers[0] < 0.15 < 0.5 < powers[1]
 
+    def test_reckon_with_the_correction_over_the_metrics(self) -> None:
+        close = told(103, 98, 101, 103, 105, 108)
+        one, three = (effect(self.base, close, 0.05, metrics=metrics) for metrics in (1, 3))
+        assert one.power is not None
+        assert three.power is not None
+        assert three.power < one.power
+        assert one.settle is not None
+        assert three.settle is not None
+        assert three.settle > one.settle
+
+    def test_of_a_sequence_promise_nothing(self) -> None:
+        found = effect(self.base, told(103, 98, 101, 103, 105, 108), 0.05, sequential=True)
+        assert (found.power, found.settle) == (None, None)
+
     def test_say_how_many_trials_would_settle_it(self) -> None:
         close = told(103, 98, 101, 103, 105, 108)
         found = effect(self.base, close, 0.05)
