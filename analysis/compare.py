@@ -29,7 +29,7 @@ from analysis.effects import ALPHA, Decision, Effect, decide, effect
 from analysis.histograms import Floats, needed_for
 from analysis.metrics import QUANTILES, Cell, cells
 from analysis.ranking import load_of
-from analysis.runfolder import Run, RunFacts, Trial, read_run
+from analysis.runfolder import PlanFacts, Run, RunFacts, Trial, read_run
 from analysis.validity import trial_verdict
 from analysis.words import counted, ms, percent
 
@@ -429,6 +429,12 @@ def _identities(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {name: sorted({one[name] for one in each} - {""}) for name in each[0]}
 
 
+def _warm_up(plan: PlanFacts) -> str:
+    """What a plan of the same name may have had edited, although it shapes what was measured."""
+    first = f"{counted(plan.warmup_requests, 'request')} first" if plan.warmup_requests else ""
+    return ", ".join(filter(None, [plan.warmup, first]))
+
+
 def _identity(facts: RunFacts) -> dict[str, str]:
     machine, held = facts.machine, facts.fairness
     return {
@@ -437,6 +443,7 @@ def _identity(facts: RunFacts) -> dict[str, str]:
         "Target": facts.target,
         "Model": facts.model.digest,
         "Plan": facts.plan_name,
+        "Warm-up": _warm_up(facts.plan),
         "Intra-op threads": str(held.threads or ""),
         "Server workers": str(held.workers or ""),
         "Backends": ", ".join(f"{name} {one.version}" for name, one in sorted(facts.backends.items())),

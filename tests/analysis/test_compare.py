@@ -121,6 +121,13 @@ class TestTwoRuns:
         assert "Machine: Example CPU, 2 cores, now Other CPU, 8 cores." in found.differs
         assert any(sentence.startswith("Model: sha256:ab") for sentence in found.differs)
 
+    def test_of_a_plan_that_was_edited_say_so(self, tmp_path: Path) -> None:
+        before, after = (
+            {"plan": {"warmup": warmup, "warmup_requests": n}} for warmup, n in (("5s", 10), ("0s", 0))
+        )
+        found = compared(tmp_path, {"median_ms": 40, "head": before}, {"median_ms": 40, "head": after})
+        assert found.differs == ["Warm-up: 5s, 10 requests first, now 0s."]
+
 
 class TestTwoSetsOfRuns:
     def test_count_all_their_trials(self, tmp_path: Path) -> None:
