@@ -52,7 +52,7 @@ def _suite(root: Element, name: str, trials: Sequence[TrialRow], results: Sequen
 
 
 def _judged(case: Element, one: ObjectiveResult) -> None:
-    what = f"{one.expression}: {one.shown}{f' ({one.note})' if one.note else ''}"
+    what = f"{one.expression}: {one.told}{f' ({one.note})' if one.note else ''}"
     if one.passed:
         SubElement(case, "system-out").text = _clean(what)
     elif one.backend and one.value is None and "no valid measurement" in one.note:

@@ -103,8 +103,8 @@ class Objective:
 class ObjectiveResult(BaseModel):
     """An objective judged in one cell. ``value``, ``threshold`` and ``baseline`` are ms, fractions or 1/s.
 
-    ``low`` and ``high`` are its 95 % interval, where there is one; ``shown`` is all three as text. ``note``
-    says why an objective could not be shown to hold.
+    ``low`` and ``high`` are its 95 % interval, where there is one; ``shown`` and ``interval`` are both as
+    text. ``note`` says why an objective could not be shown to hold.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -119,7 +119,13 @@ class ObjectiveResult(BaseModel):
     threshold: float | None = None
     baseline: float | None = None
     shown: str = NONE
+    interval: str = ""
     note: str = ""
+
+    @property
+    def told(self) -> str:
+        """The value with its interval, where there is one."""
+        return f"{self.shown} ({self.interval})" if self.interval else self.shown
 
     @property
     def judgement(self) -> str:
@@ -238,15 +244,16 @@ def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> Objec
         passed=holds,
         threshold=None if math.isnan(threshold) else threshold,
         baseline=before,
-        shown=_shown(objective, value, low, high),
+        shown=objective.show(value),
+        interval=_ends(objective, value, low, high),
         note=note,
     )
 
 
-def _shown(objective: Objective, value: float | None, low: float | None, high: float | None) -> str:
-    """The value with its interval, where that is wider than the digits shown."""
-    shown, ends = objective.show(value), [objective.show(one) for one in (low, high)]
-    return shown if low is None or {*ends} == {shown} else f"{shown} ({' to '.join(ends)})"
+def _ends(objective: Objective, value: float | None, low: float | None, high: float | None) -> str:
+    """The interval as text, where it is wider than the digits shown."""
+    ends = [objective.show(one) for one in (low, high)]
+    return "" if low is None or {*ends} == {objective.show(value)} else " to ".join(ends)
 
 
 def _interval(objective: Objective, cell: Cell) -> tuple[float, float] | None:

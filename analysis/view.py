@@ -319,7 +319,7 @@ def objectives(results: Sequence[ObjectiveResult], rows: Sequence[Row]) -> Grid:
 def _judged(one: ObjectiveResult | None) -> Entry:
     if one is None:
         return Entry(NONE, "dim")
-    return Entry(f"{one.shown} {one.judgement}", "good" if one.passed else "bad", one.note)
+    return Entry(f"{one.shown} {one.judgement}", "good" if one.passed else "bad", one.note, sub=one.interval)
 
 
 def unshown(results: Sequence[ObjectiveResult], titles: dict[str, str]) -> list[str]:

@@ -134,7 +134,7 @@ def _print_report(report: Report, folder: Path, console: Console) -> None:
     console.print(table)
     for result in report.objectives:
         mark = f"[{'green' if result.passed else 'red'}]{result.judgement}[/]"
-        where = f"{result.backend} {result.scenario}: {result.expression}: {result.shown}"
+        where = f"{result.backend} {result.scenario}: {result.expression}: {result.told}"
         console.print(f"{mark} {escape(where)}{escape(f' ({result.note})' if result.note else '')}")
     for row in report.rows:
         if row.verdict == "suspect":

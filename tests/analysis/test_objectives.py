@@ -157,7 +157,7 @@ class TestJudging:
         result = self.judge(tmp_path / "1", "error_rate < 8%", TrialSpec(exact([10.0] * 50, 20), failed=50))
         exactly = binomtest(50, 1000).proportion_ci(0.95, "exact")
         assert (result.low, result.high) == (pytest.approx(exactly.low), pytest.approx(exactly.high))
-        assert result.shown.replace("\N{NO-BREAK SPACE}", " ") == "5 % (3.73 % to 6.54 %)"
+        assert result.told.replace("\N{NO-BREAK SPACE}", " ") == "5 % (3.73 % to 6.54 %)"
         none = self.judge(tmp_path / "2", "error_rate < 8%", TrialSpec(exact([10.0] * 50, 20)))
         assert (none.low, none.high) == (0.0, pytest.approx(1 - 0.05 ** (1 / 1000)))
         p95 = self.judge(tmp_path / "3", "p95 < 900ms", TrialSpec(steady(50)))
@@ -165,7 +165,7 @@ class TestJudging:
         assert p95.low is not None
         assert p95.high is not None
         assert p95.low < p95.value < p95.high
-        assert " ms to " in p95.shown
+        assert " ms to " in p95.interval
 
     def test_of_a_scope_that_is_not_there_is_not_shown_to_hold(self, tmp_path: Path) -> None:
         result = self.judge(tmp_path, "constnat: p95 < 200ms", TrialSpec(steady(50)))
