@@ -162,6 +162,7 @@ def compare(
         sequential=sequential,
         differs=[
             *_differs(*runs),
+            *(f"{path} is on both sides: it is compared with itself." for path in base if path in new),
             *(sentence for side in sides for sentence in [*side.far_apart(), *side.suspect()]),
         ],
         rows=rows,
@@ -169,7 +170,7 @@ def compare(
             *lacking,
             *(f"{side.name}: {told}" for side in sides for told in [*side.not_valid, *side.run.problems]),
         ],
-        complete=not lacking and not after_side.not_valid,
+        complete=not lacking and after_side.complete,
     )
 
 
@@ -184,6 +185,9 @@ class _Side:
         self.run = replace(runs[0], trials=trials, problems=problems)
         self.cells = {(cell.row.scenario, cell.row.backend): cell for cell in cells(self.run)}
         self.not_valid = _not_valid(trials)
+        self.complete = all(trial.entry.status == "ok" for trial in trials) and all(
+            cell.row.verdict != "invalid" for cell in self.cells.values()
+        )
 
     def suspect(self) -> list[str]:
         """A sentence for each cell that rests on suspect trials."""

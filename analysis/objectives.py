@@ -4,12 +4,11 @@ An objective is ``[SCOPE:] METRIC OP VALUE[UNIT]``, or ``[SCOPE:] METRIC OP [FAC
 judged against what an earlier run measured in the same cell. The scope is a scenario, a backend or
 ``backend/scenario`` with ``*`` for any; without one it must hold in every cell.
 
-What a sample does not carry is not shown to hold. A percentile is carried where 10 requests lie beyond it, a
-threshold on a share where 10 lost arrivals would reach it. Below that an exact bound decides: of order
-statistics, or Clopper and Pearson's [1]_. That none was lost at all also holds, with its bound told, from the
-size on at which one lost arrival would not miss the objective: 200 arrivals without an error pass
-``error_rate < 1%``, though they show no more than 1.49 %. Errors come in bursts, so that less is known of
-shares than these bounds say.
+A percentile that a sample does not carry is not shown to hold, unless the exact bound of order statistics is
+within the threshold. A share is judged by what was counted; where fewer than 10 lost arrivals would reach the
+threshold, the judgement tells the bound of Clopper and Pearson [1]_ with it: 200 arrivals without an error
+hold ``error_rate < 1%``, though they show no more than 1.49 %. Errors come in bursts, so that less is known
+of shares than that bound says.
 
 References
 ----------
@@ -305,24 +304,17 @@ def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool
             return _small_sample(objective, cell, objective.quantile, threshold)
     # a baseline's share is itself not exact: it says no more than which of the two is larger
     if objective.kind == "share" and objective.op in ("<", "<=") and row.planned and not objective.relative:
-        return _share(objective, cell, row.planned, threshold)
+        return True, _few(objective, cell, row.planned, threshold)
     return True, ""
 
 
-def _share(objective: Objective, cell: Cell, planned: int, threshold: float) -> tuple[bool, str]:
-    """Whether so many arrivals can show that a share under the threshold is under it."""
-    would_be_lost = planned * threshold + 1e-9
-    if would_be_lost >= MIN_BEYOND:
-        return True, ""
+def _few(objective: Objective, cell: Cell, planned: int, threshold: float) -> str:
+    """What arrivals show of a share, where they are few for the threshold; empty where they are not."""
+    if planned * threshold + 1e-9 >= MIN_BEYOND:
+        return ""
     lost = _lost(objective, cell)
-    bound = _at_most(lost, planned)
-    at_most = f"at most {percent(bound)} with {CONFIDENCE:.0%} confidence"
-    if _OPERATORS[objective.op](bound, threshold):
-        return True, f"few arrivals, but {at_most}"
-    if not lost and (would_be_lost >= 1 or not threshold):
-        return True, f"none of {counted(planned, 'arrival')}, so {at_most}"
-    needed = math.ceil((MIN_BEYOND if lost else 1) / threshold - 1e-6)
-    return False, f"{NOT_SHOWN}: {counted(planned, 'arrival')} show {at_most}; it needs {needed:,}"
+    what = f"{lost or 'none'} of {counted(planned, 'arrival')}"
+    return f"{what}, so at most {percent(_at_most(lost, planned))} with {CONFIDENCE:.0%} confidence"
 
 
 def _small_sample(objective: Objective, cell: Cell, q: float, threshold: float) -> tuple[bool, str]:

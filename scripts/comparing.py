@@ -42,7 +42,7 @@ def runs_named(project: Project, text: str) -> list[Path]:
 
 
 def _refuse_twice(folders: Sequence[Path]) -> None:
-    """See that no run counts twice: its trials would pass for independent ones.
+    """See that no run counts twice on a side: its trials would pass for independent ones.
 
     Raises:
         UserError: one does.
@@ -83,15 +83,16 @@ def compare_runs(
     """Compare two sets of runs; return 1 for a regression, 3 when there is no telling, else 0.
 
     There is none when no percentile could be compared, and when the new side is not complete: a server that
-    crashed, or a trial that was not valid, may be where the regression is.
+    crashed, or of which no trial was valid, may be where the regression is.
 
     Raises:
-        UserError: one of them is no run, or one is named twice.
+        UserError: one of them is no run, or is named twice on a side.
 
     """
     from analysis.compare import compare
 
-    _refuse_twice([*base, *new])
+    _refuse_twice(base)
+    _refuse_twice(new)
     try:
         comparison = compare(base, new, margin, sequential)
     except NotARunFolder as error:

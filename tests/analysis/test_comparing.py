@@ -64,6 +64,15 @@ class TestTheExitStatus:
         new = write_run(tmp_path / "new", [*failed, *trials("bentoml", 60, seed=70)])
         assert compared(base, new)[0] == 3
 
+    def test_is_0_where_a_generator_was_too_late_in_one_trial_of_several(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        late = trials("fastapi", 40, 1, verdict="invalid", reasons=["dispatch lag p99 90 ms"])
+        rest = [*late, *trials("fastapi", 40, seed=90)[1:], *trials("bentoml", 60, seed=70)]
+        status, told = compared(base, write_run(tmp_path / "new", rest))
+        assert status == 0
+        assert "! new: fastapi/constant/1 is not valid, and is left out: dispatch lag p99 90 ms." in told
+
     def test_is_3_where_a_backend_is_missing(self, base: Path, tmp_path: Path) -> None:
         new = write_run(tmp_path / "new", trials("bentoml", 60, seed=70))
         status, told = compared(base, new)
@@ -107,10 +116,15 @@ class TestRunsAreNamed:
         assert status == 2
         assert "names no run: write a run's folder or `latest`" in told
 
-    def test_no_more_than_once(self, base: Path, tmp_path: Path) -> None:
+    def test_on_both_sides_to_be_told_so(self, base: Path) -> None:
+        status, told = compared(base, base)
+        assert status == 0
+        assert "is on both sides: it is compared with itself." in told
+
+    def test_on_a_side_no_more_than_once(self, base: Path, tmp_path: Path) -> None:
         other = write_run(tmp_path / "other", trials("fastapi", 40))
         (tmp_path / "link").symlink_to(base)
-        for sides in ((base, base), (f"{base},{other}", base), (f"{base},{tmp_path / 'link'}", other)):
+        for sides in ((f"{base},{base}", other), (other, f"{base},{tmp_path / 'link'}")):
             status, told = compared(*sides)
             assert status == 2
             assert "is named twice, and its trials are no new ones: name each run once." in told
