@@ -65,6 +65,8 @@ class ArrivalTaskSet(DefaultTaskSet):
         dispatcher.users += 1
         try:
             while True:
+                if user._state == LOCUST_STATE_STOPPING:  # told so in its task, or before it came here
+                    raise StopUser
                 user._state = LOCUST_STATE_WAITING
                 user.arrival = planned, _ = dispatcher.wait()
                 user._state = LOCUST_STATE_RUNNING
@@ -85,8 +87,6 @@ class ArrivalTaskSet(DefaultTaskSet):
                     pacing.recorder.record(
                         planned, user.sent_at, clock(), user.outcome_key(), user.answer_bytes
                     )
-                if user._state == LOCUST_STATE_STOPPING:
-                    raise StopUser
         finally:
             dispatcher.users -= 1
 
