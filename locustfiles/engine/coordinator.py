@@ -289,12 +289,17 @@ class Coordinator:
                 self._fail(f"cannot go on recording in {folder.path}: {error}", NOT_MEASURED)
 
     def _end(self) -> None:
-        """The plan is over: end the process, or with a web UI only the trial."""
-        options = self._environment.parsed_options
+        """The plan is over: end the process, or with a web UI the trial only; --autoquit ends that, too."""
+        options, web_ui = self._environment.parsed_options, self._environment.web_ui
         if options is not None and options.headless:
             self._runner.quit()
-        else:
-            self._runner.stop()
+            return
+        self._runner.stop()
+        if options is not None and options.autostart and options.autoquit not in (None, -1):
+            gevent.sleep(options.autoquit)
+            self._runner.quit()
+            if web_ui is not None:
+                web_ui.stop()
 
     def _fail(self, problem: str, exit_code: int) -> None:
         logger.error(problem)

@@ -60,7 +60,7 @@ def _check_options(environment: Environment) -> None:
     options = environment.parsed_options
     assert options is not None
     options.load_run_time = options.run_time
-    if options.headless:
+    if options.headless or options.autostart:
         options.run_time = (
             None  # Locust's timer starts before the first arrival and cuts off the last answers
         )

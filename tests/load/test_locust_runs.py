@@ -17,6 +17,7 @@ from hdrh.log import HistogramLogReader
 
 from scripts.server import free_port
 from tests.load.processes import Locusts
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -209,6 +210,35 @@ class TestEveryPlannedArrivalIsAccountedFor:
         assert summary["counts"]["planned"] == 150
         assert int(rows(locusts.record / "stats.csv")[-1]["Request Count"]) == 150
         assert sum(int(row["planned"]) for row in rows(locusts.record / "generator.csv")) == 150
+
+
+class TestARunThatStartsItselfInTheWebUi:
+    """`--autostart`: Locust's own run-time counts from its start, ours from the first arrival."""
+
+    @staticmethod
+    def start(locusts: Locusts, url: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return locusts.start(
+            *("--autostart", "--web-host", "127.0.0.1", "--web-port", str(free_port()), "--host", url),
+            *("--rate", "50", "--run-time", "2s", "--payload", "small", "--record", str(locusts.record)),
+            *arguments,
+        )
+
+    def test_sends_its_whole_plan_and_quits_when_it_may(self, steady_server: Any, locusts: Locusts) -> None:
+        process = self.start(locusts, steady_server().url, "--autoquit", "0")
+        assert process.wait(30) == 0, locusts.log()
+        assert locusts.summary()["counts"]["completed"] == 100
+        assert locusts.summary()["duration_s"] == 2
+
+    def test_stays_when_nobody_said_that_it_may_quit(self, steady_server: Any, locusts: Locusts) -> None:
+        process = self.start(locusts, steady_server().url)
+        until((locusts.record / "summary.json").exists, "the summary is written")
+        assert locusts.summary()["counts"]["completed"] == 100
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+
+    def test_quits_when_it_could_not_be_made(self, locusts: Locusts) -> None:
+        process = self.start(locusts, f"http://127.0.0.1:{free_port()}", "--autoquit", "0")
+        assert process.wait(30) == 3, locusts.log()
 
 
 class TestARecordCanBeReadByOthers:
