@@ -109,13 +109,11 @@ class Generator:
         assert self._dispatcher is not None
         pacing = Pacing(plan, self._dispatcher, self._recorder, self._clock)
         for user_class in self._runner.user_classes:
+            if not issubclass(user_class, ArrivalUser):  # the master refuses it, or did not pick it
+                continue
             if self._environment.host:
                 user_class.host = self._environment.host
             try:
-                if not issubclass(user_class, ArrivalUser):
-                    raise ValueError(
-                        f"{user_class.__name__} does not derive from ArrivalUser: nothing would pace it"
-                    )
                 user_class.prepare(pacing, self._environment)
                 if user_class.host:
                     Target.parse(user_class.host).connect(CONNECT_TIMEOUT_S).close()

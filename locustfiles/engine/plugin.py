@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Response, jsonify, request
-from locust import events
+from locust import User, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import LocalRunner, WorkerRunner
@@ -16,7 +17,7 @@ from locust.util.timespan import parse_timespan
 from locustfiles.engine.coordinator import Coordinator
 from locustfiles.engine.generator import Generator
 from locustfiles.engine.options import BAD_INPUT, OPTIONS, LoadPlan
-from locustfiles.engine.users import ArrivalUser, note_request_failure
+from locustfiles.engine.users import ArrivalUser, note_request_failure, refuse_unpaced
 
 STOP_TIMEOUT_S = 10.0
 
@@ -65,6 +66,8 @@ def _check_options(environment: Environment) -> None:
             None  # Locust's timer starts before the first arrival and cuts off the last answers
         )
     try:
+        if not options.class_picker:
+            refuse_unpaced(environment.user_classes)
         plan = _plan(environment)
         if options.num_users is not None and options.num_users < 1:
             raise ValueError(
@@ -95,6 +98,7 @@ def _check_form(environment: Environment) -> None:
             return None
         wanted = {**vars(options), **request.form.to_dict()}
         try:
+            refuse_unpaced(_picked(environment))
             if run_time := request.form.get("run_time"):
                 wanted["load_run_time"] = parse_timespan(run_time)
             LoadPlan.from_options(wanted, wanted["load_run_time"])
@@ -102,6 +106,13 @@ def _check_form(environment: Environment) -> None:
             return jsonify({"success": False, "message": str(error), "host": environment.host})
         options.load_run_time = wanted["load_run_time"]
         return None
+
+
+def _picked(environment: Environment) -> Sequence[type[User]]:
+    """The user classes that the form asks for; without a picker all of them."""
+    names = request.form.getlist("user_classes")
+    available: Mapping[str, Any] = environment.available_user_classes or {}
+    return [c for name, c in available.items() if name in names] or environment.user_classes
 
 
 def _is_not_about_spawn_rate(record: logging.LogRecord) -> bool:

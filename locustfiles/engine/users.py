@@ -142,6 +142,26 @@ class ArrivalUser(User):
             self.on_stop()  # type: ignore[no-untyped-call]
 
 
+def refuse_unpaced(user_classes: Sequence[type[User]]) -> None:
+    """Raise ValueError with a sentence when one run cannot pace all of these classes."""
+    for user_class in user_classes:
+        name = user_class.__name__
+        if not issubclass(user_class, ArrivalUser):
+            raise ValueError(f"{name} does not derive from ArrivalUser: nothing would pace it")
+        nested = next((entry for entry in user_class.tasks if isinstance(entry, type)), None)
+        if nested is not None:
+            raise ValueError(
+                f"{name} has a task set, {nested.__name__}, which would run at its own pace: "
+                "write the whole flow as one @task, since one arrival is one task"
+            )
+    if len(user_classes) > 1:
+        names = ", ".join(user_class.__name__ for user_class in user_classes)
+        raise ValueError(
+            f"a run has one user class, and here are {names}: name one (locust -f FILE "
+            f"{user_classes[0].__name__}), run each as a scenario of its own, or mix tasks by @task(WEIGHT)"
+        )
+
+
 def note_request_failure(exception: BaseException | str | None = None, **_: Any) -> None:
     """Listener of Locust's request event: a failed request fails the arrival that it was part of."""
     user = getattr(greenlet.getcurrent(), "arrival_user", None)

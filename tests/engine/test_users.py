@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import gevent
 import pytest
 from gevent.pool import Group
-from locust import task
+from locust import SequentialTaskSet, User, task
 from locust.env import Environment
 
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.pacing import Dispatcher
 from locustfiles.engine.recorder import Recorder
-from locustfiles.engine.users import ArrivalUser, Pacing
+from locustfiles.engine.users import ArrivalUser, Pacing, refuse_unpaced
 
 
 class SlowToStart(ArrivalUser):
@@ -25,6 +25,36 @@ class SlowToStart(ArrivalUser):
     @task
     def nothing(self) -> None:
         """What an arrival asks for."""
+
+
+class Other(SlowToStart):
+    """A second class."""
+
+
+class Unpaced(User):
+    """A user that Locust paces."""
+
+    @task
+    def nothing(self) -> None:
+        """What it does again and again."""
+
+
+class Nested(ArrivalUser):
+    """A user with a flow of its own pace."""
+
+    @task
+    class Flow(SequentialTaskSet):
+        """Never returns by itself."""
+
+        @task
+        def step(self) -> None:
+            """A step of the flow."""
+
+
+class Listed(ArrivalUser):
+    """The same flow, in the other way that Locust has."""
+
+    tasks = [Nested.Flow]  # noqa: RUF012  # as Locust's users write it
 
 
 @pytest.fixture
@@ -47,3 +77,30 @@ class TestAUserThatIsToldToStop:
         users.join(timeout=1)
         assert not len(users)
         assert pacing.dispatcher.users == 0
+
+
+class TestUserClasses:
+    def test_that_the_engine_paces_are_taken(self) -> None:
+        refuse_unpaced([SlowToStart])
+
+    @pytest.mark.parametrize(
+        ("classes", "sentence"),
+        [
+            pytest.param([Unpaced], "Unpaced does not derive from ArrivalUser", id="unpaced"),
+            pytest.param([SlowToStart, Unpaced], "Unpaced does not derive from ArrivalUser", id="a mix"),
+            pytest.param(
+                [Nested], "Nested has a task set, Flow, .* write the whole flow as one @task", id="set"
+            ),
+            pytest.param([Listed], "Listed has a task set, Flow, ", id="a listed set"),
+            pytest.param(
+                [SlowToStart, Other],
+                r"here are SlowToStart, Other: name one \(locust -f FILE SlowToStart\)",
+                id="two",
+            ),
+        ],
+    )
+    def test_that_it_cannot_pace_in_one_run_are_refused(
+        self, classes: list[type[User]], sentence: str
+    ) -> None:
+        with pytest.raises(ValueError, match=sentence):
+            refuse_unpaced(classes)

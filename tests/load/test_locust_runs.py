@@ -42,6 +42,14 @@ class MyUser(ArrivalUser, FastHttpUser):
         self.client.post("/predict", data=b"x" * 9000)
 """
 
+NESTED = """
+    @task
+    class Flow(TaskSet):
+        @task
+        def step(self):
+            self.client.get("/")
+"""
+
 
 def when_recorded(locusts: Locusts, seconds: int) -> None:
     """Wait until the record shows that load was sent for `seconds`."""
@@ -271,6 +279,23 @@ class TestAnybodysLocustfile:
         own.write_text(OWN_LOCUSTFILE)
         summary = locusts.run(steady_server(), "--rate", "100", "--run-time", "3s", locustfile=own)
         assert summary["counts"]["completed"] == 300
+
+    def test_has_one_user_class_or_says_which(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_LOCUSTFILE + "\n\nclass Other(MyUser):\n    weight = 3\n")
+        arguments = ("--rate", "20", "--run-time", "1s")
+        assert locusts.start("--headless", *arguments, locustfile=own).wait(30) == 2
+        assert "a run has one user class, and here are MyUser, Other: name one" in locusts.log()
+        summary = locusts.run(steady_server(), "Other", *arguments, locustfile=own)
+        assert summary["counts"]["completed"] == 20
+
+    def test_with_a_task_set_of_its_own_pace_is_refused(self, locusts: Locusts, tmp_path: Path) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_LOCUSTFILE.replace("import ", "import TaskSet, ", 1) + NESTED)
+        assert locusts.start("--headless", "--rate", "20", locustfile=own).wait(30) == 2
+        assert "MyUser has a task set, Flow, which would run at its own pace" in locusts.log()
 
 
 class TestFailures:
