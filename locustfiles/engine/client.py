@@ -31,6 +31,8 @@ _CHUNK = 64 * 1024
 _buffer = bytearray(_CHUNK)  # read into and parsed before any other greenlet runs, so one is enough
 _view = memoryview(_buffer)
 _SECURE = {"http": False, "https": True, "grpc": False, "grpcs": True}
+_TCP_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 80, "grpcs": 443, "tcp": None, "": None}
+"""Schemes of hosts that speak TCP, with their default ports; grpcio's own form has no scheme."""
 Data = TypeVar("Data")
 
 
@@ -255,6 +257,16 @@ class Client(ABC, Generic[Data]):
         if self._expired or isinstance(error, TimeoutError):
             return f"timeout after {self._timeout_s:g} s"
         return name_of(error)
+
+
+def tcp_address(url: str) -> tuple[str, int] | None:
+    """Host and port of anybody's host, such as localhost:50051 or ws://10.0.0.1/path; None for any other."""
+    try:
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        port = parts.port or _TCP_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.scheme in _TCP_PORTS and parts.hostname and port else None
 
 
 class HttpClient(Client[bytes]):

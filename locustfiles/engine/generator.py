@@ -23,7 +23,7 @@ import psutil
 from locust.env import Environment
 from locust.runners import LocalRunner, WorkerRunner
 
-from locustfiles.engine.client import Target, name_of
+from locustfiles.engine.client import name_of
 from locustfiles.engine.deal import Deal, Share
 from locustfiles.engine.options import BAD_INPUT, NOT_MEASURED, LoadPlan
 from locustfiles.engine.pacing import BREATH_S, Dispatcher
@@ -115,8 +115,7 @@ class Generator:
                 user_class.host = self._environment.host
             try:
                 user_class.prepare(pacing, self._environment)
-                if user_class.host:
-                    Target.parse(user_class.host).connect(CONNECT_TIMEOUT_S).close()
+                user_class.try_host(CONNECT_TIMEOUT_S)
             except ssl.SSLCertVerificationError as error:
                 why = f"{name_of(error)}; write the name that is in it, or set SSL_CERT_FILE to its authority"
                 return {"problem": f"{user_class.host}: {why}", "exit": BAD_INPUT}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import greenlet
-from gevent import GreenletExit
+from gevent import GreenletExit, socket
 from locust import User, task
 from locust.env import Environment
 from locust.exception import InterruptTaskSet, RescheduleTask, RescheduleTaskImmediately, StopTest, StopUser
@@ -23,7 +23,7 @@ from locust.user.task import (
     DefaultTaskSet,
 )
 
-from locustfiles.engine.client import Client, RequestFailed, Target, Watchdog, name_of
+from locustfiles.engine.client import Client, RequestFailed, Target, Watchdog, name_of, tcp_address
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.pacing import Dispatcher
 from locustfiles.engine.payloads import ROOT, Answer, Image, load_images, model_dir
@@ -117,6 +117,15 @@ class ArrivalUser(User):
         Raises ValueError or OSError with a sentence when the load cannot be made.
         """
         cls.pacing = pacing
+
+    @classmethod
+    def try_host(cls, timeout_s: float) -> None:
+        """Connect once, before there is load; raises OSError when that fails.
+
+        What speaks TCP can be told; any other host is left to the user's own client.
+        """
+        if (found := tcp_address(cls.host or "")) is not None:
+            socket.create_connection(found, timeout_s).close()
 
     def outcome_key(self) -> int:
         """The recorder's number for how the arrival ended."""
@@ -266,6 +275,11 @@ class ModelUser(ArrivalUser, HttpProtocol):
         if cls.watchdog is not None:
             cls.watchdog.close()
         cls.watchdog = Watchdog(pacing.clock)
+
+    @classmethod
+    def try_host(cls, timeout_s: float) -> None:
+        """As our client connects, TLS included."""
+        cls.target.connect(timeout_s).close()
 
     def on_start(self) -> None:
         """A connection of its own; most are opened at their first arrival."""

@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locustfiles.engine import client as client_module
-from locustfiles.engine.client import HttpClient, RequestFailed, Target, Watchdog, name_of
+from locustfiles.engine.client import HttpClient, RequestFailed, Target, Watchdog, name_of, tcp_address
 
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 
@@ -338,6 +338,28 @@ UNTIL_CLOSE: dict[str, tuple[tuple[bytes, ...], int, bytes]] = {
 
 def table(rows: dict[str, tuple[Any, ...]], names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(names.split(), [pytest.param(*row, id=name) for name, row in rows.items()])
+
+
+class TestAnybodysHost:
+    @pytest.mark.parametrize(
+        ("host", "found"),
+        [
+            pytest.param("localhost:18765", ("localhost", 18765), id="as grpcio has it"),
+            pytest.param("[::1]:18765", ("::1", 18765), id="IPv6"),
+            pytest.param("ws://10.0.0.1:8000/chat?room=1", ("10.0.0.1", 8000), id="a web socket"),
+            pytest.param("wss://example.com", ("example.com", 443), id="a default port"),
+            pytest.param("http://user:pw@127.0.0.1:8000", ("127.0.0.1", 8000), id="with a login"),
+            pytest.param("coap://127.0.0.1:5683", None, id="not TCP"),
+            pytest.param("127.0.0.1", None, id="no port"),
+            pytest.param("unix:/run/server.sock", None, id="a Unix socket"),
+            pytest.param("dns:///example.com:443", None, id="a resolver of grpcio"),
+            pytest.param("a:9092,b:9092", None, id="several"),
+            pytest.param("http://[::1", None, id="broken"),
+            pytest.param("", None, id="none"),
+        ],
+    )
+    def test_is_told_where_it_speaks_tcp(self, host: str, found: tuple[str, int] | None) -> None:
+        assert tcp_address(host) == found
 
 
 class TestAnswers:

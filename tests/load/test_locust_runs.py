@@ -42,6 +42,16 @@ class MyUser(ArrivalUser, FastHttpUser):
         self.client.post("/predict", data=b"x" * 9000)
 """
 
+OWN_PROTOCOL = """
+from locust import User, task
+from locustfiles.engine import ArrivalUser
+
+class MyUser(ArrivalUser, User):
+    @task
+    def call(self):
+        pass
+"""
+
 NESTED = """
     @task
     class Flow(TaskSet):
@@ -279,6 +289,19 @@ class TestAnybodysLocustfile:
         own.write_text(OWN_LOCUSTFILE)
         summary = locusts.run(steady_server(), "--rate", "100", "--run-time", "3s", locustfile=own)
         assert summary["counts"]["completed"] == 300
+
+    @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ws://127.0.0.1:{}/chat?room=1"])
+    def test_may_call_a_host_that_is_no_url_of_ours(
+        self, form: str, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_PROTOCOL)
+        arguments = ("--headless", "--record", str(locusts.record), "--rate", "20", "--run-time", "1s")
+        served = locusts.start(*arguments, "--host", form.format(steady_server().port), locustfile=own)
+        assert served.wait(30) == 0, locusts.log()
+        assert locusts.summary()["counts"]["completed"] == 20
+        refused = locusts.start(*arguments, "--host", form.format(free_port()), locustfile=own)
+        assert refused.wait(30) == 3, locusts.log()
 
     def test_has_one_user_class_or_says_which(
         self, steady_server: Any, locusts: Locusts, tmp_path: Path
