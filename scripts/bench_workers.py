@@ -103,6 +103,7 @@ class Simulated:
             "planned": self._planned,
             "accounted_s": now - self._start,
             "in_flight": 1,
+            "users": 1,
             "cpu_cores": 0.1,
             "interval_s": 1.0,
             "rss_bytes": 1,

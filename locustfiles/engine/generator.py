@@ -279,6 +279,7 @@ class Generator:
                 "planned": planned,
                 "accounted_s": self._filled_s if due is None else due - self._start,
                 "in_flight": self._dispatcher.in_flight,
+                "users": self._dispatcher.users,
                 "cpu_cores": cores,
                 "interval_s": interval_s,
                 "rss_bytes": rss,

@@ -69,10 +69,7 @@ def _check_options(environment: Environment) -> None:
         if not options.class_picker:
             refuse_unpaced(environment.user_classes)
         plan = _plan(environment)
-        if options.num_users is not None and options.num_users < 1:
-            raise ValueError(
-                f"--users {options.num_users} leaves nobody to send: write 1 or more, or leave it out"
-            )
+        _refuse_nobody(options.num_users)
     except ValueError as error:
         sys.stderr.write(f"locust: error: {error}\n")
         sys.exit(BAD_INPUT)
@@ -82,6 +79,11 @@ def _check_options(environment: Environment) -> None:
         options.spawn_rate = max(1, options.num_users)
     if not environment.stop_timeout:
         environment.stop_timeout = STOP_TIMEOUT_S
+
+
+def _refuse_nobody(users: int | None) -> None:
+    if users is not None and users < 1:
+        raise ValueError(f"--users {users} leaves nobody to send: write 1 or more, or leave it out")
 
 
 def _check_form(environment: Environment) -> None:
@@ -99,6 +101,7 @@ def _check_form(environment: Environment) -> None:
         wanted = {**vars(options), **request.form.to_dict()}
         try:
             refuse_unpaced(_picked(environment))
+            _refuse_nobody(request.form.get("user_count", type=int))  # Locust refuses what is no number
             if run_time := request.form.get("run_time"):
                 wanted["load_run_time"] = parse_timespan(run_time)
             LoadPlan.from_options(wanted, wanted["load_run_time"])

@@ -46,6 +46,7 @@ class Worker:
     accounted_s: float = -math.inf
     plan_s: float = -math.inf
     in_flight: int = 0
+    users_max: int = 0
     outstanding: int = 0  # arrivals of the record that it reported as planned, and no end of yet
     cpu_s: float = 0.0
     cpu_max: float = 0.0
@@ -66,6 +67,7 @@ class Worker:
         while len(self.deals) > 1 and self.deals[1].since_s <= self.accounted_s:
             del self.deals[0]
         self.in_flight, self.done = tick["in_flight"], tick["done"]
+        self.users_max = max(self.users_max, tick["users"])
         self.precise = tick["precise"]
         self.rss_max = max(self.rss_max, tick["rss_bytes"])
         if self.plan_s < 0:
@@ -285,6 +287,7 @@ class Trial:
                 ],
                 precise=all(w.precise for w in workers),
                 late_dropped=self.late,
+                users=max((w.users_max for w in workers), default=0),
                 early_stop=self.stopping and math.isfinite(self.plan.run_time_s),
                 backlog_grew=self._backlog_grew(),
                 slowest_ms=percentiles["service"]["max"],

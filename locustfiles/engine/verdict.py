@@ -42,6 +42,23 @@ class Evidence:
     slowest_ms: float | None = None
     cap_fills_in_ms: float = 0.0
     """How long evenly spaced arrivals at the peak rate take to occupy every user."""
+    users: int = 1
+    """The most users that any worker reported."""
+
+    @property
+    def ended(self) -> int:
+        """Arrivals that were sent and came to an end."""
+        return self.counts["completed"] + self.counts["failed"]
+
+    @property
+    def busy(self) -> int:
+        """Arrivals that found no free user."""
+        return self.counts["dropped"] - self.lost_dropped - self.late_dropped
+
+    @property
+    def nobody_started(self) -> bool:
+        """Whether arrivals found no free user since there never was one."""
+        return not self.users and not self.ended and self.busy > 0
 
 
 @dataclass
@@ -61,10 +78,11 @@ class Verdict:
 def judge(e: Evidence) -> Verdict:
     """The verdict on a trial."""
     v = Verdict()
-    ended = e.counts["completed"] + e.counts["failed"]
-    if not ended:
+    if e.nobody_started:
+        v._add("invalid", "no user could start, so nothing was sent: Locust's log says what on_start raised")
+    elif not e.ended:
         v._add("invalid", "no request was answered, so there is nothing to measure")
-    unaccounted = e.counts["planned"] - ended - e.counts["dropped"]
+    unaccounted = e.counts["planned"] - e.ended - e.counts["dropped"]
     if unaccounted:
         v._add("invalid", f"{unaccounted} arrivals are neither sent nor dropped: a fault in the recording")
     _judge_lag(e, v)
@@ -87,25 +105,12 @@ def judge(e: Evidence) -> Verdict:
         v._add("suspect", "the run was stopped before its planned end")
     if not e.precise:
         v._add("suspect", "this system has no timerfd: arrivals are up to a millisecond late")
-    busy = e.counts["dropped"] - e.lost_dropped - e.late_dropped
-    if not e.closed and busy > 0 and e.slowest_ms is not None and e.slowest_ms < e.cap_fills_in_ms:
-        v._add(
-            "suspect",
-            f"{busy} arrivals found every user busy though no answer took longer than {e.slowest_ms:.0f} ms: "
-            "the arrivals came in bursts that the in-flight cap is too low for; raise --users",
-        )
-    elif not e.closed and busy > 0:
-        v.saturated = True
-        v.reasons.append(f"saturated: {busy} arrivals found every user busy; percentiles are lower bounds")
-    elif not e.closed and e.backlog_grew:
-        v.saturated = True
-        v.reasons.append(
-            "saturated: requests in flight kept growing, the server fell behind the planned rate"
-        )
+    if not e.closed and not e.nobody_started:
+        _judge_server(e, v)
     for name, q in PERCENTILES.items():
         needed = round(10 / (1 - q / 100))
-        if 0 < ended < needed:
-            v.reasons.append(f"{name} rests on {ended} requests; it takes {needed} to quote it")
+        if 0 < e.ended < needed:
+            v.reasons.append(f"{name} rests on {e.ended} requests; it takes {needed} to quote it")
     return v
 
 
@@ -123,4 +128,22 @@ def _judge_lag(e: Evidence, v: Verdict) -> None:
         v._add(
             "suspect",
             f"dispatch lag p99 is {lag:.2f} ms and the mean gap {e.mean_gap_ms:.2f} ms: arrivals bunched up",
+        )
+
+
+def _judge_server(e: Evidence, v: Verdict) -> None:
+    """Whether the server kept up with open load."""
+    if e.busy > 0 and e.slowest_ms is not None and e.slowest_ms < e.cap_fills_in_ms:
+        v._add(
+            "suspect",
+            f"{e.busy} arrivals found every user busy though no answer took longer than {e.slowest_ms:.0f} ms"
+            ": the arrivals came in bursts that the in-flight cap is too low for; raise --users",
+        )
+    elif e.busy > 0:
+        v.saturated = True
+        v.reasons.append(f"saturated: {e.busy} arrivals found every user busy; percentiles are lower bounds")
+    elif e.backlog_grew:
+        v.saturated = True
+        v.reasons.append(
+            "saturated: requests in flight kept growing, the server fell behind the planned rate"
         )

@@ -56,6 +56,18 @@ TABLE: dict[str, tuple[dict[str, Any], str, bool, str | None]] = {
         False,
         "no request was answered, so there is nothing to measure",
     ),
+    "nobody there to send": (
+        {"counts": counts(0, dropped=90), "users": 0, "latency_ms": times(None), "lag_ms": times(None)},
+        "invalid",
+        False,
+        "no user could start, so nothing was sent",
+    ),
+    "users that are gone at the end": (
+        {"counts": counts(19_000, dropped=1_000), "users": 0},
+        "valid",
+        True,
+        "saturated: 1000 arrivals found every user busy",
+    ),
     "arrivals that nobody knows of": (
         {"counts": counts(unaccounted=3)},
         "invalid",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import os
 import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +260,36 @@ class TestARunThatStartsItselfInTheWebUi:
     def test_quits_when_it_could_not_be_made(self, locusts: Locusts) -> None:
         process = self.start(locusts, f"http://127.0.0.1:{free_port()}", "--autoquit", "0")
         assert process.wait(30) == 3, locusts.log()
+
+
+class TestARunWithoutUsers:
+    def test_that_could_start_blames_no_server(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_LOCUSTFILE + "\n    def on_start(self):\n        raise LookupError('no token')\n")
+        summary = locusts.run(
+            *(steady_server(), "--rate", "20", "--run-time", "1s", "--users", "3"), expect=1, locustfile=own
+        )
+        assert summary["counts"]["dropped"] == 20
+        assert not summary["saturated"]
+        assert summary["reasons"][0].startswith("no user could start")
+
+    def test_is_refused_by_the_web_form(self, steady_server: Any, locusts: Locusts) -> None:
+        port = free_port()
+        locusts.start("--host", steady_server().url, "--web-host", "127.0.0.1", "--web-port", str(port))
+        answer: dict[str, Any] = {}
+
+        def started() -> bool:
+            with contextlib.suppress(OSError):
+                form = b"user_count=0&spawn_rate=1&run_time=1s"
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/swarm", form, timeout=5) as response:
+                    answer.update(json.load(response))
+            return bool(answer)
+
+        until(started, "the web form answers")
+        assert not answer["success"]
+        assert "--users 0 leaves nobody to send" in answer["message"]
 
 
 class TestARecordCanBeReadByOthers:
