@@ -267,8 +267,7 @@ class Coordinator:
         if trial.finished:
             return
         trial.finished = True
-        if trial.stopping:
-            trial.settle()
+        locust_stats.fill_dropped(self._environment.stats, trial.settle(), time.time(), locust_stats.CUT_OFF)
         self._write_seconds(trial)
         self._fill_locust(trial)
         summary = trial.summary(self._environment)

@@ -39,6 +39,8 @@ FILL_INTERVAL_S = 0.25
 HEARTBEAT_INTERVAL_S = 0.02
 MASTER_SILENT_S = 5.0
 RESUMED_S = 1.0
+PATIENCE_S = 5.0
+"""So much longer than a request may take are the last tasks waited for: one may never return."""
 CONNECT_TIMEOUT_S = 5.0
 
 
@@ -89,6 +91,7 @@ class Generator:
         self._share: Share | None = None
         self._start = math.inf
         self._filled_s = 0.0
+        self._sent_all_s = math.inf
         self._closing = self._stopped = self._looped = False
         self._pause_s = self._last_beat = self._resumed = 0.0
         self._reported_planned = 0
@@ -237,7 +240,7 @@ class Generator:
             self._dispatcher.loop(deal.share_of(deal.plan.limit), self._recorder.since)
 
     def _is_done(self) -> bool:
-        """Whether every arrival of the plan has come and ended."""
+        """Whether every arrival of the plan has come and ended, or had its time to end."""
         deal, dispatcher = self._deal, self._dispatcher
         if deal is None or dispatcher is None or self._share is None:
             return False
@@ -247,7 +250,9 @@ class Generator:
         else:
             over = now_s >= deal.end_s if math.isfinite(deal.end_s) else True
             sent_all = over and self._share.exhausted and dispatcher.next_due is None
-        return sent_all and not dispatcher.in_flight
+        self._sent_all_s = min(self._sent_all_s, now_s) if sent_all else math.inf
+        waited_s = now_s - self._sent_all_s
+        return sent_all and (not dispatcher.in_flight or waited_s > deal.plan.request_timeout_s + PATIENCE_S)
 
     def _master_is_gone(self) -> bool:
         if not isinstance(self._runner, WorkerRunner) or not self._runner.last_heartbeat_timestamp:

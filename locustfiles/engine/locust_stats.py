@@ -10,10 +10,11 @@ from collections.abc import Mapping
 
 from locust.stats import RequestStats, StatsEntry, StatsError
 
-from locustfiles.engine.recorder import NameIncrement, Outcome
+from locustfiles.engine.recorder import UNFINISHED, NameIncrement, Outcome
 
 DROPPED = Outcome("DROP", "arrival", "dropped: every user was busy")
 LATE = Outcome("DROP", "arrival", "dropped: the load generator was late")
+CUT_OFF = Outcome("CUT OFF", "arrival", UNFINISHED)
 LOST = Outcome("DROP", "arrival", "dropped: its worker was lost")
 
 
@@ -32,7 +33,7 @@ def fill(stats: RequestStats, outcomes: Mapping[Outcome, NameIncrement], now: fl
 
 
 def fill_dropped(stats: RequestStats, dropped: int, now: float, outcome: Outcome = DROPPED) -> None:
-    """Dropped arrivals fail like requests, but have no response time."""
+    """Arrivals that were dropped, or cut off, fail like requests, but have no response time."""
     if dropped:
         untimed = StatsEntry(stats, outcome.name, outcome.method)
         untimed.num_none_requests = dropped

@@ -97,6 +97,7 @@ class Trial:
         self.failures: Counter[str] = Counter()
         self.total = Second()
         self.late = 0  # of those dropped, the ones that a worker was too late to send
+        self.cut_off = 0  # of those failed, the ones that had not ended when the trial did
         self.lost: list[dict[str, Any]] = []
         self.in_flight_by_second: dict[int, int] = {}
         self.median_by_second: dict[int, float] = {}
@@ -192,13 +193,20 @@ class Trial:
         worker.in_flight = worker.outstanding = 0
         return dropped
 
-    def settle(self) -> None:
-        """Count as failed what workers still had in flight when the trial was stopped under them."""
+    def settle(self) -> int:
+        """Count as failed what workers still had in flight when the trial ended; returns how many.
+
+        At the planned end no more than they said they had: anything else is a fault in the recording.
+        """
+        before = self.cut_off
         for worker in self.workers.values():
-            if worker.outstanding > 0:
-                self.counts.update(sent=worker.outstanding, failed=worker.outstanding)
-                self.failures[UNFINISHED] += worker.outstanding
-                worker.outstanding = 0
+            cut = worker.outstanding if self.stopping else min(worker.outstanding, worker.in_flight)
+            if cut > 0:
+                self.cut_off += cut
+                self.counts.update(sent=cut, failed=cut)
+                self.failures[UNFINISHED] += cut
+                worker.outstanding -= cut
+        return self.cut_off - before
 
     def _planned_span_s(self) -> float:
         """How long the plan lasts: its run time or, when a count ends it, the time that took."""
@@ -288,6 +296,7 @@ class Trial:
                 precise=all(w.precise for w in workers),
                 late_dropped=self.late,
                 users=max((w.users_max for w in workers), default=0),
+                cut_off=0 if self.stopping else self.cut_off,
                 early_stop=self.stopping and math.isfinite(self.plan.run_time_s),
                 backlog_grew=self._backlog_grew(),
                 slowest_ms=percentiles["service"]["max"],

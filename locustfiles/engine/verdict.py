@@ -38,6 +38,8 @@ class Evidence:
     late_dropped: int = 0
     precise: bool = True
     early_stop: bool = False
+    cut_off: int = 0
+    """Tasks that were given up long after the planned end."""
     backlog_grew: bool = False
     slowest_ms: float | None = None
     cap_fills_in_ms: float = 0.0
@@ -103,6 +105,12 @@ def judge(e: Evidence) -> Verdict:
         )
     if e.early_stop:
         v._add("suspect", "the run was stopped before its planned end")
+    if e.cut_off:
+        v._add(
+            "suspect",
+            f"{e.cut_off} tasks had not ended long after the plan and count as failed; percentiles are lower "
+            "bounds (a longer --request-timeout waits longer)",
+        )
     if not e.precise:
         v._add("suspect", "this system has no timerfd: arrivals are up to a millisecond late")
     if not e.closed and not e.nobody_started:

@@ -34,14 +34,31 @@ class TestAWorkerThatIsLost:
 class TestATrialThatIsStopped:
     def test_counts_what_was_in_flight_as_failed(self) -> None:
         trial = trial_with(outstanding=3)
+        trial.stopping = True
         trial.counts.update(planned=10, completed=7)
-        trial.settle()
+        assert trial.settle() == 3
         counts = trial.counts
         assert counts["planned"] == counts["completed"] + counts["failed"] + counts["dropped"]
         assert trial.failures == {UNFINISHED: 3}
 
     def test_is_settled_once(self) -> None:
         trial = trial_with(outstanding=3)
+        trial.stopping = True
         trial.settle()
-        trial.settle()
+        assert trial.settle() == 0
         assert trial.counts["failed"] == 3
+
+
+class TestATrialThatEndsAsPlanned:
+    def test_counts_tasks_that_never_returned_as_failed(self) -> None:
+        trial = trial_with(outstanding=3, in_flight=3)
+        assert trial.settle() == 3
+        assert trial.counts["failed"] == trial.counts["sent"] == 3
+
+    def test_hides_no_fault_in_the_recording(self) -> None:
+        trial = trial_with(outstanding=3, in_flight=1)
+        assert trial.settle() == 1
+        assert trial_with(outstanding=3).settle() == 0
+
+    def test_leaves_out_what_hung_since_the_warm_up(self) -> None:
+        assert trial_with(in_flight=2).settle() == 0

@@ -68,6 +68,12 @@ TABLE: dict[str, tuple[dict[str, Any], str, bool, str | None]] = {
         True,
         "saturated: 1000 arrivals found every user busy",
     ),
+    "tasks that never returned": (
+        {"counts": counts(19_996, failed=4), "cut_off": 4},
+        "suspect",
+        False,
+        "4 tasks had not ended long after the plan and count as failed; percentiles are lower bounds",
+    ),
     "arrivals that nobody knows of": (
         {"counts": counts(unaccounted=3)},
         "invalid",

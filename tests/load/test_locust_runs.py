@@ -262,6 +262,23 @@ class TestARunThatStartsItselfInTheWebUi:
         assert process.wait(30) == 3, locusts.log()
 
 
+class TestATaskThatNeverReturns:
+    def test_ends_with_the_plan_and_counts_as_failed(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_PROTOCOL.replace("pass", "import gevent; gevent.sleep(3600)"))
+        summary = locusts.run(
+            *(steady_server(), "--rate", "10", "--run-time", "1s", "--users", "4"),
+            *("--request-timeout", "1s", "--stop-timeout", "1"),
+            expect=1,
+            locustfile=own,
+        )
+        assert summary["failures"] == {"unfinished: stopped before the answer": 4}
+        assert (summary["counts"]["failed"], summary["counts"]["dropped"]) == (4, 6)
+        assert any(reason.startswith("4 tasks had not ended") for reason in summary["reasons"])
+
+
 class TestARunWithoutUsers:
     def test_that_could_start_blames_no_server(
         self, steady_server: Any, locusts: Locusts, tmp_path: Path
