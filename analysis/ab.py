@@ -6,6 +6,13 @@ Mann-Whitney's on which of two requests is the slower one; percentiles have the 
 :mod:`analysis.uncertainty`. First of all the split itself is checked: where the shares are not those that
 were asked for, something chooses who goes where, and no difference means anything [1]_.
 
+**Failures** are compared by Fisher's exact test of "the treatment fails no more often". Where anything
+failed, it and Welch's test share the 5 % by Holm's correction, and each has the interval of the level at
+which it was tested, so that interval and verdict say the same.
+
+**A saturated run** made the requests for both variants wait alike, and its dropped arrivals have no latency:
+what is shown to be worse under overload is worse, but nothing else is concluded from it.
+
 **Stopping early** looks at the differences between the variants' means in successive blocks of seconds, by
 the always-valid test of :mod:`analysis.sequential`, so that it may be looked at after every block.
 
@@ -19,7 +26,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +36,7 @@ from analysis.hlog import VARIANT
 from analysis.runfolder import Trial
 from analysis.sequential import Look
 from analysis.uncertainty import contrast, estimates
+from analysis.validity import trial_verdict
 from analysis.words import ms, percent
 
 ALPHA = 0.05
@@ -37,6 +45,8 @@ MISMATCH = 0.001
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 BLOCK_S = 5
 MOST_VALUES = 5_000_000
+MOST_EXACT = 5_000
+"""Failures up to which the odds have an exact interval: of very many it takes minutes, and is the same."""
 
 
 class Part(BaseModel):
@@ -61,6 +71,11 @@ class Arm(Part):
     sd_ms: float
     quantiles_ms: dict[str, float]
 
+    @property
+    def failing(self) -> float:
+        """The share of its requests that failed."""
+        return self.failures / self.requests
+
 
 class QuantileDifference(Part):
     """How many times as long the treatment's quantile is, with a 95 % interval where it is known."""
@@ -74,11 +89,14 @@ class QuantileDifference(Part):
 class ABResult(Part):
     """A treatment against a control.
 
-    ``difference_ms`` is the treatment's mean less the control's, with Welch's interval; ``superiority`` the
+    ``difference_ms`` is the treatment's mean less the control's, with Welch's interval at ``confidence``, the
+    level at which it was tested; ``superiority`` the
     probability that a request to the treatment takes longer than one to the control. ``power`` is that of
     this number of requests to show a difference of the margin, ``needed_requests`` of the smaller arm's for
-    four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often".
-    ``stop_after_s`` is when the always-valid test first had an answer.
+    four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often"; ``fails_times`` how many
+    times the control's its odds of a failure are (None where the control has none), of which ``fails_low`` is
+    the lower bound at ``fails_confidence``. ``stop_after_s`` is when the always-valid test first had an
+    answer. ``notes`` say what a reader should know of the trials.
     """
 
     control: Arm
@@ -87,6 +105,7 @@ class ABResult(Part):
     difference_ms: float
     low_ms: float
     high_ms: float
+    confidence: float
     t_p: float
     mann_whitney_p: float
     superiority: float
@@ -95,9 +114,14 @@ class ABResult(Part):
     power: float
     needed_requests: int | None
     fails_p: float
+    fails_times: float | None
+    fails_low: float
+    fails_confidence: float
     split_p: float
     split_is_wrong: bool
     stop_after_s: float | None
+    saturated: bool
+    notes: list[str]
     verdict: str
     recommendation: str
 
@@ -109,10 +133,48 @@ def variants_of(trials: Sequence[Trial]) -> list[str]:
     )
 
 
+def notes_on(trials: Sequence[Trial]) -> list[str]:
+    """A sentence on each trial that is not valid, saturated, or does not tell its failures."""
+    return [f"{trial.name} {what}." for trial in trials for what in _told_of(trial)]
+
+
+def _told_of(trial: Trial) -> Iterator[str]:
+    verdict, reasons = trial_verdict(trial)
+    why = "; ".join(reason for reason in reasons if not reason.startswith("saturated"))
+    if verdict == "invalid":
+        yield f"is not valid and was left out: {'; '.join(reasons)}"
+        return
+    if why:
+        yield f"is {verdict}: {why}"
+    if _saturated([trial]):
+        yield f"was saturated: {_lost([trial])}"
+    if trial.locust.total is None:
+        yield "has no stats.csv that can be read, so its failures are not known"
+
+
+def _saturated(trials: Sequence[Trial]) -> bool:
+    return any(trial.summary.saturated for trial in trials if trial.summary)
+
+
+def _lost(trials: Sequence[Trial]) -> str:
+    """How much the percentiles of saturated trials lack."""
+    counts = [trial.summary.counts for trial in trials if trial.summary]
+    dropped, planned = sum(one.dropped for one in counts), sum(one.planned for one in counts)
+    if not dropped:
+        return "it fell behind the planned rate"
+    return f"{percent(dropped / planned)} of the arrivals were dropped, and have no latency"
+
+
 def compare_variants(
-    trials: Sequence[Trial], weights: Mapping[str, float], control: str, margin: float = 0.05
+    trials: Sequence[Trial],
+    weights: Mapping[str, float],
+    control: str,
+    margin: float = 0.05,
+    notes: Sequence[str] = (),
 ) -> ABResult:
     """Compare the two variants of the trials; ``weights`` has the share that each was to get.
+
+    ``notes`` are kept with the result, of trials that were left out too: those of :func:`notes_on`.
 
     Raises
     ------
@@ -120,9 +182,11 @@ def compare_variants(
         With a sentence for the user, where there are not two variants with requests, or others than named.
     """
     found = variants_of(trials)
+    if not found:
+        raise ValueError("no answer named a variant: record with --variant-by, such as header:X-Variant.")
     if len(found) != 2 or set(found) != set(weights) or control not in found:
         raise ValueError(
-            f"an A/B comparison needs two variants; the answers named {', '.join(found) or 'none'}, the "
+            f"an A/B comparison needs two variants; the answers named {', '.join(found)}, the "
             f"weights name {', '.join(sorted(weights))}, the control is {control}."
         )
     treatment = next(name for name in found if name != control)
@@ -131,8 +195,10 @@ def compare_variants(
     for name, some in values.items():
         if len(some) < 2:
             raise ValueError(f"variant {name} answered fewer than two requests: run for longer.")
-    failures = {name: _failures(trials, name) for name in found}
-    return _result(logs, values, failures, weights, control, treatment, margin)
+    counts = {name: all_values(logs[name]).total for name in (control, treatment)}
+    failures = {name: min(_failures(trials, name), counts[name]) for name in found}
+    lost = _lost(trials) if _saturated(trials) else ""
+    return _result(logs, values, counts, failures, weights, margin, lost, notes)
 
 
 def _failures(trials: Sequence[Trial], name: str) -> int:
@@ -144,40 +210,43 @@ def _failures(trials: Sequence[Trial], name: str) -> int:
 def _result(
     logs: Mapping[str, Sequence[Intervals]],
     values: Mapping[str, Floats],
+    counts: Mapping[str, int],
     failures: Mapping[str, int],
     weights: Mapping[str, float],
-    control: str,
-    treatment: str,
     margin: float,
+    lost: str,
+    notes: Sequence[str],
 ) -> ABResult:
-    from scipy.stats import (  # imported late: the command must start fast
-        chisquare,
-        fisher_exact,
-        mannwhitneyu,
-        ttest_ind,
-    )
+    """The result for ``control`` and ``treatment``, in this order the names of ``counts``."""
+    from scipy.stats import chisquare, mannwhitneyu, ttest_ind  # imported late: the command must start fast
 
+    control, treatment = counts
     first, second = values[control], values[treatment]
-    counts = {name: all_values(logs[name]).total for name in (control, treatment)}
     total, asked = sum(counts.values()), sum(weights.values())
     arms = {
         name: _arm(name, logs[name], values[name], failures[name], (weights[name] / asked, count / total))
         for name, count in counts.items()
     }
     welch = ttest_ind(second, first, equal_var=False)
-    between = welch.confidence_interval(1 - ALPHA)
+    failed = [[failures[name], counts[name] - failures[name]] for name in (treatment, control)]
+    fails_p = _fails_p(failed)
+    level, fails_level = _levels(float(welch.pvalue), fails_p, any(failures.values()))
+    fails_times, fails_low = _fails_times(failed, fails_level)
+    between = welch.confidence_interval(1 - level)
     ranks = mannwhitneyu(second, first, method="asymptotic")
     expected = [total * arms[name].wanted for name in (control, treatment)]
     split_p = float(chisquare(list(counts.values()), expected).pvalue)
     spread = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2)
     difference = float(second.mean() - first.mean())
-    power, needed = _design(len(first), len(second), margin * first.mean() / spread if spread else math.inf)
+    size = margin * first.mean() / spread if spread else math.inf
+    power, needed = _design(len(first), len(second), size, level)
     stop_after = _stop_after_s(logs[control], logs[treatment])
-    failed = [[failures[name], counts[name] - failures[name]] for name in (treatment, control)]
-    fails_p = float(fisher_exact(failed, alternative="greater").pvalue)
     wrong = split_p < MISMATCH
-    verdict = _verdict(wrong, float(between.low), float(between.high), margin * float(first.mean()))
-    verdict = "fails" if fails_p < ALPHA and not wrong else verdict
+    verdict = _verdict(float(between.low), float(between.high), margin * float(first.mean()))
+    if wrong or (lost and verdict != "slower"):
+        verdict = "not valid"
+    if fails_p <= fails_level and not wrong:
+        verdict = "fails"
     return ABResult(
         control=arms[control],
         treatment=arms[treatment],
@@ -185,6 +254,7 @@ def _result(
         difference_ms=difference,
         low_ms=float(between.low),
         high_ms=float(between.high),
+        confidence=1 - level,
         t_p=float(welch.pvalue),
         mann_whitney_p=float(ranks.pvalue),
         superiority=float(ranks.statistic) / len(first) / len(second),
@@ -193,12 +263,50 @@ def _result(
         power=power,
         needed_requests=needed,
         fails_p=fails_p,
+        fails_times=fails_times,
+        fails_low=fails_low,
+        fails_confidence=1 - fails_level,
         split_p=split_p,
         split_is_wrong=wrong,
         stop_after_s=stop_after,
+        saturated=bool(lost),
+        notes=list(notes),
         verdict=verdict,
-        recommendation=_recommend(verdict, arms[control], arms[treatment], difference, margin, needed),
+        recommendation=_undecided(arms[treatment], wrong, lost)
+        if verdict == "not valid"
+        else _recommend(verdict, arms[control], arms[treatment], difference, margin, needed),
     )
+
+
+def _levels(t_p: float, fails_p: float, failed: bool) -> tuple[float, float]:
+    """At which levels Holm's correction tests the means and the failures, of which either may be the first.
+
+    A test that cannot reject has no share: where nothing failed, the means have all 5 %.
+    """
+    if not failed:
+        return ALPHA, ALPHA
+    half = ALPHA / 2
+    return ALPHA if fails_p <= half else half, ALPHA if t_p <= half else half
+
+
+def _fails_p(failed: Sequence[Sequence[int]]) -> float:
+    from scipy.stats import fisher_exact
+
+    return float(fisher_exact(failed, alternative="greater").pvalue)
+
+
+def _fails_times(failed: Sequence[Sequence[int]], level: float) -> tuple[float | None, float]:
+    """How many times the control's odds of a failure the treatment's are, and the lower bound of that.
+
+    The exact bound is above 1 where Fisher's test rejects, and only there.
+    """
+    from scipy.stats.contingency import odds_ratio
+
+    many = sum(row[0] for row in failed) > MOST_EXACT and all(min(row) for row in failed)
+    odds = odds_ratio(failed, kind="sample" if many else "conditional")
+    low = float(odds.confidence_interval(1 - level, alternative="greater").low)
+    times = float(odds.statistic)
+    return times if math.isfinite(times) else None, low if math.isfinite(low) else 0.0
 
 
 def _values(parts: Sequence[Intervals]) -> Floats:
@@ -244,15 +352,15 @@ def _quantiles(control: Sequence[Intervals], treatment: Sequence[Intervals]) -> 
     return found
 
 
-def _design(first: int, second: int, size: float) -> tuple[float, int | None]:
+def _design(first: int, second: int, size: float, level: float) -> tuple[float, int | None]:
     """Power to show an effect of that size, and the smaller arm's requests for four in five."""
     from statsmodels.stats.power import NormalIndPower
 
     solver, ratio = NormalIndPower(), max(first, second) / min(first, second)
-    power = float(solver.power(size, min(first, second), ALPHA, ratio=ratio))
+    power = float(solver.power(size, min(first, second), level, ratio=ratio))
     if not 0 < size < math.inf:
         return power, None
-    needed = solver.solve_power(size, alpha=ALPHA, power=POWER, ratio=ratio)
+    needed = solver.solve_power(size, alpha=level, power=POWER, ratio=ratio)
     return power, math.ceil(float(needed)) if math.isfinite(float(needed)) else None
 
 
@@ -282,9 +390,7 @@ def _block_means(part: Intervals) -> Floats:
         return np.asarray(sums / np.where(binned.totals > 0, binned.totals, np.nan))
 
 
-def _verdict(wrong: bool, low_ms: float, high_ms: float, margin_ms: float) -> str:
-    if wrong:
-        return "not valid"
+def _verdict(low_ms: float, high_ms: float, margin_ms: float) -> str:
     if -margin_ms < low_ms and high_ms < margin_ms:
         return "equivalent"
     if low_ms > 0 or high_ms < 0:
@@ -292,19 +398,23 @@ def _verdict(wrong: bool, low_ms: float, high_ms: float, margin_ms: float) -> st
     return "not shown"
 
 
-def _recommend(
-    verdict: str, control: Arm, treatment: Arm, difference_ms: float, margin: float, needed: int | None
-) -> str:
-    by = f"{ms(abs(difference_ms))} ({percent(abs(difference_ms) / control.mean_ms)} of the mean)"
-    if verdict == "not valid":
+def _undecided(treatment: Arm, wrong: bool, lost: str) -> str:
+    if wrong:
         return (
             f"Decide nothing: {treatment.name} got {percent(treatment.share)} of the requests, not "
             f"{percent(treatment.wanted)}. Find out what chooses who goes where."
         )
+    return f"Decide nothing: the server was saturated; {lost}. Measure again at a rate that it can carry."
+
+
+def _recommend(
+    verdict: str, control: Arm, treatment: Arm, difference_ms: float, margin: float, needed: int | None
+) -> str:
+    by = f"{ms(abs(difference_ms))} ({percent(abs(difference_ms) / control.mean_ms)} of the mean)"
     if verdict == "fails":
-        share = percent(treatment.failures / treatment.requests)
         return (
-            f"Keep {control.name}: {share} of the requests to {treatment.name} failed, which is more often."
+            f"Keep {control.name}: {percent(treatment.failing)} of the requests to {treatment.name} failed, "
+            f"but {percent(control.failing)} of those to {control.name}."
         )
     if verdict == "slower":
         return f"Keep {control.name}: {treatment.name} is slower by {by}."

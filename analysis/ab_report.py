@@ -16,7 +16,14 @@ from analysis.view import Entry, Grid, Group, text
 from analysis.words import NONE, counted, ms, number, percent
 
 SMALLEST_P = 0.0001
-LOOKS = {"faster": "good", "equivalent": "good", "slower": "bad", "not valid": "bad", "not shown": "warn"}
+LOOKS = {
+    "faster": "good",
+    "equivalent": "good",
+    "slower": "bad",
+    "fails": "bad",
+    "not valid": "bad",
+    "not shown": "warn",
+}
 
 
 def write_ab_report(result: ABResult, trials: Sequence[Trial], facts: RunFacts, folder: Path) -> Path:
@@ -65,6 +72,11 @@ def _p(value: float) -> str:
     return f"< {SMALLEST_P}" if value < SMALLEST_P else f"= {value:.2g}"
 
 
+def level(confidence: float) -> str:
+    """A level of confidence in words: 95 %, or 97.5 %."""
+    return f"{100 * confidence:.3g} %"
+
+
 def _arms(arms: Sequence[Arm]) -> Grid:
     names = list(dict.fromkeys(name for arm in arms for name in arm.quantiles_ms))
     lines = [
@@ -73,6 +85,8 @@ def _arms(arms: Sequence[Arm]) -> Grid:
             text(f"{arm.requests:,}"),
             text(percent(arm.wanted)),
             text(percent(arm.share)),
+            text(f"{arm.failures:,}"),
+            text(percent(arm.failing)),
             text(number(arm.mean_ms)),
             text(number(arm.sd_ms)),
             *(text(number(arm.quantiles_ms.get(name))) for name in names),
@@ -84,6 +98,8 @@ def _arms(arms: Sequence[Arm]) -> Grid:
         "Requests",
         "Wanted",
         "Share",
+        "Failed",
+        "Failing",
         "Mean ms",
         "SD ms",
         *(f"{name} ms" for name in names),
@@ -93,11 +109,15 @@ def _arms(arms: Sequence[Arm]) -> Grid:
 
 def _tests(result: ABResult) -> Grid:
     """What each test says, and what it is good for."""
+    times = result.fails_times
     between = f"{number(result.low_ms)} to {number(result.high_ms)} ms"
     needed = NONE if result.needed_requests is None else f"{result.needed_requests:,}"
     rows = [
         ("Difference of the means", ms(result.difference_ms),
-         f"Welch's t, p {_p(result.t_p)}; 95 % interval {between}"),
+         f"Welch's t, p {_p(result.t_p)}; {level(result.confidence)} interval {between}"),
+        ("Odds of a failure", NONE if times is None else f"{number(times)} times",
+         f"those of {result.control.name}; Fisher's exact test of more failures, p {_p(result.fails_p)}; "
+         f"with {level(result.fails_confidence)} confidence at least {number(result.fails_low)} times"),
         ("A request to the treatment takes longer", percent(result.superiority),
          f"Mann-Whitney, p {_p(result.mann_whitney_p)}; 50 % is no difference"),
         ("Effect size", number(result.cohen_d), "Cohen's d: differences in standard deviations of a request"),

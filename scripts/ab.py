@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from analysis.ab import ABResult, compare_variants, variants_of
-from analysis.ab_report import write_ab_report
+from analysis.ab import ABResult, compare_variants, notes_on, variants_of
+from analysis.ab_report import level, write_ab_report
 from analysis.runfolder import NotARunFolder, read_run
 from analysis.validity import trial_verdict
 from analysis.words import NONE, ms, number, percent
-from scripts.errors import MISSED, OK, UNMEASURED, UserError
+from scripts.errors import MISSED, OK, UNMEASURED, CannotRun, UserError
 from scripts.reporting import plain_table
 
 
@@ -42,13 +42,17 @@ def compare_arms(
 
     Raises:
         UserError: it is no run, or does not tell two variants apart.
+        CannotRun: none of its trials is valid.
 
     """
     try:
         run = read_run(folder)
+        notes = notes_on(run.trials)
         trials = [one for one in run.trials if trial_verdict(one)[0] != "invalid"]
+        if run.trials and not trials:
+            raise CannotRun(f"{folder}: nothing can be compared. {' '.join(notes)} Record it again.")
         wanted = shares(weights) if weights else dict.fromkeys(variants_of(trials), 1.0)
-        result = compare_variants(trials, wanted, control, margin)
+        result = compare_variants(trials, wanted, control, margin, [*run.problems, *notes])
     except NotARunFolder as error:
         raise UserError(str(error)) from error
     except ValueError as error:
@@ -70,10 +74,12 @@ def _print(result: ABResult, console: Console) -> None:
         table.add_row(escape(arm.name), *parts, ms(arm.mean_ms), *times)
     console.print(table)
     lines = [
-        f"Difference of the means: {result.difference_ms:+.3g} ms (95 % interval {result.low_ms:+.3g} to "
-        f"{result.high_ms:+.3g} ms; p = {result.t_p:.2g}, or {result.mann_whitney_p:.2g} by Mann-Whitney).",
+        f"Difference of the means: {result.difference_ms:+.3g} ms ({level(result.confidence)} interval "
+        f"{result.low_ms:+.3g} to {result.high_ms:+.3g} ms; p = {result.t_p:.2g}, or "
+        f"{result.mann_whitney_p:.2g} by Mann-Whitney).",
         f"Cohen's d {result.cohen_d:+.2f}; a request to {result.treatment.name} takes longer with a "
         f"probability of {percent(result.superiority)}.",
+        *_failures(result),
         *(
             f"{one.name}: {one.ratio:.3f} times as long ("
             + (f"{one.low:.3f} to {one.high:.3f})." if one.low and one.high else f"interval {NONE}).")
@@ -84,5 +90,18 @@ def _print(result: ABResult, console: Console) -> None:
     ]
     if result.stop_after_s is not None:
         lines.append(f"Looked at all the time, it was settled after {number(result.stop_after_s)} s.")
-    for line in [*lines, result.recommendation]:
+    for line in [*lines, *result.notes, result.recommendation]:
         console.print(escape(line), soft_wrap=True)
+
+
+def _failures(result: ABResult) -> list[str]:
+    """How the failures compare, where there are any."""
+    control, treatment = result.control, result.treatment
+    if not control.failures + treatment.failures:
+        return []
+    return [
+        f"Failures: {percent(treatment.failing)} of {treatment.name}, {percent(control.failing)} of "
+        f"{control.name} (p = {result.fails_p:.2g} by Fisher's exact test of more failures; with "
+        f"{level(result.fails_confidence)} confidence the odds are at least {number(result.fails_low)} times "
+        "as high)."
+    ]

@@ -291,7 +291,9 @@ def ab(
     margin: Annotated[str, typer.Option(help="A difference that does not matter.")] = "5%",
     as_json: Json = False,
 ) -> None:
-    """Compare two variants behind one address: exit status 1 if the new one is worse, 3 for a wrong split.
+    """Compare two variants behind one address: exit status 1 if the new one is worse.
+
+    It is 3 where nothing can be concluded: for a wrong split, a saturated server, or no valid trial.
 
     Record first: locust -f locustfiles/NAME_user.py --headless --host URL --variant-by header:X-Variant
     --run-time 60s --record out

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, ttest_ind
 
-from analysis.ab import ABResult, compare_variants, variants_of
+from analysis.ab import ALPHA, ABResult, _fails_times, compare_variants, variants_of
+from analysis.effects import holm
 from analysis.hlog import VARIANT, HistogramLog
-from analysis.runfolder import Trial, TrialEntry
+from analysis.locust_csv import LocustFiles, RequestLine
+from analysis.runfolder import Counts, Summary, Trial, TrialEntry
+from analysis.words import percent
 from tests.analysis.simulated import intervals
 
 SECONDS = 60
+EVENLY = {"blue": 1, "green": 1}
 
 
 def trial(seed: int = 1, times: float = 1.0, share: float = 0.5, per_s: int = 40) -> Trial:
@@ -28,6 +32,25 @@ def trial(seed: int = 1, times: float = 1.0, share: float = 0.5, per_s: int = 40
     }
     entry = TrialEntry(backend="nginx", scenario="ab", path="nginx/ab/1")
     return Trial(entry, "nginx/ab/1", log=HistogramLog(0.0, tags))
+
+
+def failing(one: Trial, **failures: int) -> Trial:
+    """The trial with so many failures of each variant."""
+    lines = [
+        RequestLine.model_construct(method="POST", name=name, requests=_requests(one, name), failures=count)
+        for name, count in failures.items()
+    ]
+    return replace(one, locust=LocustFiles(requests=lines))
+
+
+def saturated(one: Trial) -> Trial:
+    """The trial as one that dropped 62 % of its arrivals."""
+    counts = Counts(planned=10_000, sent=3_800, completed=3_800, failed=0, dropped=6_200)
+    return replace(one, summary=Summary.model_construct(counts=counts, saturated=True))
+
+
+def _requests(one: Trial, name: str) -> int:
+    return int(one.log.tag(VARIANT + name).count.sum())
 
 
 def result(weights: dict[str, float] | None = None, **how: float) -> ABResult:
@@ -65,24 +88,64 @@ class TestATreatment:
         assert "p99" not in found.treatment.quantiles_ms
 
     def test_that_is_the_same_is_called_different_in_at_most_5_of_100(self) -> None:
-        verdicts = [result(seed=seed, per_s=10) for seed in range(200)]
-        assert (
-            sum(one.verdict in ("slower", "faster") for one in verdicts) <= 16
-        )  # 10 expected, 16 is 2 sigma
-        assert sum(one.stop_after_s is not None for one in verdicts) <= 10
+        """Failures are differences too: one request in five fails, of both."""
+        rng = np.random.default_rng(10_000)
+        found = []
+        for seed in range(400):
+            one = trial(seed=seed, per_s=10)
+            failures = {name: int(rng.binomial(_requests(one, name), 0.2)) for name in EVENLY}
+            found.append(compare_variants([failing(one, **failures)], EVENLY, "blue"))
+        called = sum(one.verdict in ("slower", "faster", "fails") for one in found)
+        assert 4 <= called <= 28  # 20 expected, 28 is 2 sigma
+        assert sum(one.stop_after_s is not None for one in found) <= 20
 
     def test_that_fails_more_often_is_not_taken_however_fast_it_is(self) -> None:
-        from analysis.locust_csv import LocustFiles, RequestLine
-
-        fast = trial(times=0.5)
-        lines = [
-            RequestLine.model_construct(method="POST", name=name, requests=1200, failures=failures)
-            for name, failures in (("blue", 2), ("green", 30))
-        ]
-        failing = replace(fast, locust=LocustFiles(requests=lines))
-        found = compare_variants([failing], {"blue": 1, "green": 1}, "blue")
+        found = compare_variants([failing(trial(times=0.5), blue=2, green=30)], EVENLY, "blue")
         assert found.verdict == "fails"
-        assert found.recommendation.startswith("Keep blue: ")
+        assert found.recommendation == (
+            f"Keep blue: {percent(found.treatment.failing)} of the requests to green failed, but "
+            f"{percent(found.control.failing)} of those to blue."
+        )
+        assert found.fails_times == pytest.approx(15, abs=2)
+        assert 1 < found.fails_low < 5
+
+
+class TestTheLevel:
+    def test_is_all_5_percent_where_nothing_failed(self) -> None:
+        assert (result().confidence, result().fails_times) == (0.95, None)
+
+    @pytest.mark.parametrize("failures", [(5, 5), (5, 14), (5, 15), (5, 16), (5, 40), (0, 6), (600, 640)])
+    @pytest.mark.parametrize("times", [1.0, 1.02, 1.025, 1.03, 1.1])
+    def test_is_holms_and_an_interval_never_contradicts_it(
+        self, failures: tuple[int, int], times: float
+    ) -> None:
+        blue, green = failures
+        found = compare_variants([failing(trial(times=times), blue=blue, green=green)], EVENLY, "blue", 0.001)
+        slower, fails = (p <= ALPHA for p in holm([found.t_p, found.fails_p]) if p is not None)
+        assert (not found.low_ms < 0 < found.high_ms) == slower
+        assert (found.fails_low > 1) == (found.fails_p <= 1 - found.fails_confidence) == fails
+        assert (found.verdict == "fails") == fails
+        assert fails or (found.verdict in ("slower", "faster")) == slower
+
+    def test_of_very_many_failures_is_found_at_once(self) -> None:
+        times, low = _fails_times([[40_000, 960_000], [39_000, 961_000]], 0.05)
+        assert times == pytest.approx(1.027, abs=0.001)
+        assert 1.01 < low < times
+
+
+class TestASaturatedRun:
+    def test_concludes_nothing_from_a_variant_that_is_no_worse(self) -> None:
+        for times in (1.0, 0.8):
+            found = compare_variants([saturated(trial(times=times, per_s=200))], EVENLY, "blue")
+            assert (found.saturated, found.verdict) == (True, "not valid")
+            assert found.recommendation.startswith(
+                "Decide nothing: the server was saturated; 62\N{NO-BREAK SPACE}% of the arrivals were dropped"
+            )
+
+    def test_still_shows_what_is_worse(self) -> None:
+        assert compare_variants([saturated(trial(times=1.2))], EVENLY, "blue").verdict == "slower"
+        worse = saturated(failing(trial(), blue=2, green=60))
+        assert compare_variants([worse], EVENLY, "blue").verdict == "fails"
 
 
 class TestTheSplit:
@@ -137,6 +200,11 @@ class TestVariants:
     def test_that_nobody_answered_as_are_refused(self) -> None:
         with pytest.raises(ValueError, match="the answers named blue, green, the weights name a, b"):
             compare_variants([trial()], {"a": 1, "b": 1}, "a")
+
+    def test_that_no_answer_named_are_refused_with_how_to_record_them(self) -> None:
+        unnamed = replace(trial(), log=HistogramLog(0.0, {}))
+        with pytest.raises(ValueError, match="no answer named a variant: record with --variant-by"):
+            compare_variants([unnamed], {}, "blue")
 
     def test_that_hardly_answered_are_refused(self) -> None:
         with pytest.raises(ValueError, match="variant green answered fewer than two"):

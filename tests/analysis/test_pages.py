@@ -15,7 +15,8 @@ from analysis.capacity_report import write_capacity_report
 from analysis.objectives import parse
 from analysis.runfolder import RunFacts
 from analysis.scaling import Little
-from tests.analysis.test_ab import trial
+from analysis.words import percent
+from tests.analysis.test_ab import failing, saturated, trial
 
 EVIL = '<script>alert("1")</script>'
 
@@ -61,6 +62,26 @@ class TestAnABComparison:
 
     def test_shows_both_distributions(self, page: Words) -> None:
         assert page.tags.count("svg") == 2
+        assert page.tags.count("script") == 1
+
+    def test_of_one_that_fails_shows_how_often_each_does_and_how_sure_that_is(self, tmp_path: Path) -> None:
+        trials = [failing(trial(), blue=10, green=60)]
+        result = compare_variants(trials, {"blue": 1, "green": 1}, "blue")
+        path = write_ab_report(result, trials, RunFacts(), tmp_path)
+        assert '<li class="bad">fails</li>' in path.read_text()
+        page = Words(path)
+        shares = [" ".join(percent(arm.failing).split()) for arm in (result.control, result.treatment)]
+        test = "Fisher's exact test of more failures, p < 0.0001; with 97.5 % confidence at least "
+        for told in ("Failed", *shares, "Odds of a failure", test):
+            assert told in page.text
+
+    def test_says_what_to_know_of_its_trials(self, tmp_path: Path) -> None:
+        trials = [saturated(trial())]
+        told = [f"nginx/ab/2 is not valid and was left out: {EVIL}."]
+        result = compare_variants(trials, {"blue": 1, "green": 1}, "blue", notes=told)
+        page = Words(write_ab_report(result, trials, RunFacts(), tmp_path))
+        assert told[0] in page.text
+        assert "Decide nothing: the server was saturated" in page.text
         assert page.tags.count("script") == 1
 
     def test_of_a_wrong_split_says_to_decide_nothing(self, tmp_path: Path) -> None:
