@@ -52,7 +52,10 @@ _Moment = Annotated[AwareDatetime | None, BeforeValidator(_known)]
 
 
 class RequestLine(Part):
-    """Requests of one name in ``stats.csv``. ``max_ms`` is 0 where none of them has a response time."""
+    """Requests of one name in ``stats.csv``. ``max_ms`` is 0 where none of them has a response time.
+
+    Which percentiles there are is up to whoever ran Locust (``PERCENTILES_TO_REPORT``).
+    """
 
     method: str = Field(alias="Type")
     name: str = Field(alias="Name")
@@ -63,6 +66,24 @@ class RequestLine(Part):
     p99_ms: _Percentile = Field(alias="99%")
     max_ms: _Number = Field(alias="Max Response Time")
     answer_bytes_mean: _Number = Field(alias="Average Content Size")
+    mean_ms: _Percentile = Field(default=None, alias="Average Response Time")
+    p66_ms: _Percentile = Field(default=None, alias="66%")
+    p75_ms: _Percentile = Field(default=None, alias="75%")
+    p80_ms: _Percentile = Field(default=None, alias="80%")
+    p90_ms: _Percentile = Field(default=None, alias="90%")
+    p98_ms: _Percentile = Field(default=None, alias="98%")
+    p99_9_ms: _Percentile = Field(default=None, alias="99.9%")
+    p99_99_ms: _Percentile = Field(default=None, alias="99.99%")
+
+    @property
+    def latency_ms(self) -> dict[str, float | None]:
+        """Mean, percentiles and maximum, by the names that a report gives them; None where there is none."""
+        percentiles = {
+            f"p{field.alias.removesuffix('%')}": getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if field.alias and field.alias.endswith("%")
+        }
+        return {"mean": self.mean_ms, "p50": self.median_ms, **percentiles, "max": self.max_ms}
 
     @model_validator(mode="after")
     def _fails_no_more_than_it_asks(self) -> RequestLine:
@@ -140,15 +161,17 @@ def _lines(
     path: Path, name: str, kind: type[L], key: Callable[[L], Any], problems: list[str]
 ) -> list[L] | None:
     """The rows that are whole, each key once; None if the file could not be read."""
-    columns = [str(one.alias) for one in kind.model_fields.values()]
-    rows = read_rows(path, name, columns, problems)
+    fields = kind.model_fields.values()
+    columns: list[str] = [str(one.alias) for one in fields if one.is_required()]
+    optional: list[str] = [str(one.alias) for one in fields if not one.is_required()]
+    rows = read_rows(path, name, columns, problems, optional)
     if rows is None:
         return None
     found: dict[Any, L] = {}
     bad = repeated = 0
     for row in rows:
         try:
-            line = kind.model_validate(dict(zip(columns, row or (), strict=False)))
+            line = kind.model_validate(dict(zip([*columns, *optional], row or (), strict=False)))
         except ValidationError:
             bad += 1
             continue

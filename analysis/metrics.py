@@ -29,9 +29,9 @@ class Measures(BaseModel):
     """What was measured in a trial or cell. None means that nothing in the run folder tells it.
 
     ``not_carried`` names the percentiles beyond which fewer than 10 requests lie; ``binned`` says that
-    latencies are what stock Locust wrote, of whose buckets nothing else can be computed. ``lower_bound``
-    marks the latency percentiles of a saturated server. CPU and memory are the server's, over the trial's own
-    seconds.
+    latencies are what stock Locust wrote, its mean and its percentiles, of whose buckets nothing else can be
+    computed. ``lower_bound`` marks the latency percentiles of a saturated server. CPU and memory are the
+    server's, over the trial's own seconds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -164,9 +164,9 @@ def _binned(trial: Trial) -> dict[str, object]:
     total = trial.locust.total
     if total is None:
         return {}
-    told = {"p50": total.median_ms, "p95": total.p95_ms, "p99": total.p99_ms, "max": total.max_ms}
     lacking = [name for name, q in QUANTILES.items() if not carries(total.requests, q)]
-    return {"requests": total.requests, "latency_ms": told, "not_carried": lacking, "binned": True}
+    told = {"requests": total.requests, "latency_ms": total.latency_ms}
+    return {**told, "not_carried": lacking, "binned": True}
 
 
 def _resources(trials: Sequence[Trial], completed: float | None) -> dict[str, float | None]:

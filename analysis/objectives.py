@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import MIN_BEYOND, carries, needed_for
-from analysis.metrics import Cell
+from analysis.metrics import Cell, Row
 from analysis.words import NONE, brief, counted, ms, per_s, percent
 
 if TYPE_CHECKING:
@@ -220,9 +220,11 @@ def evaluate(
 def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> ObjectiveResult:
     row = cell.row
     value, threshold, before, note = value_of(objective.metric, cell), objective.threshold, None, ""
-    if value is None or row.verdict == "invalid":
+    if row.verdict == "invalid":
         value, why = None, row.reasons[0] if row.reasons else "nothing was measured"
         note = f"no valid measurement: {why}"
+    elif value is None:
+        note = f"not shown: {_lacking(objective, row)}"
     elif objective.relative:
         before, note = _before(objective, cell, baseline)
         threshold = math.nan if before is None else objective.threshold * before
@@ -280,6 +282,13 @@ def _at_most(lost: int, planned: int) -> float:
     from scipy.special import betaincinv  # imported late: the command must start fast
 
     return float(betaincinv(lost + 1, planned - lost, CONFIDENCE)) if lost < planned else 1.0
+
+
+def _lacking(objective: Objective, row: Row) -> str:
+    """Why a cell that may be believed has no value of this metric."""
+    if row.binned and row.requests and objective.kind == "latency":
+        return f"the imported file holds no {objective.metric}"
+    return "nothing was measured"
 
 
 def _times(value: float | None, before: float) -> str:

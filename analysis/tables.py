@@ -41,9 +41,12 @@ class Table:
         return Table(numbers, {name: column[mask] for name, column in self.texts.items()})
 
 
-def read_rows(path: Path, name: str, columns: Sequence[str], problems: list[str]) -> Rows | None:
+def read_rows(
+    path: Path, name: str, columns: Sequence[str], problems: list[str], optional: Sequence[str] = ()
+) -> Rows | None:
     """The cells of the named columns, row by row; None if the file is not there, or not such a table.
 
+    Cells of an ``optional`` column are empty in a table that lacks it; they come after the others.
     A row that is cut off, or has more cells than the header, is None. Why nothing could be read, and whether
     bytes were not text, is named in ``problems`` as ``name``.
     """
@@ -71,9 +74,14 @@ def read_rows(path: Path, name: str, columns: Sequence[str], problems: list[str]
         problems.append(f"{name}: {what}.")
         return None
     at = [header.index(column) for column in columns]
+    more = [header.index(column) if column in header else None for column in optional]
+
+    def cells(row: list[str]) -> list[str]:
+        return [row[i] for i in at] + ["" if i is None else row[i] for i in more]
+
     if rows and not text.endswith("\n"):
         rows[-1] = [""]  # cut off, perhaps inside a number
-    return [[row[i] for i in at] if len(row) == len(header) else None for row in rows if row]
+    return [cells(row) if len(row) == len(header) else None for row in rows if row]
 
 
 def name_bad_rows(name: str, bad: int, rows: int, problems: list[str]) -> None:

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from analysis.foreign import NotReadable, read_samples
 from analysis.importing import import_files, name_of
-from analysis.report import Report, write_report
+from analysis.report import Asked, Report, build_report, write_report
 from scripts import cli
+from tests.analysis.folders import STATS_COLUMNS
 from tests.analysis.vegeta import as_csv, as_json
 
 HERE = Path(__file__).parent / "foreign"
@@ -24,6 +25,12 @@ def imported(tmp_path: Path, *files: Path) -> Report:
     run = tmp_path / "run"
     import_files(files, run, [name_of(file) for file in files], "checkout", "modelswarm import …")
     return write_report(run)
+
+
+def stock() -> str:
+    """Totals of 20,000 requests as stock Locust writes them."""
+    row = "20000,0,30,35.5,10,900,300,100,0,30,33,36,40,55,70,90,120,400,800,900"
+    return "\n".join([",".join(STATS_COLUMNS), f"GET,/a,{row}", f",Aggregated,{row}", ""])
 
 
 def written(tmp_path: Path, name: str, text: str) -> Path:
@@ -111,6 +118,41 @@ class TestStockLocust:
         page = (tmp_path / "run" / "report.html").read_text()
         assert "≈ 32.0" in page
         assert "Percentiles are of Locust" in page
+
+    def test_keeps_its_mean_and_every_percentile_that_it_wrote(self, tmp_path: Path) -> None:
+        (tmp_path / "big_stats.csv").write_text(stock())
+        row = imported(tmp_path, tmp_path / "big_stats.csv").rows[0]
+        told = {"mean": 35.5, "p50": 30, "p66": 33, "p75": 36, "p80": 40, "p90": 55, "p95": 70}
+        told |= {"p98": 90, "p99": 120, "p99.9": 400, "p99.99": 800, "max": 900}
+        assert row.latency_ms == told
+        kept = json.loads((tmp_path / "run" / "report.json").read_text())["rows"][0]["latency_ms"]
+        assert kept == told
+
+    @pytest.mark.parametrize(
+        ("objective", "value", "note"),
+        [
+            ("p90 < 60ms", 55, ""),
+            ("mean < 50ms", 35.5, ""),
+            ("p99.9 < 1s", 400, ""),
+            ("p75 < 40ms", 36, ""),
+            ("p97 < 1s", None, "not shown: the imported file holds no p97"),
+            ("p99.99 < 1s", 800, "not shown: p99.99 needs 100,000 requests, there are 20,000 requests"),
+        ],
+    )
+    def test_is_held_to_what_it_holds(
+        self, tmp_path: Path, objective: str, value: float | None, note: str
+    ) -> None:
+        (tmp_path / "big_stats.csv").write_text(stock())
+        imported(tmp_path, tmp_path / "big_stats.csv")
+        (judged,) = build_report(tmp_path / "run", Asked(objectives=(objective,))).objectives
+        assert (judged.value, judged.passed, judged.note) == (value, not note, note)
+
+    def test_that_was_told_to_write_other_percentiles_has_those(self, tmp_path: Path) -> None:
+        rows = [line.split(",") for line in stock().splitlines()]
+        fewer = [[cell for cell, name in zip(row, rows[0], strict=True) if name != "90%"] for row in rows]
+        (tmp_path / "big_stats.csv").write_text("\n".join(map(",".join, fewer)) + "\n")
+        row = imported(tmp_path, tmp_path / "big_stats.csv").rows[0]
+        assert (row.latency_ms["p90"], row.latency_ms["p99.9"], row.sent) == (None, 400, 20_000)
 
     def test_is_never_ranked(self, tmp_path: Path) -> None:
         stats = (HERE / "stock_stats.csv").read_text().replace(",40,25,", ",40,0,").replace("25,25", "25,0")
