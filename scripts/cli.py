@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -54,8 +55,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to 
 Baseline = Annotated[
     str | None, typer.Option(help='The run that "p99 < 1.2 * baseline" holds this one against.')
 ]
-PriceCpu = Annotated[float | None, typer.Option(help="Price of a vCPU-hour, for the cost table.", min=0)]
-PriceMemory = Annotated[float | None, typer.Option(help="Price of a GiB-hour of memory.", min=0)]
+
+
+def price(parameter: typer.CallbackParam, value: float | None) -> float | None:
+    """Let a price through that is one: not negative, and neither infinite nor `nan`."""
+    if value is not None and not 0 <= value < math.inf:
+        option = parameter.opts[0]
+        raise UserError(f"{option} {value:g} is not a price: write a number such as {option} 0.04.")
+    return value
+
+
+PriceCpu = Annotated[
+    float | None, typer.Option(help="Price of a vCPU-hour, for the cost table.", callback=price)
+]
+PriceMemory = Annotated[float | None, typer.Option(help="Price of a GiB-hour of memory.", callback=price)]
 Junit = Annotated[Path | None, typer.Option(help="Also write junit.xml here.", dir_okay=False)]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from analysis.report import Asked, build_report, write_report
+from scripts import cli
+from scripts.errors import USAGE, UserError
 from tests.analysis.folders import START, TrialSpec, exact, write_rows, write_run
 
 GIB = 2**30
@@ -47,6 +50,19 @@ class TestCost:
         assert cost.million_reserved == pytest.approx(hours * (1 * 0.04 + 0.005))
         (cpu_only,) = build_report(run, Asked(price_cpu=0.04)).costs
         assert cpu_only.million_used == pytest.approx(hours * 0.5 * 0.04)
+
+    @pytest.mark.parametrize("command", ["report", "run"])
+    @pytest.mark.parametrize("option", ["--price-cpu", "--price-memory"])
+    @pytest.mark.parametrize("price", ["nan", "inf", "-inf", "-1"])
+    def test_of_what_is_no_price_is_refused_by_the_command(
+        self, command: str, option: str, price: str
+    ) -> None:
+        done = CliRunner().invoke(cli.app, [command, "nowhere", option, price])
+        assert isinstance(done.exception, UserError)
+        assert done.exception.exit_code == USAGE
+        assert str(done.exception) == (
+            f"{option} {price} is not a price: write a number such as {option} 0.04."
+        )
 
     def test_takes_prices_from_the_plan(self, tmp_path: Path) -> None:
         run = write_run(tmp_path / "run", [spec(20, 20)], plan={"price_cpu": 0.04})

@@ -44,6 +44,7 @@ class TestAPlanThatIsWrong:
             ),
             ("price_cpu = inf", "price_cpu = inf: input should be a finite number"),
             ("threads = 0", "threads = 0: input should be greater than or equal to 1"),
+            ("price_cpu = inf", "price_cpu = inf: input should be a finite number"),
             ('warmup = "soon"', "'soon' is not a time span: write 20, 1.5s, 2m or 1h20m"),
             ('objectives = ["p95 is fine"]', "'p95 is fine' is not an objective: write METRIC < VALUE"),
             ('objectives = ["p95 < 500"]', "the value has no unit; write p95 with a value such as 200ms"),
