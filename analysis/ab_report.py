@@ -115,9 +115,7 @@ def _tests(result: ABResult) -> Grid:
     rows = [
         ("Difference of the means", ms(result.difference_ms),
          f"Welch's t, p {_p(result.t_p)}; {level(result.confidence)} interval {between}"),
-        ("Odds of a failure", NONE if times is None else f"{number(times)} times",
-         f"those of {result.control.name}; Fisher's exact test of more failures, p {_p(result.fails_p)}; "
-         f"with {level(result.fails_confidence)} confidence at least {number(result.fails_low)} times"),
+        ("Odds of a failure", NONE if times is None else f"{number(times)} times", _odds(result)),
         ("A request to the treatment takes longer", percent(result.superiority),
          f"Mann-Whitney, p {_p(result.mann_whitney_p)}; 50 % is no difference"),
         ("Effect size", number(result.cohen_d), "Cohen's d: differences in standard deviations of a request"),
@@ -127,6 +125,16 @@ def _tests(result: ABResult) -> Grid:
          f"chi-square, p {_p(result.split_p)}; below 0.001 something chooses who goes where"),
     ]  # fmt: skip
     return Grid(["", "", ""], [Group("", [[text(part) for part in row] for row in rows])], words=3)
+
+
+def _odds(result: ABResult) -> str:
+    if not result.control.failures + result.treatment.failures:
+        return "nothing failed"
+    than = f"those of {result.control.name}" if result.control.failures else f"{result.control.name} has none"
+    return (
+        f"{than}; Fisher's exact test of more failures, p {_p(result.fails_p)}; with "
+        f"{level(result.fails_confidence)} confidence at least {number(result.fails_low)} times"
+    )
 
 
 def _quantiles(result: ABResult) -> Grid:

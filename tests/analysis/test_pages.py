@@ -81,6 +81,7 @@ class TestAnABComparison:
         result = compare_variants(trials, {"blue": 1, "green": 1}, "blue", notes=told)
         page = Words(write_ab_report(result, trials, RunFacts(), tmp_path))
         assert told[0] in page.text
+        assert "nothing failed" in page.text
         assert "Decide nothing: the server was saturated" in page.text
         assert page.tags.count("script") == 1
 
