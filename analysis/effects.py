@@ -181,26 +181,27 @@ def _power(sd: float, first: int, second: int, margin: float, alpha: float) -> f
     from statsmodels.stats.power import TTestIndPower
 
     size = min(math.log1p(margin) / sd, LARGEST_EFFECT)
-    return float(TTestIndPower().power(size, first, alpha, ratio=second / first))
+    # One-sided: to show it the wrong way round is no success, and the far tail of the law comes out as NaN.
+    return float(TTestIndPower().power(size, first, alpha / 2, ratio=second / first, alternative="larger"))
 
 
 def _settle(sd: float, seen: float, margin: float, alpha: float) -> int | None:
     """Trials of each until the seen difference is shown, or shown not to matter, whichever comes first."""
     from statsmodels.stats.power import TTestIndPower
 
-    to_differ = _trials(TTestIndPower(), abs(seen) / sd, alpha, "two-sided")
+    to_differ = _trials(TTestIndPower(), abs(seen) / sd, alpha / 2)
     room = margin - abs(seen)
     # With nothing between them both one-sided tests must succeed: each may fail in half as many cases.
-    to_agree = _trials(TTestIndPower(), room / sd, alpha, "larger", POWER + (1 - POWER) / 2)
+    to_agree = _trials(TTestIndPower(), room / sd, alpha, POWER + (1 - POWER) / 2)
     return min((n for n in (to_differ, to_agree) if n), default=None)
 
 
-def _trials(solver: Any, size: float, alpha: float, alternative: str, power: float = POWER) -> int | None:
+def _trials(solver: Any, size: float, alpha: float, power: float = POWER) -> int | None:
     """The smallest number of trials of each with that power; its own solver does not always converge."""
 
     def enough(n: int) -> bool:
         # the law overflows to NaN where the power is practically 1
-        return not solver.power(size, n, alpha, alternative=alternative) < power
+        return not solver.power(size, n, alpha, alternative="larger") < power
 
     size = min(size, LARGEST_EFFECT)
     return _first(enough, 2, MOST_TRIALS) if size > 0 and enough(MOST_TRIALS) else None

@@ -127,6 +127,14 @@ class TestTheSizes:
         assert effect(self.base, self.new, 0.05).superiority == 1.0
         assert effect(self.base, self.base, 0.05).superiority == 0.5
 
+    @pytest.mark.parametrize("spread", [0.005, 0.006, 0.007, 0.008, 0.009, 0.01, 0.012, 0.015])
+    def test_have_a_power_that_grows_to_1_as_the_spread_shrinks(self, spread: float) -> None:
+        logs = np.random.default_rng(3).normal(0, spread, 5)
+        one = told(100, *(100 * np.exp(logs - logs.mean())))
+        power = effect(one, one, 0.05, metrics=3).power
+        assert power is not None
+        assert 0.5 < power <= 1
+
     def test_say_how_likely_the_design_was_to_show_the_margin(self) -> None:
         wide = told(100, 80, 90, 100, 110, 120)
         powers = [effect(one, one, 0.05).power for one in (wide, self.base)]
