@@ -8,8 +8,8 @@ the margin, an error rate that rose by more than a percentage point, or a server
 longer does.
 
 What differs besides the server is stated: machine, model, versions, plan, suspect trials. A new side that
-lacks a cell or a valid trial is not ``complete``, and without a regression nobody knows whether there is one:
-a server that crashes is no answer to whether it got slower. Where the load or the payload
+lacks a cell, or of which a trial failed, is not ``complete``, and without a regression nobody knows whether
+there is one: a server that crashes is no answer to whether it got slower. Where the load or the payload
 differ the cell is not compared at all. Several runs of a side count as one with all their trials; where they
 lie further apart than their trials do, that is stated too, since the intervals are then too narrow.
 """
@@ -89,9 +89,9 @@ class ComparisonRow(BaseModel):
 class Comparison(BaseModel):
     """What came out. ``differs`` has a sentence per thing that was not the same on both sides.
 
-    ``complete`` is whether the new side has every cell of the base and all of its own trials are valid; what
-    it lacks is among the ``problems``. ``settled`` is whether every percentile has an answer; in
-    ``sequential`` mode one may stop then.
+    ``complete`` is whether the new side has every cell of the base, each with a valid trial, and none of its
+    trials failed; what it lacks is among the ``problems``. ``settled`` is whether every percentile has an
+    answer; in ``sequential`` mode one may stop then.
     """
 
     model_config = ConfigDict(frozen=True)

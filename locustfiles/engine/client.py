@@ -8,6 +8,7 @@ response object costs more than sending one.  Each way in which an exchange can 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket as stdlib_socket
 import ssl as stdlib_ssl
 import time
@@ -267,6 +268,11 @@ def tcp_address(url: str) -> tuple[str, int] | None:
     except ValueError:
         return None
     return (parts.hostname, port) if parts.scheme in _TCP_PORTS and parts.hostname and port else None
+
+
+def without_login(url: str) -> str:
+    """A host as it may be shown and kept: without the user and the password in it."""
+    return re.sub(r"^([\w+.-]+://)?[^/@]*@", r"\1", url)
 
 
 class HttpClient(Client[bytes]):

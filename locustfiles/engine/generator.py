@@ -23,7 +23,7 @@ import psutil
 from locust.env import Environment
 from locust.runners import LocalRunner, WorkerRunner
 
-from locustfiles.engine.client import name_of
+from locustfiles.engine.client import name_of, without_login
 from locustfiles.engine.deal import Deal, Share
 from locustfiles.engine.options import BAD_INPUT, NOT_MEASURED, LoadPlan
 from locustfiles.engine.pacing import BREATH_S, Dispatcher
@@ -116,17 +116,18 @@ class Generator:
                 continue
             if self._environment.host:
                 user_class.host = self._environment.host
+            host = without_login(user_class.host or "")
             try:
                 user_class.prepare(pacing, self._environment)
                 user_class.try_host(CONNECT_TIMEOUT_S)
             except ssl.SSLCertVerificationError as error:
                 why = f"{name_of(error)}; write the name that is in it, or set SSL_CERT_FILE to its authority"
-                return {"problem": f"{user_class.host}: {why}", "exit": BAD_INPUT}
+                return {"problem": f"{host}: {why}", "exit": BAD_INPUT}
             except ValueError as error:
                 return {"problem": str(error), "exit": BAD_INPUT}
             except OSError as error:
                 why = f"is not reachable ({name_of(error)}): start the server or correct --host"
-                return {"problem": f"{user_class.host} {why}", "exit": NOT_MEASURED}
+                return {"problem": f"{host} {why}", "exit": NOT_MEASURED}
         return None
 
     def _send(self, kind: str, data: Mapping[str, Any]) -> None:

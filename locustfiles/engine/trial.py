@@ -14,6 +14,7 @@ from typing import Any
 
 from locust.env import Environment
 
+from locustfiles.engine.client import without_login
 from locustfiles.engine.deal import Deal
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.record import TrialFolder
@@ -240,10 +241,11 @@ class Trial:
         span_s = self._planned_span_s()
         elapsed_s = max(span_s, (max(self.median_by_second, default=-1) + 1) if self.stopping else span_s)
         workers = list(self.workers.values())
+        host = environment.host or getattr(environment.user_classes[0], "host", None)
         return {
             "schema": 1,
             "backend_user": ", ".join(c.__name__ for c in environment.user_classes),
-            "host": environment.host or getattr(environment.user_classes[0], "host", None),
+            "host": without_login(host) if host else None,
             "model": "closed" if self.plan.closed else "open",
             "shape": {
                 "name": self.plan.shape,

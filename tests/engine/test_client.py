@@ -27,7 +27,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locustfiles.engine import client as client_module
-from locustfiles.engine.client import HttpClient, RequestFailed, Target, Watchdog, name_of, tcp_address
+from locustfiles.engine.client import (
+    HttpClient,
+    RequestFailed,
+    Target,
+    Watchdog,
+    name_of,
+    tcp_address,
+    without_login,
+)
 
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 
@@ -360,6 +368,19 @@ class TestAnybodysHost:
     )
     def test_is_told_where_it_speaks_tcp(self, host: str, found: tuple[str, int] | None) -> None:
         assert tcp_address(host) == found
+
+    @pytest.mark.parametrize(
+        ("host", "shown"),
+        [
+            ("http://user:pw@127.0.0.1:8000/x", "http://127.0.0.1:8000/x"),
+            ("user:p/w@host:1", "user:p/w@host:1"),
+            ("user:pw@host:1", "host:1"),
+            ("http://host/a@b", "http://host/a@b"),
+            ("", ""),
+        ],
+    )
+    def test_is_shown_without_its_login(self, host: str, shown: str) -> None:
+        assert without_login(host) == shown
 
 
 class TestAnswers:
