@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import urllib.request
@@ -16,6 +17,7 @@ from scripts.environments import Environment, find_uv, make, pip_settings, uv_en
 from tests.kind.kind_cluster import Cluster, in_namespace, rendered, run
 from tests.kind.kube_files import DOCKERFILES, SERVICES, Object, facts, instructions, k8s_name, manifest
 from tests.projects import ROOT
+from tests.waiting import until
 
 pytestmark = pytest.mark.kind
 FOLDERS = [ROOT / "services" / name for name in SERVICES] + [
@@ -192,6 +194,12 @@ class TestTheRoom:
         assert cluster.kubectl("exec", "deployment/results", "--", "cat", "/results/kept") == "still here"
 
 
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
 class TestFromTheHost:
     def test_a_framework_answers_on_its_own_port_of_this_machine(self, cluster: Cluster) -> None:
         ends = [
@@ -206,7 +214,7 @@ class TestFromTheHost:
         cluster.apply(server)
         try:
             cluster.wait("fastapi")
-            with urllib.request.urlopen("http://127.0.0.1:8000/health", timeout=10) as answer:
-                assert answer.status == 200
+            # nodes hear of a ready pod a little later than its Deployment does
+            until(lambda: answers("http://127.0.0.1:8000/health"), "the port leads to the server", 60)
         finally:
             cluster.kubectl("delete", "-f", "-", text=yaml.safe_dump_all([*server, *ends]))
