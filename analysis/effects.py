@@ -81,7 +81,7 @@ def effect(
     tested = judged is not None and pooled is not None
     hl, hl_interval = _hodges_lehmann(np.log(first.trials_ms), np.log(second.trials_ms))
     sd = _spread_between_trials(first, second)
-    alpha = ALPHA / metrics
+    design_sd, alpha = None if sequential else sd, ALPHA / metrics
     rests_on = f"{found.rests_on}, always-valid" if sequential else found.rests_on
     return Effect(
         ratio=found.ratio,
@@ -94,10 +94,8 @@ def effect(
         hodges_lehmann=hl,
         hodges_lehmann_low=hl_interval[0] if hl_interval else None,
         hodges_lehmann_high=hl_interval[1] if hl_interval else None,
-        power=_power(sd, first.trials, second.trials, margin, alpha) if sd and not sequential else None,
-        settle=_settle(sd, math.log(found.ratio), math.log1p(margin), alpha)
-        if sd and not sequential
-        else None,
+        power=_power(design_sd, first.trials, second.trials, margin, alpha) if design_sd else None,
+        settle=_settle(design_sd, math.log(found.ratio), math.log1p(margin), alpha) if design_sd else None,
         shown=found.shown and not sequential,
         rests_on=rests_on,
     )

@@ -131,7 +131,7 @@ class ObjectiveResult(BaseModel):
         """``held``, ``missed``, or ``not shown`` for want of evidence."""
         if self.passed:
             return "held"
-        return "not shown" if self.value is None or self.note.startswith(NOT_SHOWN) else "missed"
+        return NOT_SHOWN if self.value is None or self.note.startswith(NOT_SHOWN) else "missed"
 
 
 def parse(expression: str) -> Objective:
