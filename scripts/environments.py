@@ -218,6 +218,11 @@ def run_step(
 
 _ADVICE = [
     (
+        r'failed to pull image "kindest/node',
+        "kind's node image cannot be pulled. Check the network, or name one that is here (KIND_NODE_IMAGE=…),"
+        " or measure without a cluster: `make loadtest TARGET=local`.",
+    ),
+    (
         r"No space left on device|os error 28|Disk quota exceeded",
         "The disk is full. Free some gigabytes where the project lies (`modelswarm clean` removes what can "
         "be made again), or put uv's cache elsewhere with UV_CACHE_DIR.",

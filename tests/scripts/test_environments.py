@@ -123,6 +123,11 @@ class TestAStepThatFails:
                 "The Python that service.toml names is not here.",
             ),
             ("error: Permission denied (os error 13)", "cannot be written by this user"),
+            (
+                'ERROR: failed to create cluster: failed to pull image "kindest/node:v1.37.0@sha256:a1ed": …'
+                "\ndial tcp: lookup registry-1.docker.io: no such host",
+                "name one that is here (KIND_NODE_IMAGE=…)",
+            ),
         ],
     )
     def test_says_what_to_do(self, output: str, sentence: str) -> None:
