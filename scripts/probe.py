@@ -27,6 +27,7 @@ from locustfiles.engine.recorder import Recorder
 from locustfiles.engine.users import ModelUser, Pacing
 
 READY_TIMEOUT_S = 5.0
+MAX_READY_BYTES = 1 << 20
 PERIOD_S = 0.1
 _OPTIONS = {"payload": "mix", "check": "parity", "check_share": "1", "request_timeout": "30s"}
 
@@ -91,12 +92,13 @@ def unwell(url: str) -> str | None:
     connection = http.client.HTTPConnection(place.netloc, timeout=READY_TIMEOUT_S)
     try:
         connection.request("GET", place.path)
-        status = connection.getresponse().status
+        answer = connection.getresponse()
+        answer.read(MAX_READY_BYTES)  # else closing resets the connection: a fault in servers' logs
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     finally:
         connection.close()
-    return None if status == 200 else f"GET {place.path} answers {status}"
+    return None if answer.status == 200 else f"GET {place.path} answers {answer.status}"
 
 
 def _difference(user: Any, image: Image) -> str:

@@ -61,6 +61,15 @@ class Other(Handler):
         self.answer(404, {})
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        """Log faults, but not a client that was ended in the middle of its request."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 if __name__ == "__main__":
     if FAULT == "dies_at_once":
         sys.exit("the model file is damaged")
@@ -68,7 +77,6 @@ if __name__ == "__main__":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
-    ThreadingHTTPServer.request_queue_size = 128
     host, port, other = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    threading.Thread(target=ThreadingHTTPServer((host, other), Other).serve_forever, daemon=True).start()
-    ThreadingHTTPServer((host, port), Handler).serve_forever()
+    threading.Thread(target=Server((host, other), Other).serve_forever, daemon=True).start()
+    Server((host, port), Handler).serve_forever()
