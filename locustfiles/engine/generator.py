@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gevent
@@ -27,7 +28,7 @@ from locustfiles.engine.client import name_of, without_login
 from locustfiles.engine.deal import Deal, Share
 from locustfiles.engine.options import BAD_INPUT, NOT_MEASURED, LoadPlan
 from locustfiles.engine.pacing import BREATH_S, Dispatcher
-from locustfiles.engine.recorder import Recorder
+from locustfiles.engine.recorder import Increment, Recorder
 from locustfiles.engine.users import ArrivalUser, Pacing
 
 logger = logging.getLogger(__name__)
@@ -207,10 +208,10 @@ class Generator:
                 return
             done = self._is_done()
             if now >= next_report or done:
-                self._look(done)
-                if not done:
-                    gevent.sleep(BREATH_S)
-                self._report()
+                for step in (partial(self._look, done), self._encode, self._report):
+                    if not done:
+                        gevent.sleep(BREATH_S)  # each takes a millisecond, and arrivals are due between
+                    step()
                 next_report = self._next_report(now)
             if done:
                 self._stopped = True
@@ -262,10 +263,7 @@ class Generator:
         return time.time() - max(self._runner.last_heartbeat_timestamp, self._resumed) > MASTER_SILENT_S
 
     def _look(self, done: bool) -> None:
-        """Note what happened since the last look, for the next report.
-
-        Apart from sending it, because either takes a millisecond, and arrivals are due between.
-        """
+        """Note what happened since the last look, for the next report."""
         assert self._dispatcher is not None
         now = self._clock()
         interval_s = now - self._usage.at
@@ -295,11 +293,17 @@ class Generator:
             }
         )
 
+    def _encode(self) -> None:
+        """Make plain values of what was looked at."""
+        for look in self._looks:
+            if isinstance(look["increment"], Increment):
+                look["increment"] = look["increment"].to_message()
+
     def _report(self) -> None:
         """Send what was looked at and not sent yet, in order."""
+        self._encode()
         while self._looks:
-            look = self._looks.popleft()
-            self._send("swarm_tick", {**look, "increment": look["increment"].to_message()})
+            self._send("swarm_tick", self._looks.popleft())
 
     # The end of a test.
 
