@@ -11,19 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from scripts.cluster import ClusterTarget, Place, kept_record
-from scripts.errors import UNMEASURED, CannotRun, UserError
+from scripts.errors import CannotRun, UserError
 from scripts.family import lives
-from scripts.kube import Kube
+from scripts.kube import Kube, contexts
 from scripts.lease import NAME, Holder, Taken, me
 from scripts.looks import lines
 from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
 from scripts.project import Project, Service
-from scripts.reporting import report_run
 from scripts.run import RunRecord, begin_run, make_run
+from scripts.session import conclude, reported_anyway
 from scripts.stop import Interrupted, Stop
 from scripts.target import Target
 from scripts.trial import TrialRecord, utc_now
@@ -76,11 +75,16 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
 
     """
     folder, text = find(project, name, kube)
-    record = RunRecord.read(folder, text)
+    try:
+        record = RunRecord.read(folder, text)
+        plan = Plan.model_validate(record.head["plan"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / 'run.json'} is not that of a run which this version can go on with: {error}"
+        ) from error
     if "cluster" not in record.head:
         raise UserError(f"{folder.name} was made on this machine, so nothing of it can be left to fetch.")
-    place = place_of(record)
-    plan = Plan.model_validate(record.head["plan"])
+    place = place_of(record, kube)
     services = project.select(record.head["backends"])
     stop, progress = Stop(), Progress(console)
     with stop.on_signals():
@@ -95,20 +99,20 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
             record = RunRecord.read(folder, _newest(folder, target.kube) or text)
             record.note = target.note
             _reopen(record)
-            make_run(project, plan, services, target, record, stop, progress)
-    status = report_run(folder, console)
-    if stop.asked:
-        console.print(f"Stopped. What was measured until then is in {escape(str(folder))}.", soft_wrap=True)
-        return UNMEASURED
-    return status
+            with reported_anyway(record, console):
+                make_run(project, plan, services, target, record, stop, progress)
+    return conclude(folder, stop, console)
 
 
-def place_of(record: RunRecord) -> Place:
-    """Return where a run was begun."""
+def place_of(record: RunRecord, at_hand: Kube | None) -> Place:
+    """Return where a run was begun; its cluster may have another name on this machine."""
     cluster = record.head["cluster"]
+    context = cluster["context"]
+    if at_hand is not None and context not in contexts()[0]:
+        context = at_hand.context
     return Place(
         kind=record.head["target"],
-        context=cluster["context"],
+        context=context,
         namespace=cluster["namespace"],
         images=cluster["images"],
         detached=cluster["detached"],

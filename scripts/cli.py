@@ -280,6 +280,8 @@ def run(
         return cluster
 
     if detach:
+        if junit:
+            raise UserError("--junit does not go with --detach: the run's folder gets its junit.xml.")
         from scripts.attach import start_detached
 
         raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal))
@@ -658,7 +660,7 @@ def clean(
     if target not in ("local", "auto"):
         from scripts.places import Wish, clear
 
-        clear(project, Wish(target, kube_context, None, namespace), console())
+        clear(project, Wish(target, kube_context, None, namespace), console(), ask=not yes)
         return
     paths = removable(project, results, everything)
     if not paths:

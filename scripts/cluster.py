@@ -7,22 +7,23 @@ what they record stays on a volume. So another command can take over, after this
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.cluster_load import ClusterLoad
+from scripts.cluster_load import ClusterLoad, fetch
 from scripts.cluster_objects import RESULTS, find, placed, server_objects
 from scripts.cluster_server import PULL_PATIENCE_S, ClusterServer
 from scripts.errors import CannotRun
 from scripts.guard import guarded
-from scripts.kube import Kube, Object, rendered
-from scripts.lease import Lease
+from scripts.kube import Away, Kube, Object, rendered
+from scripts.lease import NAME, Lease
 from scripts.plan import Plan, Step
 from scripts.pod_faults import is_ready, pod_fault
 from scripts.pod_sampler import PodSampler
@@ -30,6 +31,7 @@ from scripts.project import Project, Service
 from scripts.stop import Stop
 
 DEFAULT_NAMESPACE = "modelswarm"
+PART_OF = "app.kubernetes.io/part-of"
 RECORD = "modelswarm-run"
 """The ConfigMap with the newest `run.json`."""
 
@@ -111,7 +113,7 @@ class ClusterTarget:
     def opened(self, folder: Path) -> Iterator[None]:
         """Take the namespace, have the volume, and remove everything afterwards."""
         self._run = folder.name
-        self.kube.apply([find(self.base, "Namespace", self._place.namespace)])
+        self._have_namespace()
         lease = Lease(self.kube, self._run, self._place.detached)
         with (
             tempfile.TemporaryDirectory(prefix="msw-") as scratch,
@@ -123,14 +125,27 @@ class ClusterTarget:
                 if kept is None or kept[0] != self._run:
                     self.clear()  # what a command that was killed left
                 self._furnish()
+                if kept is not None and kept[0] == self._run:
+                    self._fetch_made(folder, kept[1])
                 yield
             finally:
                 self._run = ""  # what is noted from now on stays on this machine
                 self.clear()
 
+    def _have_namespace(self) -> None:
+        """Make the namespace where it is missing; one that is there stays as it is, other people's too."""
+        try:
+            known = self.kube.read("namespace", self._place.namespace)
+        except Away:
+            raise
+        except CannotRun:
+            return  # the account has rights in the namespace only, so it is there
+        if known is None:
+            self.kube.apply([find(self.base, "Namespace", self._place.namespace)])
+
     def _furnish(self) -> None:
         """Make what all trials share, and wait for the pod that keeps the volume readable."""
-        wanted = [each for each in self.base if each["kind"] != "Deployment"]
+        wanted = [each for each in self.base if each["kind"] not in ("Deployment", "Namespace")]
         if self._place.namespace != DEFAULT_NAMESPACE:  # a node's ports are given once
             wanted = [each for each in wanted if each.get("spec", {}).get("type") != "NodePort"]
         self.kube.apply(wanted)
@@ -148,10 +163,17 @@ class ClusterTarget:
                 raise CannotRun(f"The volume for results was not there within {PULL_PATIENCE_S:.0f} s")
             self._stop.sleep(self.poll_s)
 
+    def _fetch_made(self, folder: Path, record: str) -> None:
+        """Fetch the trials that a command on another machine made: the volume goes with the run."""
+        for trial in json.loads(record)["trials"]:
+            into = folder / trial["path"]
+            if trial["status"] == "ok" and not (into / "summary.json").exists():
+                fetch(self.kube, f"{self._run}/{trial['path']}", into)
+
     def clear(self) -> None:
         """Remove everything of a run from the namespace but the Lease; the namespace stays."""
         kinds = "job,deployment,service,poddisruptionbudget,secret,configmap"
-        self.kube.delete(kinds, labels="app.kubernetes.io/part-of=modelswarm")
+        self.kube.delete(kinds, labels=f"{PART_OF}=modelswarm")
         services = [each["metadata"]["name"] for each in self.base if each["kind"] == "Service"]
         self.kube.delete("service", *services)
         self.kube.delete("configmap", RECORD)
@@ -161,16 +183,14 @@ class ClusterTarget:
         """Keep `run.json` in the cluster too, so that it outlives this machine."""
         if not self._run:
             return  # the namespace is not taken yet
-        self.kube.apply(
-            [
-                {
-                    "apiVersion": "v1",
-                    "kind": "ConfigMap",
-                    "metadata": {"name": RECORD, "namespace": self._place.namespace},
-                    "data": {"run": self._run, "run.json": text},
-                }
-            ]
-        )
+        record = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": RECORD, "namespace": self._place.namespace},
+            "data": {"run": self._run, "run.json": text},
+        }
+        with suppress(Away):  # the next one says more
+            self.kube.apply([record])
 
     def ready_timeout_s(self, service: Service) -> float:
         """Return what its `service.toml` says; the pod is ready by its own probe before."""
@@ -210,3 +230,12 @@ def kept_record(kube: Kube) -> tuple[str, str] | None:
     """Return the name and the `run.json` of the run that the namespace holds; None where there is none."""
     kept = kube.read("configmap", RECORD)
     return (kept["data"]["run"], kept["data"]["run.json"]) if kept else None
+
+
+def remove_all(kube: Kube) -> None:
+    """Remove everything that runs ever made in a namespace, which stays."""
+    kinds = "job,deployment,service,poddisruptionbudget,secret,configmap"
+    more = "networkpolicy,persistentvolumeclaim,serviceaccount"
+    kube.delete(f"{kinds},{more}", labels=f"{PART_OF}=modelswarm")
+    kube.delete("configmap", RECORD)
+    kube.delete("lease", NAME)

@@ -18,16 +18,17 @@ from scripts.cluster_objects import (
     master_job,
     worker_deployment,
 )
-from scripts.errors import CannotRun
+from scripts.errors import CannotRun, afterwards
 from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
-from scripts.pod_faults import pod_fault
+from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made, pod_fault
 from scripts.pod_logs import logs_of
 from scripts.pod_sampler import PodSampler
 
 RECORDS = "/results"
 USER_FILES = "/app/locustfiles"
 STOP_PATIENCE_S = 45.0
+_BESIDE_THE_VOLUME = ("exec", f"deployment/{RESULTS}", "-c", RESULTS, "--")
 
 
 class ClusterLoad:
@@ -48,6 +49,9 @@ class ClusterLoad:
         self._user_file, self._folder, self._trial, self._workers = user_file, folder, trial, workers
         self._mirror = ExitStack()
         self._started = False
+        self._began_s = 0.0
+        self._master = ""
+        """The pod of Locust's master, once it was seen."""
 
     def under_way(self) -> bool:
         """Tell whether the master of this trial is there already."""
@@ -76,7 +80,7 @@ class ClusterLoad:
                 ),
             ]
         )
-        self._started = True
+        self._started, self._began_s = True, time.time()
         self._follow()
 
     def _with_files(self, arguments: Sequence[str]) -> list[str]:
@@ -103,7 +107,21 @@ class ClusterLoad:
         for pod in [pod for name in names for pod in snapshot.of(name)]:
             if fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time()):
                 raise CannotRun(f"Locust's {fault}")
+        self._refuse_without_master()
         return None
+
+    def _refuse_without_master(self) -> None:
+        """Give up on a master that was there and is gone, or that the cluster does not make."""
+        snapshot = self._sampler.snapshot
+        masters = snapshot.of(MASTER)
+        if masters:
+            self._master = masters[0]["metadata"]["name"]
+        elif self._master:
+            raise CannotRun(f"Locust's pod {self._master} was deleted")
+        elif self._began_s and time.time() - self._began_s > UNSCHEDULABLE_GRACE_S:
+            reason = not_made(MASTER, snapshot.events, self._began_s - CLOCKS_APART_S)
+            if reason:
+                raise CannotRun(reason)
 
     def _ended(self) -> Object | None:
         """How the master's container ended."""
@@ -130,11 +148,14 @@ class ClusterLoad:
         """Ask the master to end if it has not, fetch what was recorded, and remove it."""
         if not self._started:
             return
-        pods = self._kube.pods(f"app.kubernetes.io/name={MASTER}")
-        self._ask_to_end(pods)
+        with afterwards(self._remove):
+            self._ask_to_end(self._kube.pods(f"app.kubernetes.io/name={MASTER}"))
+            self._mirror.close()
+            self._keep_logs()
+            fetch(self._kube, self._trial, self._folder)
+
+    def _remove(self) -> None:
         self._mirror.close()
-        self._keep_logs()
-        self._fetch()
         self._kube.delete("deployment", WORKER, grace_s=1)
         self._kube.delete("job", MASTER)
         for name in (WORKER, MASTER):
@@ -142,17 +163,20 @@ class ClusterLoad:
 
     def _ask_to_end(self, pods: Sequence[Object]) -> None:
         """Send SIGTERM, on which Locust writes its summary; deleting the pod would take its log along."""
-        running = [pod for pod in pods if pod.get("status", {}).get("phase") == "Running"]
-        for pod in running:
+        asked = False
+        for pod in pods:
+            if pod.get("status", {}).get("phase") != "Running":
+                continue
             signal = "import os, signal; os.kill(1, signal.SIGTERM)"
             command = ("exec", pod["metadata"]["name"], "-c", LOCUST, "--", "python", "-c", signal)
             try:
                 self._kube.kubectl(*command)
+                asked = True
             except Away:
                 raise
             except CannotRun:
-                continue  # it ended meanwhile
-        deadline = time.monotonic() + (STOP_PATIENCE_S if running else 0)
+                continue  # it ended meanwhile, or its node is silent
+        deadline = time.monotonic() + (STOP_PATIENCE_S if asked else 0)
         while time.monotonic() < deadline:
             phases = {pod["status"]["phase"] for pod in self._kube.pods(f"app.kubernetes.io/name={MASTER}")}
             if "Running" not in phases:
@@ -165,20 +189,23 @@ class ClusterLoad:
                 for pod in self._kube.pods(f"app.kubernetes.io/name={name}"):
                     file.write(logs_of(self._kube, pod, LOCUST))
 
-    def _fetch(self) -> None:
-        """Copy the trial's folder from the volume; what was mirrored meanwhile is replaced."""
-        folder = f"{RECORDS}/{self._trial}"
-        packed = self._inside("sh", "-c", f"mkdir -p '{folder}' && tar -C '{folder}' -cf - .")
-        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(self._folder, filter="data")
-
     def _inside(self, *command: str) -> bytes:
         """Run a command beside the volume."""
-        return self._kube.kubectl("exec", f"deployment/{RESULTS}", "-c", RESULTS, "--", *command)
+        return self._kube.kubectl(*_BESIDE_THE_VOLUME, *command)
 
     def _follow(self) -> None:
         """Mirror the files that tell how the load goes, for whoever watches."""
-        inside = ["exec", f"deployment/{RESULTS}", "-c", RESULTS, "--", "timeout", "86400"]
+        inside = [*_BESIDE_THE_VOLUME, "timeout", "86400"]
         for name in ("generator.csv", "latency.hlog"):
             tail = ["tail", "-n", "+1", "-F", f"{RECORDS}/{self._trial}/{name}"]
             self._mirror.enter_context(self._kube.kept(*inside, *tail, file=self._folder / name))
+
+
+def fetch(kube: Kube, trial: str, into: Path) -> None:
+    """Copy a trial's folder from the volume; what was mirrored meanwhile is replaced."""
+    folder = f"{RECORDS}/{trial}"
+    pack = f"mkdir -p '{folder}' && tar -C '{folder}' -cf - ."
+    packed = kube.kubectl(*_BESIDE_THE_VOLUME, "sh", "-c", pack)
+    into.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(into, filter="data")

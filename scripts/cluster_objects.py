@@ -29,6 +29,8 @@ def placed(objects: Iterable[Object], namespace: str, images: Mapping[str, str])
         for container in _containers(each):
             image = container["image"]
             container["image"] = images.get(image, images.get(image.partition(":")[0], image))
+            if container["image"] != image:
+                container["imagePullPolicy"] = "Always"  # a push may have given the tag to a newer build
         found.append(each)
     return found
 

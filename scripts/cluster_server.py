@@ -9,7 +9,14 @@ from pathlib import Path
 
 from scripts.cluster_objects import SERVER, container_port, server_name, service_port
 from scripts.kube import Kube, Object
-from scripts.pod_faults import is_ready, pod_fault, waiting_for
+from scripts.pod_faults import (
+    CLOCKS_APART_S,
+    UNSCHEDULABLE_GRACE_S,
+    is_ready,
+    not_made,
+    pod_fault,
+    waiting_for,
+)
 from scripts.pod_logs import logs_of
 from scripts.pod_sampler import PodSampler
 from scripts.project import Service
@@ -81,7 +88,7 @@ class ClusterServer:
         """Deploy it and wait until its own probe holds."""
         self._sampler.begin(time.time())
         self._kube.apply(self._manifest)
-        made_s, running_s = time.monotonic(), None
+        began_s, made_s, running_s = time.time() - CLOCKS_APART_S, time.monotonic(), None
         while True:
             pods = self._sampler.look(everything=True).of(self._name)
             if ended := self.ended():
@@ -93,6 +100,7 @@ class ClusterServer:
             if running_s is None and any(_runs(pod) for pod in pods):
                 running_s = now_s
             self._refuse_to_wait(pods, now_s - made_s, running_s and now_s - running_s)
+            self._refuse_without_pods(pods, began_s, now_s - made_s)
             tell(waiting_for(pods[0]) if pods else "waiting for its pod")
             self._stop.sleep(POLL_S)
         pairs = [f"{here}:{there}" for there, here in self._here.items()]
@@ -111,6 +119,13 @@ class ClusterServer:
         if ran_s is None and waited_s > PULL_PATIENCE_S:
             what = waiting_for(pods[0]) if pods else "no pod was made"
             raise NeverReady(f"server pod did not start within {PULL_PATIENCE_S:.0f} s: {what}")
+
+    def _refuse_without_pods(self, pods: Sequence[Object], began_s: float, waited_s: float) -> None:
+        """Give up on a Deployment of which the cluster makes no pod."""
+        if not pods and waited_s > UNSCHEDULABLE_GRACE_S:
+            reason = not_made(self._name, self._sampler.snapshot.events, began_s)
+            if reason:
+                raise NeverReady(reason)
 
     def _probe_says(self, pod: str) -> str | None:
         said = [

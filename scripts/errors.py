@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 OK = 0
 MISSED = 1
@@ -24,6 +25,24 @@ class CannotRun(UserError):
     """Right usage, but this machine or its network, disk or servers do not allow it now."""
 
     exit_code = UNMEASURED
+
+
+@contextmanager
+def afterwards(clean_up: Callable[[], object]) -> Iterator[None]:
+    """Clean up after the block, whatever happened in it.
+
+    What cannot be cleaned up does not hide what went wrong before: it is told after it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            clean_up()
+        except CannotRun as further:
+            if isinstance(error, CannotRun):
+                error.args = (f"{error}; then: {further}",)
+        raise
+    clean_up()
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -33,6 +33,8 @@ from scripts.project import Project
 
 LOAD_SIDE = "locust"
 DIGEST_LABEL = "modelswarm.model.digest"
+PART_LABEL = "modelswarm.part"
+"""On a stage of a build that the image itself does not contain."""
 CLUSTER = "modelswarm"
 """The name that kind-config.yaml gives the cluster."""
 ROLE_LABEL = "modelswarm/role"

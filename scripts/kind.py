@@ -75,6 +75,6 @@ def remove(project: Project, console: Console) -> None:
         run_step(["kind", "delete", "cluster", "--name", images.CLUSTER], os.environ, lambda line: None)
     if shutil.which("docker") and images.docker_fault() is None:
         images.remove(images.find_images(project))
-        # What a newer build took the name from.
-        prune = ["docker", "image", "prune", "--force", "--filter", f"label={images.DIGEST_LABEL}"]
-        subprocess.run(prune, capture_output=True, check=False)
+        for label in (images.DIGEST_LABEL, images.PART_LABEL):  # what has no name: older builds, their parts
+            prune = ["docker", "image", "prune", "--force", "--filter", f"label={label}"]
+            subprocess.run(prune, capture_output=True, check=False)

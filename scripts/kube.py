@@ -30,6 +30,8 @@ PATIENCE_S = 90.0
 """So long may the API server be away."""
 _PAUSE_S = 1.0
 _TIMEOUT_S = (3.0, 15.0)
+_BY_NODE = "error dialing backend"
+"""What the API server says when it is there, but the kubelet of a node is not."""
 _AWAY = (
     "connection refused",
     "connection reset",
@@ -104,6 +106,12 @@ class Kube:
         self.context, self.namespace, self._mark = context, namespace, mark
         self._patience_s, self._pause_s = patience_s, pause_s
         self._connected = threading.local()
+        self.refusal: str | None = None
+        """Why nothing may be asked any more."""
+
+    def let_go(self, reason: str) -> None:
+        """Touch the namespace no more: whatever is asked from now on ends in a CannotRun with this reason."""
+        self.refusal = reason
 
     def _api(self, group: str) -> Any:
         """Return this thread's client of an API group; threads time out at their own pace."""
@@ -139,28 +147,30 @@ class Kube:
             return []
 
     def node_metrics(self, node: str) -> str:
-        """Return the kubelet's counters of its containers, in Prometheus' text format."""
-        return self._read("connect_get_node_proxy_with_path", node, "metrics/resource").decode()
+        """Return the kubelet's counters of its containers, in Prometheus' text format.
+
+        Raises:
+            Refused: the account may not ask, or the node does not answer.
+
+        """
+        path = "connect_get_node_proxy_with_path"
+        return self._read(path, node, "metrics/resource", from_node=True).decode()
 
     def pod_metrics(self) -> list[Object]:
         """Return metrics-server's averages of the namespace's pods; none where there is no metrics-server."""
+        raw = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
         try:
-            text = self.kubectl(
-                "get", "--raw", f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
-            )
-        except Away:
-            raise
+            text = self.kubectl("get", "--raw", raw, patience_s=0.0)  # a trial does not depend on it
         except CannotRun:
             return []
         found: list[Object] = json.loads(text)["items"]
         return found
 
     def log(self, pod: str, container: str, previous: bool = False) -> bytes:
-        """Return a container's log; empty where there is none (yet, or any more)."""
+        """Return a container's log; empty where there is none (yet, or any more), or its node is silent."""
+        options: dict[str, Any] = {"container": container, "previous": previous}
         try:
-            return self._read(
-                "read_namespaced_pod_log", pod, self.namespace, container=container, previous=previous
-            )
+            return self._read("read_namespaced_pod_log", pod, self.namespace, from_node=True, **options)
         except Refused:
             return b""
 
@@ -191,8 +201,17 @@ class Kube:
             return False
         return True
 
-    def _read(self, call: str, *arguments: Any, group: str = "CoreV1Api", **options: Any) -> bytes:
+    def _read(
+        self,
+        call: str,
+        *arguments: Any,
+        group: str = "CoreV1Api",
+        from_node: bool = False,
+        **options: Any,
+    ) -> bytes:
         """Call the API, again and again while it is away.
+
+        What comes `from_node`, the API server asks a kubelet for: when that fails it is there itself.
 
         Raises:
             Away: it was for too long.
@@ -200,7 +219,7 @@ class Kube:
 
         """
         from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         def attempt() -> bytes:
             try:
@@ -210,10 +229,12 @@ class Kube:
                 data: bytes = answer.data
                 return data
             except ApiException as error:
-                if error.status in (429, 500, 502, 503, 504):
+                if error.status in (429, 500, 502, 503, 504) and not from_node:
                     raise Away(f"answers {error.status}") from error
                 raise self._refusal(call, error) from error
             except (HTTPError, OSError) as error:
+                if from_node and isinstance(error, ReadTimeoutError):
+                    raise Refused(504, f"the node of {arguments[0]} is silent") from error
                 raise Away(str(error)) from error
 
         return self._patiently(attempt)
@@ -229,18 +250,27 @@ class Kube:
         where = f"The API server of {self.context} refused to {what} for the namespace {self.namespace}"
         return Refused(error.status, f"{where}: {error.status} {said}{advice}")
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self._patience_s
+    def _patiently(self, attempt: Callable[[], T], patience_s: float | None = None) -> T:
+        patience_s = self._patience_s if patience_s is None else patience_s
+        deadline = time.monotonic() + patience_s
         while True:
+            if self.refusal is not None:
+                raise CannotRun(self.refusal)
             try:
                 return attempt()
             except Away as error:
                 if time.monotonic() > deadline:
-                    away = f"the API server of {self.context} has been away for {self._patience_s:.0f} s"
+                    away = f"the API server of {self.context} has been away for {patience_s:.0f} s"
                     raise Away(f"{away}: {error}") from error
                 time.sleep(self._pause_s)
 
-    def kubectl(self, *arguments: str, text: str | None = None, data: bytes | None = None) -> bytes:
+    def kubectl(
+        self,
+        *arguments: str,
+        text: str | None = None,
+        data: bytes | None = None,
+        patience_s: float | None = None,
+    ) -> bytes:
         """Run kubectl in the namespace to its end and return what it printed.
 
         Raises:
@@ -259,11 +289,11 @@ class Kube:
             if done.returncode == 0:
                 return done.stdout
             said = done.stderr.decode(errors="replace").strip()
-            if any(sign in said.lower() for sign in _AWAY):
+            if any(sign in said.lower() for sign in _AWAY) and _BY_NODE not in said:
                 raise Away(said[-300:])
             raise CannotRun(f"kubectl {arguments[0]}: {said[-800:]}")
 
-        return self._patiently(attempt)
+        return self._patiently(attempt, patience_s)
 
     def spawn(self, *arguments: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start kubectl in the namespace and let it run; the run's guard ends it if this command cannot."""

@@ -6,8 +6,9 @@ import getpass
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -69,10 +70,24 @@ class Taken(CannotRun):
         else:
             advice = (
                 f"which nobody drives since {since}: `modelswarm attach {holder.run}` finishes it, "
-                "`modelswarm clean --target kind` (or cluster) drops it."
+                f"`modelswarm clean --target kind` (or cluster, with --namespace {namespace}) drops it."
             )
         super().__init__(f"{use}, {advice}")
         self.holder, self.driven = holder, driven
+
+
+def refuse_driven(kube: Kube) -> None:
+    """Look whether anybody's run is going on in a namespace.
+
+    Raises:
+        Taken: one is.
+
+    """
+    found = kube.lease(NAME)
+    if found is not None:
+        holder = Holder.of(found)
+        if holder.drives(time.time(), me()):
+            raise Taken(kube.namespace, holder, driven=True)
 
 
 def me() -> str:
@@ -105,7 +120,8 @@ class Lease:
             with in_background("lease", self._renew_until):
                 yield
         finally:
-            self._kube.delete("lease", NAME)
+            with suppress(CannotRun):  # left behind, it runs out
+                self._kube.delete("lease", NAME)
 
     def take(self) -> None:
         """Take the namespace, also over from a command that is gone.
@@ -138,8 +154,15 @@ class Lease:
         while not done.wait(RENEW_EVERY_S):
             try:
                 found = self._kube.lease(NAME)
-                if found is not None and Holder.of(found).run == self._run:
-                    self._kube.put_lease(NAME, self._body(found), False)
+                if found is None:
+                    continue
+                holder = Holder.of(found)
+                if (holder.run, holder.who, holder.pid) != (self._run, me(), os.getpid()):
+                    # This machine slept for longer than the Lease holds, and somebody went on with the work.
+                    what = f"the namespace {self._kube.namespace} was taken over meanwhile"
+                    self._kube.let_go(f"{what} by {holder.who} for the run {holder.run}")
+                    return
+                self._kube.put_lease(NAME, self._body(found), False)
             except CannotRun:
                 continue  # the trial meets what is wrong, and says it
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import typer
 from rich.console import Console
 
 from scripts import images, kind
-from scripts.cluster import DEFAULT_NAMESPACE, Place
+from scripts.cluster import DEFAULT_NAMESPACE, PART_OF, Place, remove_all
 from scripts.errors import UserError, nearest
 from scripts.kube import Kube, contexts
+from scripts.lease import refuse_driven
 from scripts.project import Project, Service
 
 TARGETS = ("auto", "local", "kind", "cluster")
@@ -99,11 +102,14 @@ def cluster_at_hand(context: str | None, namespace: str) -> Kube | None:
     return Kube(chosen, namespace) if chosen else None
 
 
-def clear(project: Project, wish: Wish, console: Console) -> None:
-    """Remove what runs left: kind's cluster with the images, or the namespace of another.
+def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
+    """Remove what runs left: kind's cluster with the images, or what is in a namespace of another.
+
+    The namespace itself goes only where a run has made it.
 
     Raises:
-        UserError: there is no such context.
+        UserError: there is no such context, or the user did not agree.
+        Taken: a run is going on there.
 
     """
     if resolve(project, wish, console) == "kind":
@@ -112,5 +118,19 @@ def clear(project: Project, wish: Wish, console: Console) -> None:
     context = wish.context or contexts()[1]
     if context is None:
         raise UserError("The kubeconfig has no current context: name one with --context.")
-    console.print(f"Removing the namespace {wish.namespace} from {context} …", highlight=False)
-    Kube(context, wish.namespace).delete("namespace", wish.namespace)
+    kube = Kube(context, wish.namespace)
+    found = kube.read("namespace", wish.namespace)
+    if found is None:
+        console.print(f"There is no namespace {wish.namespace} in {context}.", highlight=False)
+        return
+    refuse_driven(kube)
+    ours = found["metadata"].get("labels", {}).get(PART_OF) == "modelswarm"
+    what = "the namespace" if ours else "what runs left in the namespace"
+    what = f"{what} {wish.namespace} from {context}"
+    if ask and not (sys.stdin.isatty() and typer.confirm(f"Remove {what}?")):
+        raise UserError(f"Nothing was removed: say --yes to remove {what}.")
+    console.print(f"Removing {what} …", highlight=False)
+    if ours:
+        kube.delete("namespace", wish.namespace)
+    else:
+        remove_all(kube)

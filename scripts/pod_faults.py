@@ -10,6 +10,8 @@ Object = Mapping[str, Any]
 
 UNSCHEDULABLE_GRACE_S = 45.0
 """So long a pod may find no place: the one before it may still hold it."""
+CLOCKS_APART_S = 5.0
+"""The cluster's clock may be so far behind this machine's."""
 _NO_VOLUME = ("FailedMount", "FailedAttachVolume")
 _KILLED = range(129, 160)
 """Exit statuses by which a shell or runtime tells of a signal."""
@@ -40,6 +42,18 @@ def pod_fault(
         or (_volume(pod, events) if _waits(pod) else None)
     )
     return f"pod {pod['metadata']['name']} {clause}" if clause else None
+
+
+def not_made(name: str, events: Iterable[Object], since_s: float) -> str | None:
+    """Return why the cluster makes no pod of a Deployment or Job (a quota, an admission rule), or None."""
+    for event in events:
+        at = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
+        mine = event["involvedObject"].get("name", "")
+        if event.get("reason") != "FailedCreate" or _epoch_s(at) < since_s:
+            continue
+        if mine == name or mine.startswith(f"{name}-"):
+            return _joined(f"no pod of {name} can be made", event.get("message"))
+    return None
 
 
 def _containers(pod: Object) -> list[Object]:

@@ -235,12 +235,7 @@ class PodSampler:
     def _measured(self) -> Iterator[tuple[Key, float, float, int]]:
         names = {pod["spec"]["nodeName"] for pod in self.snapshot.pods if pod["spec"].get("nodeName")}
         if self._kubelets:
-            try:
-                yield from self._counted(sorted(names))
-            except Refused as error:
-                if error.status not in (401, 403, 404):
-                    return
-                self._kubelets = False
+            yield from self._counted(sorted(names))
         else:
             for key, at_s, cores, memory_bytes in read_averages(self._kube.pod_metrics()):
                 if self._averaged_s.get(key, 0.0) < at_s:
@@ -249,7 +244,12 @@ class PodSampler:
 
     def _counted(self, nodes: Sequence[str]) -> Iterator[tuple[Key, float, float, int]]:
         for node in nodes:
-            for key, usage in read_counters(self._kube.node_metrics(node), self._kube.namespace).items():
+            try:
+                text = self._kube.node_metrics(node)
+            except Refused as error:
+                self._kubelets = error.status not in (401, 403, 404)
+                continue  # else the node is silent, which its state tells
+            for key, usage in read_counters(text, self._kube.namespace).items():
                 cores = self._rates.cores(key, usage)
                 if cores is not None:
                     yield key, usage.at_s, cores, usage.memory_bytes

@@ -187,11 +187,12 @@ def make_run(
         with target.opened(record.folder), progress.showing(plan, order, record):
             record.save()
             _make_trials(bench, order, services, record, progress)
-        record.head["status"] = "complete"
+            record.head["status"] = "complete"
     except Interrupted:
         record.head["status"] = "interrupted"
     except BaseException:
-        record.head["status"] = "failed"
+        if record.head["status"] != "complete":  # else only clearing up failed
+            record.head["status"] = "failed"
         raise
     finally:
         record.head["ended"] = utc_now()

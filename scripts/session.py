@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -11,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scripts.errors import UNMEASURED
+from scripts.errors import UNMEASURED, CannotRun
 from scripts.plan import Plan, steps
 from scripts.progress import Progress, spoken
 from scripts.project import Project, Service
 from scripts.reporting import report_run
-from scripts.run import begin_run, estimate_s, make_run
+from scripts.run import RunRecord, begin_run, estimate_s, make_run
 from scripts.stop import Stop
 from scripts.target import Target
 
@@ -63,11 +64,26 @@ def measure(
     with stop.on_signals():
         target = open_target(stop)
         record = begin_run(project, plan, services, target, out)
-        make_run(project, plan, services, target, record, stop, Progress(console))
-    status = report_run(record.folder, console, junit=junit)
+        with reported_anyway(record, console, junit):
+            make_run(project, plan, services, target, record, stop, Progress(console))
+    return conclude(record.folder, stop, console, junit)
+
+
+@contextmanager
+def reported_anyway(record: RunRecord, console: Console, junit: Path | None = None) -> Iterator[None]:
+    """Report what was measured also when the run cannot be brought to its end."""
+    try:
+        yield
+    except CannotRun:
+        if any(trial.ended for trial in record.trials):
+            report_run(record.folder, console, junit=junit)
+        raise
+
+
+def conclude(folder: Path, stop: Stop, console: Console, junit: Path | None = None) -> int:
+    """Write the report of a run and print its essence; return the exit status that it means."""
+    status = report_run(folder, console, junit=junit)
     if stop.asked:
-        console.print(
-            f"Stopped. What was measured until then is in {escape(str(record.folder))}.", soft_wrap=True
-        )
+        console.print(f"Stopped. What was measured until then is in {escape(str(folder))}.", soft_wrap=True)
         return UNMEASURED
     return status

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts.errors import CannotRun
+from scripts.errors import CannotRun, afterwards
 from scripts.plan import Plan, Step
 from scripts.project import Project, Service
 from scripts.server import child_environment
@@ -82,19 +82,14 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
     folder.mkdir(parents=True, exist_ok=True)
     server = bench.target.server(service, step, folder)
     load = bench.target.load(service, step, folder)
+
+    def end() -> None:
+        tell("stopping")
+        record.killed = server.stop()
+
     try:
-        under_way, started_s = load.under_way(), time.monotonic()
-        if not under_way:
-            tell("starting")
-            server.start(tell)
-        with server.sampled():
-            if not under_way:
-                _await_answers(bench, service, server, record, started_s, tell)
-            began_s = time.time()
-            _load(bench, step, service, server, load, record, tell)
-        if not (folder / "summary.json").exists():
-            raise CannotRun(f"Locust recorded no load: {load.complaint()}")
-        record.status, record.others_cores = "ok", server.others_cores(began_s)
+        with afterwards(end):
+            _measure(bench, step, service, server, load, record, tell)
     except Interrupted:
         record.status, record.error = "interrupted", "stopped by the user"
         raise
@@ -103,9 +98,31 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
         if isinstance(error, NeverReady):
             raise
     finally:
-        tell("stopping")
-        record.killed = server.stop()
         record.ended = utc_now()
+
+
+def _measure(
+    bench: Bench,
+    step: Step,
+    service: Service,
+    server: Server,
+    load: Load,
+    record: TrialRecord,
+    tell: Tell,
+) -> None:
+    """Start the server, check it, and load it, or go on where another command left off."""
+    under_way, started_s = load.under_way(), time.monotonic()
+    if not under_way:
+        tell("starting")
+        server.start(tell)
+    with server.sampled():
+        if not under_way:
+            _await_answers(bench, service, server, record, started_s, tell)
+        began_s = time.time()
+        _load(bench, step, service, server, load, record, tell)
+    if not (bench.folder / step.path / "summary.json").exists():
+        raise CannotRun(f"Locust recorded no load: {load.complaint()}")
+    record.status, record.others_cores = "ok", server.others_cores(began_s)
 
 
 def _await_answers(
@@ -203,7 +220,7 @@ def _load(
     tell("under load")
     patience_s = step.scenario.length_s() + bench.plan.warmup_s + bench.target.load_grace_s
     began_s = time.monotonic()
-    try:
+    with afterwards(load.stop):
         if not load.under_way():
             spoken = ["--protocol", name] if (name := service.user_protocol) else []
             options = [*step.scenario.arguments(step.seed, bench.plan.warmup), *spoken]
@@ -220,5 +237,3 @@ def _load(
             raise CannotRun(f"server {ended} towards the end of the load")
         if record.locust_exit not in (0, 1):  # 1: some request failed, which the report counts
             raise CannotRun(f"Locust ended with status {record.locust_exit}: {load.complaint()}")
-    finally:
-        load.stop()

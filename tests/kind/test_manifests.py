@@ -241,7 +241,9 @@ class TestTheRoom:
             each["metadata"]["name"]: each["spec"] for each in objects(ROOT / "k8s/base/network.yaml")
         }
         default = policies["nothing-but-dns"]
-        assert default["podSelector"] == {}
+        (ours,) = default["podSelector"]["matchExpressions"]
+        assert ours["operator"] == "In"
+        assert set(ours["values"]) == {"server", "generator", "results"}
         assert default["policyTypes"] == ["Ingress", "Egress"]
         assert "ingress" not in default
 

@@ -235,23 +235,52 @@ def longest_silence_s(rows: list[dict[str, str]]) -> float:
     return max(after - before for before, after in pairwise(busy))
 
 
-def signal_api_server(name: str) -> None:
-    command = f"kill -{name} $(pidof kube-apiserver)"
-    node = f"{images.CLUSTER}-control-plane"
+def send_signal(name: str, node: str, program: str) -> None:
+    command = f"kill -{name} $(pidof {program})"
     subprocess.run(["docker", "exec", node, "sh", "-c", command], check=True, capture_output=True)
 
 
 class TestAnApiServerThatIsAwayForHalfAMinute:
     def test_in_the_middle_of_a_trial_is_waited_for(self, made: EchoInKind) -> None:
         with under_load(made, "away", rate=20, seconds=45, after_s=4) as process:
-            signal_api_server("STOP")
+            node = f"{images.CLUSTER}-control-plane"
+            send_signal("STOP", node, "kube-apiserver")
             try:
                 threading.Event().wait(30)
             finally:
-                signal_api_server("CONT")
+                send_signal("CONT", node, "kube-apiserver")
             done = finish(made, process)
         assert done.trial("echo/away/1")["status"] == "ok", done.output
         assert done.summary("echo/away/1")["counts"]["planned"] == 900
+
+
+class TestANodeThatFallsSilent:
+    def test_ends_the_trial_with_its_name_and_the_others_go_on(self, made: EchoInKind) -> None:
+        made.add("next")
+        plan = made.plan(PLAN.format(name="silent", rate=20, seconds=90).replace('"echo"', '"echo", "next"'))
+        process = made.run(plan)
+        await_load(made, process, "silent", 4)
+        words = (
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/name=echo",
+            "-o",
+            "jsonpath={.items[0].spec.nodeName}",
+        )
+        node = made.kubectl(*words)
+        send_signal("STOP", node, "kubelet")
+        try:
+            until(lambda: made.run_json()["trials"][0]["ended"], "the trial has ended", PATIENCE_S)
+        finally:
+            send_signal("CONT", node, "kubelet")
+        done = finish(made, process)
+        error = done.trial("echo/silent/1")["error"]
+        assert error.startswith("server pod echo-")
+        assert f"is on the node {node}, which is not ready" in error
+        assert done.trial("next/silent/1")["status"] == "ok", done.output
+        assert done.status == 3
+        assert (done.folder / "report.html").exists()
 
 
 class TestADetachedRun:

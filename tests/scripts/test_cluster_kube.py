@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from scripts.cli import main
-from scripts.errors import UserError
+from scripts.errors import CannotRun, UserError
 from scripts.kube import Away, Kube, Refused
-from scripts.lease import NAME, Lease, Taken, me
+from scripts.lease import NAME, Lease, Taken, me, refuse_driven
 from tests.projects import ROOT
 from tests.waiting import until
 
@@ -32,6 +32,7 @@ class Api:
         self.asked: list[str] = []
         self.down = 0
         self.forbidden: tuple[int, bytes] | None = None
+        self.silent_node = 0
         self.leases: dict[str, dict[str, Any]] = {}
         self.version = 0
         api = self
@@ -65,6 +66,8 @@ class Api:
         self.thread.start()
 
     def serve(self, method: str, path: str, sent: Any) -> tuple[int, bytes]:
+        if self.silent_node and ("/proxy/" in path or path.endswith("/log")):
+            return self.silent_node, b'{"message": "dial tcp: connection refused"}'
         if path.endswith("/proxy/metrics/resource"):
             return 200, b"counters"
         if path == "/api/v1/namespaces/modelswarm/pods":
@@ -195,6 +198,37 @@ class TestAsking:
         assert ended.value.code == 3
         assert "modelswarm: The API server of here refused to read lease" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("status", [500, 503])
+    def test_a_node_that_is_silent_is_not_taken_for_an_api_server_that_is_away(
+        self, kube: Kube, api: Api, status: int
+    ) -> None:
+        api.silent_node = status
+        with pytest.raises(Refused, match="connection refused"):
+            kube.node_metrics("worker-1")
+        assert kube.log("a", "server") == b""
+        assert len(api.asked) == 2
+
+    def test_nor_is_one_that_kubectl_cannot_reach(self, kube: Kube, tmp_path: Path) -> None:
+        said = "error: error dialing backend: dial tcp 10.0.0.3:10250: connect: connection refused"
+        (tmp_path / "bin" / "kubectl").write_text(f"#!/bin/sh\necho {said!r} >&2\nexit 1\n")
+        with pytest.raises(CannotRun, match=r"^kubectl exec: error: error dialing backend") as failed:
+            kube.kubectl("exec", "a", "--", "true")
+        assert not isinstance(failed.value, Away)
+
+    def test_averages_that_cannot_be_had_now_are_not_waited_for(self, kube: Kube, tmp_path: Path) -> None:
+        said = "Error from server (ServiceUnavailable): the server is currently unable to handle the request"
+        program = f"#!/bin/sh\necho asked >> {tmp_path}/called\necho {said!r} >&2\nexit 1\n"
+        (tmp_path / "bin" / "kubectl").write_text(program)
+        assert kube.pod_metrics() == []
+        assert (tmp_path / "called").read_text() == "asked\n"
+
+    def test_a_namespace_that_was_let_go_ends_with_the_reason(self, kube: Kube, api: Api) -> None:
+        kube.let_go("somebody else has it")
+        for ask in (lambda: kube.pods(""), lambda: kube.delete("job", "a")):
+            with pytest.raises(CannotRun, match=r"^somebody else has it$"):
+                ask()
+        assert api.asked == []
+
     def test_a_log_that_may_not_be_read_is_empty(self, kube: Kube, api: Api) -> None:
         api.forbidden = 403, b"{}"
         assert kube.log("a", "server") == b""
@@ -292,6 +326,28 @@ class TestANamespace:
         with lease(kube, "run-1").held():
             pass
         assert "delete lease modelswarm" in (tmp_path / "called").read_text()
+
+    def test_that_somebody_went_on_with_meanwhile_is_theirs(
+        self, kube: Kube, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.lease.RENEW_EVERY_S", 0.02)
+        with lease(kube, "run-1").held():
+            from_elsewhere(api)
+            until(lambda: kube.refusal is not None, "it was noticed")
+            theirs = api.leases[NAME]
+            assert kube.refusal == (
+                "the namespace modelswarm was taken over meanwhile by eve@elsewhere for the run run-1"
+            )
+        assert not (tmp_path / "called").exists()  # nothing was deleted
+        assert api.leases[NAME] is theirs
+
+    def test_with_a_run_under_way_is_not_cleared(self, kube: Kube, api: Api) -> None:
+        refuse_driven(kube)
+        Lease(kube, "run-1", False).take()
+        with pytest.raises(Taken, match="used by the run run-1"):
+            refuse_driven(kube)
+        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = "4194999"
+        refuse_driven(kube)
 
     def test_that_may_not_be_renewed_is_asked_for_again(
         self, kube: Kube, api: Api, monkeypatch: pytest.MonkeyPatch

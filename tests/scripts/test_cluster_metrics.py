@@ -123,11 +123,14 @@ class StandIn(Kube):
         self.fault: CannotRun | None = None
         self.averages: list[dict[str, Any]] = []
         self.last_exit = 137
+        self.silent_node = ""
+        self.others: list[dict[str, Any]] = []
 
     def pods(self, labels: str) -> list[dict[str, Any]]:
         if self.fault:
             raise self.fault
         return [
+            *self.others,
             {
                 "metadata": {"name": "fastapi-1", "labels": {COMPONENT: "server"}},
                 "spec": {"nodeName": "worker-1", "containers": [{"name": "server"}]},
@@ -141,7 +144,7 @@ class StandIn(Kube):
                         }
                     ],
                 },
-            }
+            },
         ]
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -153,6 +156,8 @@ class StandIn(Kube):
     def node_metrics(self, node: str) -> str:
         if self.refused:
             raise Refused(403, "it may not")
+        if node == self.silent_node:
+            raise Refused(503, "it does not answer")
         assert node == "worker-1"
         return self.text
 
@@ -186,6 +191,15 @@ class TestSampling:
             "phase": "Running",
             "component": "server",
         }
+
+    def test_a_silent_node_costs_only_its_own_rows(self, cluster: StandIn) -> None:
+        cluster.silent_node = "worker-0"
+        cluster.others = [{"metadata": {"name": "other", "labels": {}}, "spec": {"nodeName": "worker-0"}}]
+        sampler = PodSampler(cluster)
+        sampler.look()
+        assert sampler.rows() == []
+        self.later(cluster)
+        assert [row[1] for row in sampler.rows()] == ["fastapi-1"]
 
     def test_a_container_that_ended_in_order_is_not_called_restarted(self, cluster: StandIn) -> None:
         cluster.last_exit = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -126,7 +127,18 @@ class TestTheRunToGoOnWith:
             "nodes": [],
         }
         text = json.dumps({"target": "kind", "cluster": cluster, "trials": []})
-        assert place_of(RunRecord.read(tmp_path, text)) == Place("kind", "kind-modelswarm", "room", {}, True)
+        record = RunRecord.read(tmp_path, text)
+        assert place_of(record, None) == Place("kind", "kind-modelswarm", "room", {}, True)
+
+    def test_goes_on_under_the_name_that_its_cluster_has_here(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.attach.contexts", lambda: (["mine"], "mine"))
+        cluster = {"context": "theirs", "namespace": "room", "images": {}, "detached": True, "workers": 2}
+        text = json.dumps({"target": "cluster", "cluster": cluster, "trials": []})
+        at_hand = SimpleNamespace(context="mine")
+        record = RunRecord.read(tmp_path, text)
+        assert place_of(record, at_hand).context == "mine"  # type: ignore[arg-type]
 
 
 class TestTheWebUisPassword:

@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 import time
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def pod(app: str, name: str, state: Object | None = None, **status: Any) -> Obje
     }
 
 
+def not_created(name: str, message: str) -> Object:
+    """The event that tells why a ReplicaSet or Job gets no pod."""
+    return {
+        "metadata": {"uid": "e", "creationTimestamp": "2020-01-01T00:00:00Z"},
+        "lastTimestamp": datetime.now(UTC).isoformat(),
+        "involvedObject": {"name": name},
+        "reason": "FailedCreate",
+        "message": message,
+    }
+
+
 READY = {"conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]}
 PULLING = {"waiting": {"reason": "ImagePullBackOff", "message": "no such host"}}
 
@@ -54,6 +66,7 @@ class Scripted(Kube):
         self.packed = b""
         self.logs: dict[str, bytes] = {}
         self.happened: list[Object] = []
+        self.silent_node = False
 
     def pods(self, labels: str) -> list[Object]:
         scene = self.scenes.pop(0) if len(self.scenes) > 1 else self.scenes[0]
@@ -79,9 +92,17 @@ class Scripted(Kube):
     def kept(self, *arguments: str, file: Path | None = None) -> Any:
         return nullcontext()
 
-    def kubectl(self, *arguments: str, text: str | None = None, data: bytes | None = None) -> bytes:
+    def kubectl(
+        self,
+        *arguments: str,
+        text: str | None = None,
+        data: bytes | None = None,
+        patience_s: float | None = None,
+    ) -> bytes:
         given = text or (data.decode() if data else "")
         self.asked.append(" ".join([*arguments, *(["<", given] if given else [])]))
+        if self.silent_node and arguments[0] == "exec":
+            raise CannotRun("kubectl exec: error dialing backend")
         return self.packed if "tar" in " ".join(arguments) else b""
 
     def did(self, words: str) -> bool:
@@ -184,6 +205,15 @@ class TestAServerInACluster:
         assert kube.did("delete deployment fastapi")
         assert kube.did("delete service fastapi")
 
+    def test_of_which_the_cluster_makes_no_pod_quotes_the_reason(
+        self, server: ClusterServer, kube: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter(range(0, 100_000, 20))
+        monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+        kube.happened = [not_created("fastapi-5d9", "exceeded quota: q")]
+        with pytest.raises(NeverReady, match=r"^no pod of fastapi can be made: exceeded quota: q$"):
+            server.start(nobody)
+
 
 class InAFolder(Scripted):
     """A cluster whose one container is a folder of this machine."""
@@ -192,7 +222,13 @@ class InAFolder(Scripted):
         super().__init__()
         self.folder = folder
 
-    def kubectl(self, *arguments: str, text: str | None = None, data: bytes | None = None) -> bytes:
+    def kubectl(
+        self,
+        *arguments: str,
+        text: str | None = None,
+        data: bytes | None = None,
+        patience_s: float | None = None,
+    ) -> bytes:
         inside = arguments[arguments.index("--") + 1 :]
         done = subprocess.run(inside, cwd=self.folder, capture_output=True, check=False)
         if done.returncode:
@@ -310,6 +346,35 @@ class TestLocustInACluster:
         kube.packed = archive()
         load.stop()
         assert kube.did("exec m -c locust -- python -c import os, signal; os.kill(1, signal.SIGTERM)")
+
+    def test_on_a_silent_node_is_removed_and_says_what_is_lost(
+        self, load: ClusterLoad, kube: Scripted
+    ) -> None:
+        self.start(load, kube, pod("locust-master", "m"))
+        kube.silent_node = True
+        with pytest.raises(CannotRun, match="error dialing backend"):
+            load.stop()
+        assert kube.did("delete job locust-master")
+        assert kube.did("delete deployment locust-worker")
+
+    def test_whose_master_is_deleted_says_so(self, load: ClusterLoad, kube: Scripted) -> None:
+        self.start(load, kube, pod("locust-master", "m"))
+        assert load.exit_status() is None
+        kube.scenes = [[]]
+        load._sampler.look()
+        with pytest.raises(CannotRun, match=r"^Locust's pod m was deleted$"):
+            load.exit_status()
+
+    def test_whose_master_the_cluster_does_not_make_quotes_the_reason(
+        self, load: ClusterLoad, kube: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kube.happened = [not_created("locust-master", "exceeded quota: q")]
+        self.start(load, kube)
+        assert load.exit_status() is None
+        now_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: now_s + 60)
+        with pytest.raises(CannotRun, match=r"^no pod of locust-master can be made: exceeded quota: q$"):
+            load.exit_status()
 
     def test_that_a_killed_command_began_is_recognised(self, load: ClusterLoad, kube: Scripted) -> None:
         assert not load.under_way()
