@@ -113,7 +113,7 @@ class ClusterTarget:
     def opened(self, folder: Path) -> Iterator[None]:
         """Take the namespace, have the volume, and remove everything afterwards."""
         self._run = folder.name
-        self._have_namespace()
+        have_namespace(self.kube, find(self.base, "Namespace", self._place.namespace))
         lease = Lease(self.kube, self._run, self._place.detached)
         with (
             tempfile.TemporaryDirectory(prefix="msw-") as scratch,
@@ -126,22 +126,11 @@ class ClusterTarget:
                     self.clear()  # what a command that was killed left
                 self._furnish()
                 if kept is not None and kept[0] == self._run:
-                    self._fetch_made(folder, kept[1])
+                    fetch_made(self.kube, folder, kept[1])
                 yield
             finally:
                 self._run = ""  # what is noted from now on stays on this machine
                 self.clear()
-
-    def _have_namespace(self) -> None:
-        """Make the namespace where it is missing; one that is there stays as it is, other people's too."""
-        try:
-            known = self.kube.read("namespace", self._place.namespace)
-        except Away:
-            raise
-        except CannotRun:
-            return  # the account has rights in the namespace only, so it is there
-        if known is None:
-            self.kube.apply([find(self.base, "Namespace", self._place.namespace)])
 
     def _furnish(self) -> None:
         """Make what all trials share, and wait for the pod that keeps the volume readable."""
@@ -162,13 +151,6 @@ class ClusterTarget:
             if time.monotonic() - began_s > PULL_PATIENCE_S:
                 raise CannotRun(f"The volume for results was not there within {PULL_PATIENCE_S:.0f} s")
             self._stop.sleep(self.poll_s)
-
-    def _fetch_made(self, folder: Path, record: str) -> None:
-        """Fetch the trials that a command on another machine made: the volume goes with the run."""
-        for trial in json.loads(record)["trials"]:
-            into = folder / trial["path"]
-            if trial["status"] == "ok" and not (into / "summary.json").exists():
-                fetch(self.kube, f"{self._run}/{trial['path']}", into)
 
     def clear(self) -> None:
         """Remove everything of a run from the namespace but the Lease; the namespace stays."""
@@ -230,6 +212,26 @@ def kept_record(kube: Kube) -> tuple[str, str] | None:
     """Return the name and the `run.json` of the run that the namespace holds; None where there is none."""
     kept = kube.read("configmap", RECORD)
     return (kept["data"]["run"], kept["data"]["run.json"]) if kept else None
+
+
+def have_namespace(kube: Kube, wanted: Object) -> None:
+    """Make the namespace where it is missing; one that is there may be other people's and stays as it is."""
+    try:
+        known = kube.read("namespace", wanted["metadata"]["name"])
+    except Away:
+        raise
+    except CannotRun:
+        return  # the account has rights in the namespace only, so it is there
+    if known is None:
+        kube.apply([wanted])
+
+
+def fetch_made(kube: Kube, folder: Path, record: str) -> None:
+    """Fetch trials that a command on another machine made, as `run.json` tells: the volume will go."""
+    for trial in json.loads(record)["trials"]:
+        into = folder / trial["path"]
+        if trial["status"] == "ok" and not (into / "summary.json").exists():
+            fetch(kube, f"{folder.name}/{trial['path']}", into)
 
 
 def remove_all(kube: Kube) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ MINUTES = {
     "kind": "builds images and runs them in kind, for many minutes: make test-kind",
     "long": "makes real load for many minutes: make test-long",
 }
+
+
+def pytest_configure() -> None:
+    """Let tests press Ctrl-C also where a shell has started them in the background, ignoring it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

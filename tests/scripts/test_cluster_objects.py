@@ -59,7 +59,9 @@ class TestObjectsInAnotherPlace:
         name = server(manifest)["image"]
         moved = placed(manifest, "room", {name: f"registry.example.com/{name}"})
         assert server(moved)["image"] == f"registry.example.com/{name}"
+        assert server(moved)["imagePullPolicy"] == "Always"  # the tag may have a newer build by now
         assert server(manifest)["image"] == name
+        assert server(placed(manifest, "room", {}))["imagePullPolicy"] == "IfNotPresent"
 
 
 class TestAServersObjects:

@@ -14,7 +14,7 @@ from scripts import kind
 from scripts.attach import find, place_of
 from scripts.cluster import Place
 from scripts.errors import UserError
-from scripts.places import Wish, lacking, resolve
+from scripts.places import Wish, clear, lacking, resolve
 from scripts.project import Project
 from scripts.run import RunRecord
 from scripts.web_password import web_password
@@ -139,6 +139,59 @@ class TestTheRunToGoOnWith:
         at_hand = SimpleNamespace(context="mine")
         record = RunRecord.read(tmp_path, text)
         assert place_of(record, at_hand).context == "mine"  # type: ignore[arg-type]
+
+
+class Room:
+    """A namespace that remembers what was deleted."""
+
+    namespace = "room"
+
+    def __init__(self, labels: dict[str, str] | None) -> None:
+        self.found = None if labels is None else {"metadata": {"labels": labels}}
+        self.deleted: list[tuple[str, ...]] = []
+
+    def read(self, kind: str, name: str) -> object:
+        return self.found
+
+    def lease(self, name: str) -> None:
+        return None
+
+    def delete(self, kind: str, *names: str, labels: str = "") -> None:
+        self.deleted.append((kind, *names, labels))
+
+
+class TestClearingANamespace:
+    def clear(self, room: Room, console: Console, monkeypatch: pytest.MonkeyPatch, ask: bool = False) -> None:
+        monkeypatch.setattr("scripts.places.Kube", lambda context, namespace: room)
+        wish = Wish("cluster", "theirs", "registry", "room")
+        clear(Project(ROOT), wish, console, ask=ask)
+
+    def test_that_runs_made_removes_it(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+        room = Room({"app.kubernetes.io/part-of": "modelswarm"})
+        self.clear(room, console, monkeypatch)
+        assert room.deleted == [("namespace", "room", "")]
+
+    def test_of_other_people_leaves_it_and_what_is_theirs(
+        self, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        room = Room({"team": "a"})
+        self.clear(room, console, monkeypatch)
+        kinds = {kind for kind, *_ in room.deleted}
+        assert "namespace" not in kinds
+        assert all(labels or names for _, *names, labels in room.deleted)
+        assert any(labels == "app.kubernetes.io/part-of=modelswarm" for *_, labels in room.deleted)
+
+    def test_asks_before(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+        room = Room({"app.kubernetes.io/part-of": "modelswarm"})
+        with pytest.raises(UserError, match="say --yes to remove the namespace room from theirs"):
+            self.clear(room, console, monkeypatch, ask=True)
+        assert room.deleted == []
+
+    def test_that_is_not_there_says_so(
+        self, console: Console, said: StringIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.clear(Room(None), console, monkeypatch)
+        assert said.getvalue() == "There is no namespace room in theirs.\n"
 
 
 class TestTheWebUisPassword:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import tarfile
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.cluster import fetch_made, have_namespace
 from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import TRIAL_NOTE, placed
 from scripts.cluster_server import ClusterServer
@@ -265,6 +267,41 @@ def archive(**files: str) -> bytes:
             info.size = len(text)
             packed.addfile(info, io.BytesIO(text.encode()))
     return stream.getvalue()
+
+
+class TestTheNamespace:
+    def test_is_made_where_it_is_missing(self, kube: Scripted) -> None:
+        have_namespace(kube, {"kind": "Namespace", "metadata": {"name": "room"}})
+        assert kube.did("apply")
+
+    def test_that_is_there_stays_as_it_is(self, kube: Scripted) -> None:
+        kube.job = {"kind": "Namespace", "metadata": {"name": "room", "labels": {"theirs": "yes"}}}
+        have_namespace(kube, {"kind": "Namespace", "metadata": {"name": "room"}})
+        assert not kube.did("apply")
+
+    def test_that_may_not_be_looked_at_is_taken_to_be_there(
+        self, kube: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forbidden(*_: str) -> Object:
+            raise CannotRun("namespaces is forbidden")
+
+        monkeypatch.setattr(kube, "read", forbidden)
+        have_namespace(kube, {"kind": "Namespace", "metadata": {"name": "room"}})
+        assert not kube.did("apply")
+
+
+class TestTrialsThatAnotherMachineMade:
+    def test_are_fetched_before_the_volume_goes(self, kube: Scripted, tmp_path: Path) -> None:
+        kube.packed = archive(**{"summary.json": "{}"})
+        here = tmp_path / "run-1" / "fastapi" / "steady" / "1"
+        here.mkdir(parents=True)
+        (here / "summary.json").write_text("mine")
+        made = [{"path": f"fastapi/steady/{n}", "status": "ok"} for n in (1, 2)]
+        failed = {"path": "fastapi/steady/3", "status": "failed"}
+        fetch_made(kube, tmp_path / "run-1", json.dumps({"trials": [*made, failed]}))
+        assert (here / "summary.json").read_text() == "mine"
+        assert (here.parent / "2" / "summary.json").read_text() == "{}"
+        assert [asked for asked in kube.asked if "/results/run-1/fastapi/steady/2" in asked] == kube.asked
 
 
 class TestLocustInACluster:
