@@ -45,6 +45,7 @@ READ_CPU = (
     "cpu = int(open(v1).read()) / 1e9 if os.path.exists(v1) else "
     "int(open('/sys/fs/cgroup/cpu.stat').readline().split()[1]) / 1e6; print(time.time(), cpu)"
 )
+NODE_OF = "jsonpath={.items[0].spec.nodeName}"
 STOP_SERVER = (
     "import os, signal, time; "
     "(pid,) = [int(p) for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpid() and "
@@ -75,6 +76,12 @@ class Done:
         return list(csv.DictReader((self.folder / path).open()))
 
 
+def runs_of(project: EchoInKind, scenario: str) -> list[Path]:
+    """The runs that have trials of a scenario."""
+    files = (project.root / "results").glob("*/run.json")
+    return [file.parent for file in files if f"/{scenario}/" in file.read_text()]
+
+
 def seconds_of_load(project: EchoInKind, path: str) -> int:
     """How many seconds of a trial's load this machine knows of."""
     with contextlib.suppress(OSError, ValueError):
@@ -84,13 +91,12 @@ def seconds_of_load(project: EchoInKind, path: str) -> int:
 
 
 @contextlib.contextmanager
-def under_load(
-    project: EchoInKind, name: str, rate: int, seconds: int, after_s: int
+def running(
+    project: EchoInKind, name: str, rate: int, seconds: int, *arguments: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """A run that has loaded for so many seconds; ended in order if the test fails."""
-    process = project.run(project.plan(PLAN.format(name=name, rate=rate, seconds=seconds)))
+    """A run, ended in order if the test fails."""
+    process = project.run(project.plan(PLAN.format(name=name, rate=rate, seconds=seconds)), *arguments)
     try:
-        await_load(project, process, name, after_s)
         yield process
     finally:
         if process.poll() is None:
@@ -98,9 +104,19 @@ def under_load(
             process.communicate(timeout=120)
 
 
-def await_load(project: EchoInKind, process: subprocess.Popen[str], name: str, after_s: int) -> None:
+@contextlib.contextmanager
+def under_load(
+    project: EchoInKind, name: str, rate: int, seconds: int, after_s: int
+) -> Iterator[subprocess.Popen[str]]:
+    """A run of the echo server that has loaded it for so many seconds."""
+    with running(project, name, rate, seconds) as process:
+        await_load(project, process, f"echo/{name}/1", after_s)
+        yield process
+
+
+def await_load(project: EchoInKind, process: subprocess.Popen[str], path: str, after_s: int) -> None:
     def loaded() -> bool:
-        return seconds_of_load(project, f"echo/{name}/1") >= after_s or process.poll() is not None
+        return seconds_of_load(project, path) >= after_s or process.poll() is not None
 
     until(loaded, f"there were {after_s} s of load", PATIENCE_S)
 
@@ -144,7 +160,7 @@ def steady(made: EchoInKind) -> Done:
         first = cgroup_s(made)
         second = made.run("plan.toml")
         refusal, _ = second.communicate(timeout=120)
-        await_load(made, process, "steady", 25)
+        await_load(made, process, "echo/steady/1", 25)
         seen = {"cgroup": (first, cgroup_s(made)), "refusal": (second.returncode, refusal)}
         return finish(made, process, seen)
 
@@ -257,28 +273,22 @@ class TestAnApiServerThatIsAwayForHalfAMinute:
 class TestANodeThatFallsSilent:
     def test_ends_the_trial_with_its_name_and_the_others_go_on(self, made: EchoInKind) -> None:
         made.add("next")
-        plan = made.plan(PLAN.format(name="silent", rate=20, seconds=90).replace('"echo"', '"echo", "next"'))
-        process = made.run(plan)
-        await_load(made, process, "silent", 4)
-        words = (
-            "get",
-            "pods",
-            "-l",
-            "app.kubernetes.io/name=echo",
-            "-o",
-            "jsonpath={.items[0].spec.nodeName}",
-        )
-        node = made.kubectl(*words)
-        send_signal("STOP", node, "kubelet")
-        try:
-            until(lambda: made.run_json()["trials"][0]["ended"], "the trial has ended", PATIENCE_S)
-        finally:
-            send_signal("CONT", node, "kubelet")
-        done = finish(made, process)
-        error = done.trial("echo/silent/1")["error"]
-        assert error.startswith("server pod echo-")
+        with running(made, "silent", 20, 90, "--backends", "echo,next") as process:
+            until(lambda: len(runs_of(made, "silent")) == 1, "the run has begun", PATIENCE_S)
+            first, second = (trial["path"] for trial in made.run_json()["trials"])
+            await_load(made, process, first, 4)
+            server = first.partition("/")[0]
+            node = made.kubectl("get", "pods", "-l", f"app.kubernetes.io/name={server}", "-o", NODE_OF)
+            send_signal("STOP", node, "kubelet")
+            try:
+                until(lambda: made.run_json()["trials"][0]["ended"], "the trial has ended", PATIENCE_S)
+            finally:
+                send_signal("CONT", node, "kubelet")
+            done = finish(made, process)
+        error = done.trial(first)["error"]
+        assert error.startswith(f"server pod {server}-")
         assert f"is on the node {node}, which is not ready" in error
-        assert done.trial("next/silent/1")["status"] == "ok", done.output
+        assert done.trial(second)["status"] == "ok", done.output
         assert done.status == 3
         assert (done.folder / "report.html").exists()
 
