@@ -218,7 +218,7 @@ class Project:
             name=folder.name,
             folder=folder,
             facts=facts,
-            environment=self._environment(folder, facts.python),
+            environment=self._environment(folder, facts.wanted_python(sys.version_info[:2])),
             user_file=self.root / "locustfiles" / f"{folder.name}_user.py",
         )
 

@@ -55,6 +55,16 @@ class TestDiscovery:
         assert environment is not None
         assert environment.python == "3.10"
 
+    @pytest.mark.parametrize(
+        ("version", "wanted"),
+        [((3, 11), None), ((3, 12), None), ((3, 13), ">=3.11,<3.13"), ((3, 14), ">=3.11,<3.13")],
+    )
+    def test_takes_an_older_python_where_there_are_no_wheels_for_the_current_one(
+        self, project: Project, version: tuple[int, int], wanted: str | None
+    ) -> None:
+        (project.root / "services" / "some" / "service.toml").write_text('python_below = "3.13"\n' + GOOD)
+        assert project.services()["some"].facts.wanted_python(version) == wanted
+
     def test_suggests_the_nearest_name(self, project: Project) -> None:
         with pytest.raises(UserError, match=r"There is no backend 'sme'; did you mean 'some'\?"):
             project.select(["sme"])
@@ -77,6 +87,7 @@ class TestAServiceTomlThatIsWrong:
             ("[local]", "[protocols.v2]\nprt = 1\n[local]", "[protocols.v2]: there is no key 'prt'; did you"),
             ("[local]", "[protocols.V2]\n[local]", "'V2' must be of small letters, digits and underscores"),
             ("[local]", "protocols = 3\n[local]", "protocols = 3 must be a table [protocols]"),
+            ("port = 8000", "port = 8000\npython_below = '4'", 'must be a version such as "3.13"'),
             ("[local]", "[options]\nfast = true\n[local]", "[options.fast] must be a table"),
             ("[local]", "[options.fast]\ndefault = true\n[local]", "[options.fast] lacks"),
             (
