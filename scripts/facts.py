@@ -46,6 +46,10 @@ class Protocol:
     """Its port in the container; None: it shares the framework's port."""
     path: str | None = None
     """Where predictions are asked for; None: the framework's `predict_path`."""
+    kind: str | None = None
+    """What is sent, where it is not what the framework's own protocol sends; then it is another task."""
+    differs: list[str] = field(default_factory=list)
+    """What differs in this protocol, beside what differs in all of the framework's."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from scripts.environments import Environment
 from scripts.errors import UserError, nearest
-from scripts.facts import PROTOCOL, Facts, OptionValue, read_facts, text_of
+from scripts.facts import PROTOCOL, Facts, OptionValue, Protocol, read_facts, text_of
 
 ROOT_VARIABLE = "MODELSWARM_ROOT"
 
@@ -48,6 +48,20 @@ class Service:
     def protocol(self) -> str:
         """The protocol that is spoken."""
         return str(self.options.get(PROTOCOL, self.facts.protocol))
+
+    @property
+    def kind(self) -> str:
+        """What is sent in the protocol that is spoken."""
+        return (self._further and self._further.kind) or self.facts.kind
+
+    @property
+    def differs(self) -> list[str]:
+        """What is not as in production, or as in the others' work, in the protocol that is spoken."""
+        return [*self.facts.differs, *(self._further.differs if self._further else [])]
+
+    @property
+    def _further(self) -> Protocol | None:
+        return self.facts.protocols.get(self.protocol)
 
     @property
     def user_protocol(self) -> str:
@@ -108,10 +122,10 @@ class Service:
             "title": self.title,
             "version": facts.version,
             "protocol": self.protocol,
-            "kind": facts.kind,
+            "kind": self.kind,
             "stand_in": self.stand_in,
             "note": facts.note,
-            "differs": facts.differs,
+            "differs": self.differs,
         }
 
     @property

@@ -22,6 +22,8 @@ NO_REQUESTS = {
     "a body that is not UTF-8": b'{"x": "\xff\xfe"}',
     "an empty object": b"{}",
     "an empty list": b"[]",
+    "a number": b"1",
+    "a truth": b"true",
     "a body nested too deeply": b"[" * 100_000,
 }
 
@@ -33,7 +35,7 @@ def bad_requests(backend: Backend, probe: Probe, protocol: str) -> dict[str, Any
     spoken, special = user.choose(protocol, facts)
     path = special.get("path", facts["predict_path"])
     made: dict[str, Any] = {}
-    if backend.service.facts.kind == "image":
+    if special.get("kind", backend.service.facts.kind) == "image":
         for case, content in NO_IMAGES.items():
             with suppress(OSError):  # a caller that decodes images itself finds out before it sends
                 made[case] = spoken.compose(user.target, path, Image("bad.jpg", "small", content, ()))
