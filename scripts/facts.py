@@ -61,6 +61,8 @@ class Option:
     env: str
     """The environment variable that tells the server."""
     choices: list[OptionValue] = field(default_factory=list)
+    not_held: str | None = None
+    """What is then not equal between backends, after the variant's title; `{value}` is what was chosen."""
 
     def read(self, value: OptionValue) -> OptionValue:
         """Return a value from a plan or a command line as one of the option's kind.

@@ -75,6 +75,16 @@ class Service:
         return self.facts.stand_in and not (real and shutil.which(real))
 
     @property
+    def not_held(self) -> list[str]:
+        """What the chosen options make unequal between backends, a sentence each."""
+        options = [(self.facts.options.get(name), value) for name, value in self.options.items()]
+        return [
+            f"{self.title} {option.not_held.replace('{value}', text_of(value))}."
+            for option, value in options
+            if option and option.not_held
+        ]
+
+    @property
     def values(self) -> dict[str, str]:
         """Every option's value as text, chosen or default."""
         options = self.facts.options.items()

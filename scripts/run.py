@@ -160,6 +160,7 @@ def begin_run(
         **target.facts,
         "backends": {service.key: service.describe() for service in services},
     }
+    head["fairness"]["not_held"] += [sentence for service in services for sentence in service.not_held]
     order = steps(plan, [service.key for service in services])
     record = RunRecord(folder, head, [TrialRecord.of(step) for step in order], target.note)
     record.save()

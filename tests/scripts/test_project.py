@@ -129,6 +129,7 @@ env = "MODELSWARM_BATCHING"
 default = 1
 help = "Processes."
 env = "MODELSWARM_WORKERS"
+not_held = "ran {value} processes on the cores of one"
 [options.mode]
 default = "fast"
 help = "How."
@@ -177,6 +178,13 @@ class TestAVariant:
         assert (some.protocol, some.user_protocol) == ("predict", "")
         grpc = some.variant({"protocol": "grpc"})
         assert (grpc.protocol, grpc.user_protocol) == ("grpc", "grpc")
+
+    def test_says_what_its_options_make_unequal(self, some: Service) -> None:
+        assert some.not_held == []
+        assert some.variant({"batching": True}).not_held == []
+        assert some.variant({"workers": 2, "protocol": "v2"}).not_held == [
+            "Some (workers=2, v2) ran 2 processes on the cores of one."
+        ]
 
     def test_is_told_by_run_json_with_its_options(self, some: Service) -> None:
         told = some.variant({"workers": "2", "protocol": "v2"}).describe()

@@ -297,6 +297,12 @@ class TestARunThatAnotherProcessDrives:
         assert "[7/16]" not in heard.getvalue()
 
 
+class TestTheRecord:
+    def test_names_what_a_variants_options_make_unequal(self, runs: Runs) -> None:
+        record = runs.begin("echo_x", "echo_y+fault=slow")
+        assert record.head["fairness"]["not_held"] == ["Echo X (fault=slow) was made to do wrong: slow."]
+
+
 class TestWhatIsRefused:
     def refusal(self, runs: Runs, *backends: str, **changes: Any) -> str:
         with pytest.raises(UserError) as caught:
