@@ -120,7 +120,7 @@ class Facts:
     metrics_path: str | None = None
     stand_in: bool = False
     stand_in_unless: str | None = None
-    """A program: where it is on PATH, it is what runs, and the server is no stand-in."""
+    """A program: where it is on PATH, it is what runs on this machine, and no stand-in."""
     note: str = ""
     """What a reader of the report must know of the framework."""
     differs: list[str] = field(default_factory=list)

@@ -68,10 +68,9 @@ class Service:
         """What Locust's `--protocol` is given: nothing for the framework's own."""
         return str(self.options.get(PROTOCOL, ""))
 
-    @property
-    def stand_in(self) -> bool:
-        """Whether what runs here only plays the framework's part."""
-        real = self.facts.stand_in_unless
+    def is_stand_in(self, target: str = "local") -> bool:
+        """Tell whether what runs there only plays the framework's part: an image holds it in any case."""
+        real = self.facts.stand_in_unless if target == "local" else None
         return self.facts.stand_in and not (real and shutil.which(real))
 
     @property
@@ -123,8 +122,8 @@ class Service:
         except ValueError as error:
             raise UserError(f"The option {name} of {self.name} {error}") from error
 
-    def describe(self) -> dict[str, Any]:
-        """Return what `run.json` tells of the backend."""
+    def describe(self, target: str = "local") -> dict[str, Any]:
+        """Return what `run.json` tells of the backend in a run on that target."""
         facts = self.facts
         return {
             "backend": self.name,
@@ -133,7 +132,7 @@ class Service:
             "version": facts.version,
             "protocol": self.protocol,
             "kind": self.kind,
-            "stand_in": self.stand_in,
+            "stand_in": self.is_stand_in(target),
             "note": facts.note,
             "differs": self.differs,
         }
@@ -160,7 +159,7 @@ class Service:
             "port": facts.port,
             "kind": facts.kind,
             "options": options,
-            "stand_in": self.stand_in,
+            "stand_in": self.is_stand_in(),
             "note": facts.note,
             "installed": (reason := self.missing()) is None,
             "missing": reason,

@@ -234,6 +234,7 @@ class TestAStandIn:
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(project.root))
         assert not project.services()["some"].describe()["stand_in"]
+        assert project.services()["some"].describe("kind")["stand_in"]  # its image does not hold the program
 
 
 class TestAProgramThatIsNeeded:
