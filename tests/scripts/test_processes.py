@@ -22,7 +22,7 @@ from scripts.errors import CannotRun
 from scripts.family import MARK, SHARED_MEMORY, Family, living
 from scripts.guard import guarded
 from scripts.sampler import CpuClock, Sampler, _Seen, read_memory
-from scripts.server import port_is_free, refuse_busy_ports
+from scripts.server import child_environment, port_is_free, refuse_busy_ports
 from tests.waiting import until
 
 BURN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
@@ -293,6 +293,22 @@ class TestMemory:
 
         processes = [Process(100, 30), Process(80, 25)]
         assert read_memory(processes) == 70 + 55 + 30  # type: ignore[arg-type]
+
+
+class TestTheEnvironmentOfAProcess:
+    @pytest.mark.parametrize(
+        ("given", "lower", "upper"),
+        [
+            ({}, "127.0.0.1,localhost", "127.0.0.1,localhost"),
+            ({"NO_PROXY": ".lan"}, ".lan,127.0.0.1,localhost", ".lan,127.0.0.1,localhost"),
+            ({"no_proxy": "a", "NO_PROXY": "b"}, "a,127.0.0.1,localhost", "b,127.0.0.1,localhost"),
+            ({"NO_PROXY": "*"}, "*", "*"),
+        ],
+    )
+    def test_asks_no_proxy_for_this_machine(self, given: dict[str, str], lower: str, upper: str) -> None:
+        made = child_environment("mark", {}, {"https_proxy": "http://proxy.invalid:1"} | given)
+        assert (made["no_proxy"], made["NO_PROXY"]) == (lower, upper)
+        assert made["https_proxy"] == "http://proxy.invalid:1"
 
 
 class TestPorts:
