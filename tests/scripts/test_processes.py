@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import uuid
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from unittest import mock
 import psutil
 import pytest
 
+from scripts import guard
 from scripts.cores import pinned, split_cores, usable_cores
 from scripts.errors import CannotRun
 from scripts.family import MARK, SHARED_MEMORY, Family, living
-from scripts.guard import guarded
+from scripts.guard import guarded, scratch_folder
 from scripts.sampler import CpuClock, Sampler, _Seen, read_memory
 from scripts.server import child_environment, port_is_free, refuse_busy_ports
 from tests.waiting import until
@@ -203,6 +205,23 @@ class TestTheGuard:
         with guarded(family.mark, tmp_path / "none"):
             assert {process.pid for process in psutil.Process().children()} - before
         assert {process.pid for process in psutil.Process().children()} == before
+
+
+class TestAScratchFolder:
+    def test_has_a_short_path_where_the_temporary_folder_has_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        made = scratch_folder()
+        made.rmdir()
+        assert len(str(made / "server")) < 25
+
+    def test_lies_in_a_long_one_where_there_is_no_short_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(guard, "SHORT", Path("/nul"))
+        assert scratch_folder().parent == tmp_path
 
 
 class TestCpuSeconds:
