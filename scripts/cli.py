@@ -261,7 +261,7 @@ def run(
         terminal.print(sentence, highlight=False, markup=False)
     if margin and not chosen.sequential:
         raise UserError(f"--margin {margin} is for a run that stops when it is settled: add --sequential.")
-    first_facts(chosen, services)  # before anything is built or started
+    first_facts(chosen, services, where)  # before anything is built or started
     if dry_run:
         show_order(chosen, services, terminal)
         return

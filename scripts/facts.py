@@ -46,6 +46,10 @@ class Protocol:
     """Its port in the container; None: it shares the framework's port."""
     path: str | None = None
     """Where predictions are asked for; None: the framework's `predict_path`."""
+    kind: str | None = None
+    """What is sent, where it is not what the framework's own protocol sends; then it is another task."""
+    differs: list[str] = field(default_factory=list)
+    """What differs in this protocol, beside what differs in all of the framework's."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Option:
     env: str
     """The environment variable that tells the server."""
     choices: list[OptionValue] = field(default_factory=list)
+    not_held: str | None = None
+    """What is then not equal between backends, after the variant's title; `{value}` is what was chosen."""
 
     def read(self, value: OptionValue) -> OptionValue:
         """Return a value from a plan or a command line as one of the option's kind.
@@ -114,14 +120,24 @@ class Facts:
     metrics_path: str | None = None
     stand_in: bool = False
     stand_in_unless: str | None = None
-    """A program: where it is on PATH, it is what runs, and the server is no stand-in."""
+    """A program: where it is on PATH, it is what runs on this machine, and no stand-in."""
     note: str = ""
     """What a reader of the report must know of the framework."""
     differs: list[str] = field(default_factory=list)
     python: str | None = None
+    """A version or an interpreter that the environment must have; None: the one that makes it."""
+    python_below: str | None = None
+    """The first version that its packages have no wheels for: an older Python is taken instead."""
     image: dict[str, Any] = field(default_factory=dict)
     protocols: dict[str, Protocol] = field(default_factory=dict)
     options: dict[str, Option] = field(default_factory=dict)
+
+    def wanted_python(self, current: tuple[int, int]) -> str | None:
+        """Return which Python the environment is to have, in uv's words; None: the current one will do."""
+        if self.python or not self.python_below:
+            return self.python
+        below = int(self.python_below.partition(".")[2])
+        return None if current < (3, below) else f">=3.11,<{self.python_below}"
 
     def ports(self) -> list[str]:
         """Return the names of the further ports: those of protocols, then inner ones."""
@@ -160,6 +176,8 @@ def _check(facts: Facts, where: str) -> None:
     for name in [*facts.protocols, *facts.options, *facts.local.inner_ports]:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise UserError(f"{where}: the name {name!r} must be of small letters, digits and underscores")
+    if facts.python_below is not None and not re.fullmatch(r"3\.\d+", facts.python_below):
+        raise UserError(f'{where}: python_below = {facts.python_below!r} must be a version such as "3.13"')
     if facts.protocol in facts.protocols:
         raise UserError(f"{where} [protocols.{facts.protocol}] is the framework's own protocol: leave it out")
     if PROTOCOL in facts.options:

@@ -11,11 +11,26 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.family import Family
+
+SHORT = Path("/tmp")
+"""Where scratch folders go if the temporary folder's path is longer."""
+
+
+def scratch_folder() -> Path:
+    """Make a scratch folder for a run, to be watched by its guard and removed by its owner.
+
+    Sockets are made inside it, and the path of one has 107 bytes at most, of which Ray's needs 83 for itself.
+    The temporary folder of a batch system, of nix-shell or of macOS is too long for that.
+    """
+    long = len(tempfile.gettempdir()) > len(str(SHORT))
+    usable = SHORT.is_dir() and os.access(SHORT, os.W_OK | os.X_OK)
+    return Path(tempfile.mkdtemp(prefix="msw-", dir=SHORT if long and usable else None))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 from scripts.cores import pinned, split_cores, usable_cores
 from scripts.energy import metered
-from scripts.guard import guarded
+from scripts.guard import guarded, scratch_folder
 from scripts.load import LocalLoad
 from scripts.plan import Plan, Step
 from scripts.project import Project, Service
@@ -58,7 +57,7 @@ class LocalTarget:
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
         """Keep a guard and a scratch folder, and be on the generator's cores, while the block lasts."""
-        self._scratch = Path(tempfile.mkdtemp(prefix="msw-"))
+        self._scratch = scratch_folder()
         try:
             with guarded(self.mark, self._scratch), pinned(self._cores.generator):
                 yield

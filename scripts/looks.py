@@ -22,7 +22,7 @@ _ENDS = {
 }
 
 
-def first_facts(plan: Plan, services: Sequence[Service]) -> dict[str, Any] | None:
+def first_facts(plan: Plan, services: Sequence[Service], target: str) -> dict[str, Any] | None:
     """Return what `run.json` says of a sequential run at its start; None of one that is not.
 
     Raises:
@@ -33,7 +33,7 @@ def first_facts(plan: Plan, services: Sequence[Service]) -> dict[str, Any] | Non
 
     if not plan.sequential:
         return None
-    ranked = [service.key for service in services if not service.stand_in]
+    ranked = [service.key for service in services if not service.is_stand_in(target)]
     if len(ranked) < 2:
         measured = f"only {ranked[0]} is" if ranked else "no backend is"
         raise UserError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from scripts.environments import Environment
 from scripts.errors import UserError, nearest
-from scripts.facts import PROTOCOL, Facts, OptionValue, read_facts, text_of
+from scripts.facts import PROTOCOL, Facts, OptionValue, Protocol, read_facts, text_of
 
 ROOT_VARIABLE = "MODELSWARM_ROOT"
 
@@ -50,15 +50,38 @@ class Service:
         return str(self.options.get(PROTOCOL, self.facts.protocol))
 
     @property
+    def kind(self) -> str:
+        """What is sent in the protocol that is spoken."""
+        return (self._further and self._further.kind) or self.facts.kind
+
+    @property
+    def differs(self) -> list[str]:
+        """What is not as in production, or as in the others' work, in the protocol that is spoken."""
+        return [*self.facts.differs, *(self._further.differs if self._further else [])]
+
+    @property
+    def _further(self) -> Protocol | None:
+        return self.facts.protocols.get(self.protocol)
+
+    @property
     def user_protocol(self) -> str:
         """What Locust's `--protocol` is given: nothing for the framework's own."""
         return str(self.options.get(PROTOCOL, ""))
 
-    @property
-    def stand_in(self) -> bool:
-        """Whether what runs here only plays the framework's part."""
-        real = self.facts.stand_in_unless
+    def is_stand_in(self, target: str = "local") -> bool:
+        """Tell whether what runs there only plays the framework's part: an image holds it in any case."""
+        real = self.facts.stand_in_unless if target == "local" else None
         return self.facts.stand_in and not (real and shutil.which(real))
+
+    @property
+    def not_held(self) -> list[str]:
+        """What the chosen options make unequal between backends, a sentence each."""
+        options = [(self.facts.options.get(name), value) for name, value in self.options.items()]
+        return [
+            f"{self.title} {option.not_held.replace('{value}', text_of(value))}."
+            for option, value in options
+            if option and option.not_held
+        ]
 
     @property
     def values(self) -> dict[str, str]:
@@ -99,8 +122,8 @@ class Service:
         except ValueError as error:
             raise UserError(f"The option {name} of {self.name} {error}") from error
 
-    def describe(self) -> dict[str, Any]:
-        """Return what `run.json` tells of the backend."""
+    def describe(self, target: str = "local") -> dict[str, Any]:
+        """Return what `run.json` tells of the backend in a run on that target."""
         facts = self.facts
         return {
             "backend": self.name,
@@ -108,10 +131,10 @@ class Service:
             "title": self.title,
             "version": facts.version,
             "protocol": self.protocol,
-            "kind": facts.kind,
-            "stand_in": self.stand_in,
+            "kind": self.kind,
+            "stand_in": self.is_stand_in(target),
             "note": facts.note,
-            "differs": facts.differs,
+            "differs": self.differs,
         }
 
     @property
@@ -136,7 +159,7 @@ class Service:
             "port": facts.port,
             "kind": facts.kind,
             "options": options,
-            "stand_in": self.stand_in,
+            "stand_in": self.is_stand_in(),
             "note": facts.note,
             "installed": (reason := self.missing()) is None,
             "missing": reason,
@@ -218,7 +241,7 @@ class Project:
             name=folder.name,
             folder=folder,
             facts=facts,
-            environment=self._environment(folder, facts.python),
+            environment=self._environment(folder, facts.wanted_python(sys.version_info[:2])),
             user_file=self.root / "locustfiles" / f"{folder.name}_user.py",
         )
 

@@ -140,7 +140,7 @@ def begin_run(
         CannotRun: runs cannot be written to `out`.
 
     """
-    model, started, looks = read_model(project), utc_now(), first_facts(plan, services)
+    model, started, looks = read_model(project), utc_now(), first_facts(plan, services, target.name)
     folder = new_folder(out, started, plan.name)
     head = {
         "schema": 1,
@@ -158,8 +158,9 @@ def begin_run(
         "objectives": list(plan.objectives),
         "sequential": looks,
         **target.facts,
-        "backends": {service.key: service.describe() for service in services},
+        "backends": {service.key: service.describe(target.name) for service in services},
     }
+    head["fairness"]["not_held"] += [sentence for service in services for sentence in service.not_held]
     order = steps(plan, [service.key for service in services])
     record = RunRecord(folder, head, [TrialRecord.of(step) for step in order], target.note)
     record.save()

@@ -74,13 +74,22 @@ def refuse_busy_ports(ports: Mapping[int, str]) -> None:
 
 
 def child_environment(mark: str, changes: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a run's process: ours, less what would change its Python or Locust."""
+    """Return the environment of a run's process: ours, less what would change its Python or Locust.
+
+    All talk over loopback, servers among their own processes too, and gRPC would take a proxy there.
+    """
     kept = {
         k: v
         for k, v in environ.items()
         if k not in _STRIPPED and not k.startswith(("LOCUST_", "MODELSWARM_"))
     }
-    return kept | {"PYTHONUNBUFFERED": "1", MARK: mark} | dict(changes)
+    lower, upper = kept.get("no_proxy"), kept.get("NO_PROXY")  # one may be read, or the other first
+    spared = {"no_proxy": _with_loopback(lower or upper), "NO_PROXY": _with_loopback(upper or lower)}
+    return kept | spared | {"PYTHONUNBUFFERED": "1", MARK: mark} | dict(changes)
+
+
+def _with_loopback(names: str | None) -> str:
+    return "*" if names == "*" else ",".join([*filter(None, [names]), HOST, "localhost"])
 
 
 def fill(text: str, values: Mapping[str, str], where: str) -> str:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +18,7 @@ from scripts.progress import spoken
 from scripts.project import Project, Service
 
 EXPORT_STAMP = ".model-stamp"
+Say = Callable[[str], None]
 
 
 def set_up(
@@ -28,7 +30,8 @@ def set_up(
 ) -> None:
     """Make what is missing for the named frameworks (all of them if none is named), and the export.
 
-    Without `environments` only the export: in a cluster, images take their place.
+    Without `environments` only the export: in a cluster, images take their place. Where nobody named any, one
+    that cannot be made does not keep the others from being made.
 
     What is there and up to date costs a look at its stamp. `export_options` go to `services/model/export.py`,
     which is always asked when there are any; an export that was made with some stays without them.
@@ -49,24 +52,48 @@ def set_up(
     model = project.model_environment()
     wanted = [each for each in dict.fromkeys([model, *theirs]) if each and each.state() != "fresh"]
     export_needed = model is not None and (bool(export_options) or not export_is_fresh(project))
-    steps = len(wanted) + export_needed
-    if not steps:
+    if not wanted and not export_needed:
         return
     uv = find_uv(project.root)
     if uv is None:
         raise CannotRun("uv is not installed: run `make setup`, or `pip install uv`.")
     variables = uv_environment(os.environ, pip_settings(os.environ))
-    for number, environment in enumerate(wanted, 1):
-        _shown(
-            console,
-            f"[{number}/{steps}] {environment.name}: installing",
-            _installer(environment, uv, variables),
-        )
-    if export_needed and model is not None:
-        _shown(
-            console,
-            f"[{steps}/{steps}] artifacts/model: exporting and checking",
-            _exporter(project, model, export_options),
+    steps = [Step(each.name, f"{each.name}: installing", _installer(each, uv, variables)) for each in wanted]
+    if export_needed and model is not None:  # before the others: all that work serve it
+        export = _exporter(project, model, export_options)
+        after_model = int(model in wanted)
+        steps.insert(after_model, Step("the export", "artifacts/model: exporting and checking", export))
+    _take(steps, console, go_on=not names)
+
+
+class Step(NamedTuple):
+    """Something that set-up makes."""
+
+    name: str
+    title: str
+    work: Callable[[Say], None]
+
+
+def _take(steps: Sequence[Step], console: Console, go_on: bool) -> None:
+    """Take the steps in their order; with `go_on` those that fail are told at the end, after the others.
+
+    Raises:
+        CannotRun: something could not be made.
+
+    """
+    failed: dict[str, CannotRun] = {}
+    for number, step in enumerate(steps, 1):
+        try:
+            _shown(console, f"[{number}/{len(steps)}] {step.title}", step.work)
+        except CannotRun as error:
+            if not go_on or len(steps) == 1:
+                raise
+            failed[step.name] = error
+            console.print(f"{step.name} could not be made", highlight=False, markup=False)
+    if failed:
+        reasons = "\n\n".join(f"{name}: {error}" for name, error in failed.items())
+        raise CannotRun(
+            f"Could not be made: {', '.join(failed)}. What else was missing is made.\n\n{reasons}"
         )
 
 
@@ -90,9 +117,6 @@ def _export_digest(project: Project) -> str:
         if file.exists():
             digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
-
-
-Say = Callable[[str], None]
 
 
 def _installer(environment: Environment, uv: str, variables: Mapping[str, str]) -> Callable[[Say], None]:

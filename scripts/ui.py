@@ -6,16 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import uuid
-from pathlib import Path
 
 from rich.console import Console
 
 from scripts.cores import pinned, split_cores, usable_cores
 from scripts.errors import CannotRun
 from scripts.family import Family
-from scripts.guard import guarded
+from scripts.guard import guarded, scratch_folder
 from scripts.project import Project, Service
 from scripts.server import HOST, LocalServer, ServerSettings, child_environment, free_port, refuse_busy_ports
 from scripts.stop import Interrupted, Stop
@@ -30,7 +28,7 @@ def serve_ui(project: Project, service: Service, port: int, workers: int, consol
     """
     refuse_busy_ports({port: "Locust's web UI"} | dict.fromkeys(service.facts.local.ports, service.name))
     cores = split_cores(usable_cores(), 1)
-    scratch, mark, stop = Path(tempfile.mkdtemp(prefix="msw-")), uuid.uuid4().hex, Stop()
+    scratch, mark, stop = scratch_folder(), uuid.uuid4().hex, Stop()
     settings = ServerSettings(project, 1, cores.server)
     server = LocalServer(service, settings, scratch / "server", scratch / "server.log", f"{mark}:server")
     with guarded(mark, scratch), pinned(cores.generator), stop.on_signals():

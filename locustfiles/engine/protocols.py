@@ -15,7 +15,29 @@ from locustfiles.engine.grpc import Call, GrpcClient
 from locustfiles.engine.payloads import Answer, Image
 
 
-class HttpProtocol:
+class Spoken:
+    """What a request for an image is, and what its answer says; both are bytes."""
+
+    wrong: ClassVar[str] = "wrong answer: not the stored top-5"
+    """What an answer that is not right is called."""
+
+    @classmethod
+    @abstractmethod
+    def encode(cls, image: Image) -> bytes:
+        """The request body, or message, for an image."""
+
+    @classmethod
+    @abstractmethod
+    def decode(cls, body: bytes) -> Answer:
+        """The top-5 in an answer; raises ValueError, KeyError or TypeError when it holds none."""
+
+    @classmethod
+    def is_right(cls, image: Image, body: bytes) -> bool:
+        """Whether an answer holds the stored top-5; what answers something else is judged by that."""
+        return image.agrees(cls.decode(body))
+
+
+class HttpProtocol(Spoken):
     """A request and an answer over HTTP; the path is a fact of services/NAME/service.toml."""
 
     schemes: ClassVar[tuple[str, str]] = ("http", "https")
@@ -24,19 +46,9 @@ class HttpProtocol:
     content_type: ClassVar[str] = "application/json"
 
     @classmethod
-    @abstractmethod
-    def encode(cls, image: Image) -> bytes:
-        """The request body for an image."""
-
-    @classmethod
     def headers(cls, image: Image, body: bytes) -> Mapping[str, str]:
         """Further request headers, such as Authorization."""
         return {}
-
-    @classmethod
-    @abstractmethod
-    def decode(cls, body: bytes) -> Answer:
-        """The top-5 in an answer's body; raises ValueError, KeyError or TypeError when it holds none."""
 
     @classmethod
     def compose(cls, target: Target, path: str, image: Image) -> Any:
@@ -45,23 +57,13 @@ class HttpProtocol:
         return target.encode(cls.method, path, body, cls.content_type, cls.headers(image, body))
 
 
-class GrpcProtocol:
+class GrpcProtocol(Spoken):
     """A unary gRPC call of the method `path`, such as /package.Service/Method; messages are serialized."""
 
     schemes: ClassVar[tuple[str, str]] = ("grpc", "grpcs")
     client_class: ClassVar[type[Client[Any]]] = GrpcClient
     method: ClassVar[str] = "gRPC"
     path: ClassVar[str]
-
-    @classmethod
-    @abstractmethod
-    def encode(cls, image: Image) -> bytes:
-        """The request message for an image."""
-
-    @classmethod
-    @abstractmethod
-    def decode(cls, body: bytes) -> Answer:
-        """The top-5 in an answer's message; raises ValueError, KeyError or TypeError when it holds none."""
 
     @classmethod
     def compose(cls, target: Target, path: str, image: Image) -> Call:

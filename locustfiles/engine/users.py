@@ -357,11 +357,11 @@ class ModelUser(ArrivalUser, HttpProtocol):
         if (image.name, body) in self._known_good:
             return None
         try:
-            right = image.agrees(self.spoken.decode(body))
+            right = self.spoken.is_right(image, body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return f"unreadable answer: {type(error).__name__}"
         if not right:
-            return "wrong answer: not the stored top-5"
+            return self.spoken.wrong
         if len(self._known_good) < 1000:
             self._known_good.add((image.name, body))
         return None

@@ -23,6 +23,8 @@ from locustfiles.engine.protocols import GrpcProtocol, HttpProtocol
 
 Array = npt.NDArray[Any]
 TOP = 5
+JSON_LENGTH = "Inference-Header-Content-Length"
+"""Says where the JSON of a request with binary tensors ends; without it, all of the body is JSON."""
 _DTYPES = {
     **{f"INT{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
@@ -99,7 +101,7 @@ class V2Binary(V2Settings, HttpProtocol):
     @classmethod
     def headers(cls, image: Image, body: bytes) -> Mapping[str, str]:
         """Where the JSON ends."""
-        return {"Inference-Header-Content-Length": str(len(cls._request(image)[0]))}
+        return {JSON_LENGTH: str(len(cls._request(image)[0]))}
 
     @classmethod
     def _request(cls, image: Image) -> tuple[bytes, bytes]:

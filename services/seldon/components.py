@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 import torch
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 from seldon_core.flask_utils import SeldonMicroserviceException
 from werkzeug.exceptions import HTTPException
 
@@ -41,6 +41,20 @@ class Component:
     def unreadable(error: Exception) -> tuple[Response, int]:
         """A body that is no JSON."""
         return _failure(f"the request is not JSON ({type(error).__name__})", HTTPStatus.BAD_REQUEST)
+
+    @staticmethod
+    @model_error_handler.app_errorhandler(TypeError)
+    @model_error_handler.app_errorhandler(ValueError)
+    @model_error_handler.app_errorhandler(KeyError)
+    @model_error_handler.app_errorhandler(NameError)
+    def bad_feedback(error: Exception) -> tuple[Response, int]:
+        """Feedback that Seldon's wrapper cannot read: it looks at its form while it takes it apart.
+
+        A NameError is a `tftensor`, as there is no TensorFlow here. Anywhere else they are faults of ours.
+        """
+        if request.endpoint != "SendFeedback":
+            raise error
+        return _failure(f"the feedback cannot be read: {error}", HTTPStatus.BAD_REQUEST)
 
     @staticmethod
     @model_error_handler.app_errorhandler(BadInput)

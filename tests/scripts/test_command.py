@@ -227,6 +227,29 @@ class TestSetup:
         assert everything.returncode == 0
         assert "echo_x is left out: /no/such/python is not here" in everything.stdout
 
+    def test_makes_the_others_when_one_cannot_be_made_and_nobody_named_it(self, needing: EchoProject) -> None:
+        services = needing.root / "services"
+        shutil.copytree(services / "echo_x", services / "a_bad_one")
+        (services / "a_bad_one" / "requirements.txt").write_text(f"{needing.root}/no-such.whl\n")
+        (services / "model").mkdir()
+        (services / "model" / "requirements.txt").write_text("# nothing\n")
+        (services / "model" / "export.py").write_text("print('exported')\n")
+        done = needing.call("setup")
+        assert done.returncode == 3
+        assert "Could not be made: a_bad_one. What else was missing is made." in done.stderr
+        assert "no-such.whl" in done.stderr
+        titles = [line for line in done.stdout.splitlines() if line.startswith("[")]
+        names = [
+            "model: installing",
+            "artifacts/model: exporting",
+            "a_bad_one: installing",
+            "echo_x: installing",
+        ]
+        assert all(name in title for name, title in zip(names, titles, strict=True))
+        assert (needing.root / ".venvs" / "echo_x" / "modelswarm.json").exists()
+        named = needing.call("setup", "a_bad_one", "echo_x")
+        assert (named.returncode, "Could not be made" in named.stderr) == (3, False)
+
     def test_says_what_to_do_without_a_network(self, needing: EchoProject) -> None:
         (needing.root / "services" / "echo_x" / "requirements.txt").write_text("no-such-package==1\n")
         unreachable = {

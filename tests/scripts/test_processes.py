@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import uuid
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from unittest import mock
 import psutil
 import pytest
 
+from scripts import guard
 from scripts.cores import pinned, split_cores, usable_cores
 from scripts.errors import CannotRun
 from scripts.family import MARK, SHARED_MEMORY, Family, living
-from scripts.guard import guarded
+from scripts.guard import guarded, scratch_folder
 from scripts.sampler import CpuClock, Sampler, _Seen, read_memory
-from scripts.server import port_is_free, refuse_busy_ports
+from scripts.server import child_environment, port_is_free, refuse_busy_ports
 from tests.waiting import until
 
 BURN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
@@ -205,6 +207,23 @@ class TestTheGuard:
         assert {process.pid for process in psutil.Process().children()} == before
 
 
+class TestAScratchFolder:
+    def test_has_a_short_path_where_the_temporary_folder_has_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        made = scratch_folder()
+        made.rmdir()
+        assert len(str(made / "server")) < 25
+
+    def test_lies_in_a_long_one_where_there_is_no_short_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(guard, "SHORT", Path("/nul"))
+        assert scratch_folder().parent == tmp_path
+
+
 class TestCpuSeconds:
     def test_of_a_child_that_lived_between_two_looks_count(self) -> None:
         clock = CpuClock()
@@ -293,6 +312,22 @@ class TestMemory:
 
         processes = [Process(100, 30), Process(80, 25)]
         assert read_memory(processes) == 70 + 55 + 30  # type: ignore[arg-type]
+
+
+class TestTheEnvironmentOfAProcess:
+    @pytest.mark.parametrize(
+        ("given", "lower", "upper"),
+        [
+            ({}, "127.0.0.1,localhost", "127.0.0.1,localhost"),
+            ({"NO_PROXY": ".lan"}, ".lan,127.0.0.1,localhost", ".lan,127.0.0.1,localhost"),
+            ({"no_proxy": "a", "NO_PROXY": "b"}, "a,127.0.0.1,localhost", "b,127.0.0.1,localhost"),
+            ({"NO_PROXY": "*"}, "*", "*"),
+        ],
+    )
+    def test_asks_no_proxy_for_this_machine(self, given: dict[str, str], lower: str, upper: str) -> None:
+        made = child_environment("mark", {}, {"https_proxy": "http://proxy.invalid:1"} | given)
+        assert (made["no_proxy"], made["NO_PROXY"]) == (lower, upper)
+        assert made["https_proxy"] == "http://proxy.invalid:1"
 
 
 class TestPorts:

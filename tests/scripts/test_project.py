@@ -55,6 +55,16 @@ class TestDiscovery:
         assert environment is not None
         assert environment.python == "3.10"
 
+    @pytest.mark.parametrize(
+        ("version", "wanted"),
+        [((3, 11), None), ((3, 12), None), ((3, 13), ">=3.11,<3.13"), ((3, 14), ">=3.11,<3.13")],
+    )
+    def test_takes_an_older_python_where_there_are_no_wheels_for_the_current_one(
+        self, project: Project, version: tuple[int, int], wanted: str | None
+    ) -> None:
+        (project.root / "services" / "some" / "service.toml").write_text('python_below = "3.13"\n' + GOOD)
+        assert project.services()["some"].facts.wanted_python(version) == wanted
+
     def test_suggests_the_nearest_name(self, project: Project) -> None:
         with pytest.raises(UserError, match=r"There is no backend 'sme'; did you mean 'some'\?"):
             project.select(["sme"])
@@ -77,6 +87,7 @@ class TestAServiceTomlThatIsWrong:
             ("[local]", "[protocols.v2]\nprt = 1\n[local]", "[protocols.v2]: there is no key 'prt'; did you"),
             ("[local]", "[protocols.V2]\n[local]", "'V2' must be of small letters, digits and underscores"),
             ("[local]", "protocols = 3\n[local]", "protocols = 3 must be a table [protocols]"),
+            ("port = 8000", "port = 8000\npython_below = '4'", 'must be a version such as "3.13"'),
             ("[local]", "[options]\nfast = true\n[local]", "[options.fast] must be a table"),
             ("[local]", "[options.fast]\ndefault = true\n[local]", "[options.fast] lacks"),
             (
@@ -118,6 +129,7 @@ env = "MODELSWARM_BATCHING"
 default = 1
 help = "Processes."
 env = "MODELSWARM_WORKERS"
+not_held = "ran {value} processes on the cores of one"
 [options.mode]
 default = "fast"
 help = "How."
@@ -167,6 +179,13 @@ class TestAVariant:
         grpc = some.variant({"protocol": "grpc"})
         assert (grpc.protocol, grpc.user_protocol) == ("grpc", "grpc")
 
+    def test_says_what_its_options_make_unequal(self, some: Service) -> None:
+        assert some.not_held == []
+        assert some.variant({"batching": True}).not_held == []
+        assert some.variant({"workers": 2, "protocol": "v2"}).not_held == [
+            "Some (workers=2, v2) ran 2 processes on the cores of one."
+        ]
+
     def test_is_told_by_run_json_with_its_options(self, some: Service) -> None:
         told = some.variant({"workers": "2", "protocol": "v2"}).describe()
         assert told["backend"] == "some"
@@ -215,6 +234,7 @@ class TestAStandIn:
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(project.root))
         assert not project.services()["some"].describe()["stand_in"]
+        assert project.services()["some"].describe("kind")["stand_in"]  # its image does not hold the program
 
 
 class TestAProgramThatIsNeeded:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -297,10 +298,38 @@ class TestARunThatAnotherProcessDrives:
         assert "[7/16]" not in heard.getvalue()
 
 
+class TestTheRecord:
+    def test_names_what_a_variants_options_make_unequal(self, runs: Runs) -> None:
+        record = runs.begin("echo_x", "echo_y+fault=slow")
+        assert record.head["fairness"]["not_held"] == ["Echo X (fault=slow) was made to do wrong: slow."]
+
+    @pytest.mark.parametrize(("target", "stand_in"), [("local", False), ("kind", True)])
+    def test_says_of_a_stand_in_that_it_is_one_where_it_is(
+        self, runs: Runs, target: str, stand_in: bool
+    ) -> None:
+        [service] = runs.project.select(["echo_x"])
+        facts = replace(service.facts, stand_in=True, stand_in_unless="sh")  # as on PATH as the real program
+        place = NoTarget()
+        place.name = target
+        plan = runs.plan(sequential=False)
+        record = begin_run(
+            runs.project, plan, [replace(service, facts=facts)], place, runs.folder / "results"
+        )
+        assert record.head["backends"]["echo_x"]["stand_in"] is stand_in
+
+    def test_of_a_sequential_run_counts_no_stand_in_where_it_is_one(self, runs: Runs) -> None:
+        first, second = runs.project.select(["echo_x", "echo_y"])
+        facts = replace(second.facts, stand_in=True, stand_in_unless="sh")
+        services = [first, replace(second, facts=facts)]
+        assert first_facts(runs.plan(), services, "local") is not None
+        with pytest.raises(UserError, match="only echo_x is"):
+            first_facts(runs.plan(), services, "kind")
+
+
 class TestWhatIsRefused:
     def refusal(self, runs: Runs, *backends: str, **changes: Any) -> str:
         with pytest.raises(UserError) as caught:
-            first_facts(runs.plan(**changes), runs.project.select(backends))
+            first_facts(runs.plan(**changes), runs.project.select(backends), "local")
         assert caught.value.exit_code == 2
         return str(caught.value)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from gevent.pool import Pool
 
+from scripts.guard import scratch_folder
 from scripts.probe import Probe, model_user, unwell
 from scripts.project import Project, Service
 from scripts.server import LocalServer, ServerSettings
@@ -55,7 +55,7 @@ class Backend:
 
     def __post_init__(self) -> None:
         self.service = with_variables(PROJECT.select([self.key])[0], self.variables)
-        self.scratch = Path(tempfile.mkdtemp(prefix="msw-"))  # short, for the sake of sockets inside it
+        self.scratch = scratch_folder()
         self.log = self.folder / f"{self.key}.log"
         settings = ServerSettings(PROJECT, threads=1, cores=())
         self.server = LocalServer(self.service, settings, self.scratch, self.log, uuid.uuid4().hex)

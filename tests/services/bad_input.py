@@ -7,6 +7,7 @@ from typing import Any
 
 from locustfiles.engine.payloads import Image
 from locustfiles.engine.protocols import GrpcProtocol
+from locustfiles.engine.v2 import JSON_LENGTH
 from scripts.probe import Probe
 from tests.services.backends import Backend
 
@@ -22,6 +23,8 @@ NO_REQUESTS = {
     "a body that is not UTF-8": b'{"x": "\xff\xfe"}',
     "an empty object": b"{}",
     "an empty list": b"[]",
+    "a number": b"1",
+    "a truth": b"true",
     "a body nested too deeply": b"[" * 100_000,
 }
 
@@ -33,12 +36,13 @@ def bad_requests(backend: Backend, probe: Probe, protocol: str) -> dict[str, Any
     spoken, special = user.choose(protocol, facts)
     path = special.get("path", facts["predict_path"])
     made: dict[str, Any] = {}
-    if backend.service.facts.kind == "image":
+    if special.get("kind", backend.service.facts.kind) == "image":
         for case, content in NO_IMAGES.items():
             with suppress(OSError):  # a caller that decodes images itself finds out before it sends
                 made[case] = spoken.compose(user.target, path, Image("bad.jpg", "small", content, ()))
     if not issubclass(spoken, GrpcProtocol):
         for case, body in NO_REQUESTS.items():
-            headers = spoken.headers(probe.images[0], body)
+            headers = dict(spoken.headers(probe.images[0], body))
+            headers.pop(JSON_LENGTH, None)  # an image's; without it the whole body is read as JSON
             made[case] = user.target.encode(spoken.method, path, body, spoken.content_type, headers)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +87,14 @@ class TestBatching:
             inferences = it.inferences(lambda: _wrong_must_be_none(it.backend))
             assert {count for _, count in inferences} == {1}
             assert len({pid for pid, _ in inferences}) == 1
+
+
+def test_rays_sockets_have_room_also_where_the_temporary_folder_has_a_long_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with running("ray_serve", tmp_path) as backend:
+        assert backend.wrong() == []
 
 
 @pytest.mark.parametrize("key", ["fastapi+workers=2", "ray_serve+num_replicas=2"])

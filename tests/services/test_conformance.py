@@ -155,7 +155,20 @@ class TestClient:
 
 
 # What a framework's own front answers before any code of ours is asked, and which its service.toml names.
-FRAMEWORKS_OWN = {("triton", "v2_binary"): {"a body nested too deeply": 500}}
+FRAMEWORKS_OWN = {
+    # Triton's HTTP front parses JSON and answers 500 to all that has not the form of a request.
+    ("triton", "v2_binary"): {
+        "a body that is no request": 500,
+        "a body that is not UTF-8": 500,
+        "an empty object": 500,
+        "an empty list": 500,
+        "a number": 500,
+        "a truth": 500,
+        "a body nested too deeply": 500,
+    },
+    # Every field of Seldon's Feedback may be left out, and protobuf takes an empty list for an empty object.
+    ("seldon", "feedback"): {"an empty object": 200, "an empty list": 200},
+}
 
 
 @each_protocol

@@ -58,6 +58,18 @@ def process_of(backend: Backend, module: str) -> psutil.Process:
 
 
 @pytest.mark.server
+class TestAProxy:
+    def test_for_the_world_is_not_asked_by_the_transformer_for_its_predictor(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        nobody = "http://127.0.0.1:9"
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        with running("kserve", tmp_path, https_proxy=nobody, http_proxy=nobody) as backend:
+            assert backend.wrong() == []
+
+
+@pytest.mark.server
 class TestExplanation:
     def test_says_what_hiding_each_part_takes_from_the_top_class(self, kserve: Backend, image: bytes) -> None:
         url = f"{kserve.server.url}/v1/models/mobilenet"

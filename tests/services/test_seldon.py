@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 
-from locustfiles.seldon_user import SeldonUser
+from locustfiles.seldon_user import Feedback, SeldonUser
 from scripts.server import free_ports
 from tests.services.backends import PROJECT, Backend, running
 from tests.services.environments import interpreter_of, run_in
@@ -93,6 +94,54 @@ class TestFeedback:
         metrics = seldon.server.speaking("metrics")
         assert metric(metrics, "seldon_api_model_feedback_total") == 2
         assert metric(metrics, "seldon_api_model_feedback_reward_total") == 1.5
+
+    def test_of_our_user_is_counted_once_each(self, seldon: Backend) -> None:
+        metrics = seldon.server.speaking("metrics")
+        before = metric(metrics, "seldon_api_model_feedback_total")
+        probe = seldon.probe("feedback")
+        assert [probe.wrong(index) for index in range(3)] == [None] * 3
+        assert metric(metrics, "seldon_api_model_feedback_total") == before + 3
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"tensor": {"shape": [2, 2], "values": [1]}},
+            {"tensor": {"shape": [-1], "values": [1]}},
+            {"ndarray": [[1], [1, 2]]},
+            {"tftensor": {"dtype": "DT_FLOAT"}},
+        ],
+    )
+    def test_that_cannot_be_read_is_the_callers_mistake(self, seldon: Backend, data: dict[str, Any]) -> None:
+        for part in ("request", "truth"):
+            with pytest.raises(HTTPError, match="400") as caught:
+                post(f"{seldon.server.url}/api/v1.0/feedback", {part: {"data": data}})
+            assert "the feedback cannot be read" in json.loads(caught.value.read())["status"]["info"]
+
+    def test_is_not_ranked_with_predictions(self) -> None:
+        plain, feedback = PROJECT.select(["seldon", "seldon+protocol=feedback"])
+        assert [plain.describe()["kind"], feedback.describe()["kind"]] == ["image", "feedback"]
+        assert feedback.describe()["differs"][:-1] == plain.describe()["differs"]
+        assert "nothing is inferred" in feedback.describe()["differs"][-1]
+
+
+class TestFeedbackOfOurUser:
+    def test_tells_request_answer_truth_and_reward(self, model_dir: Path) -> None:
+        image = SeldonUser.payloads("small")[0]
+        told = json.loads(Feedback.encode(image))
+        assert told["request"] == json.loads(SeldonUser.encode(image))
+        assert image.agrees(SeldonUser.decode(json.dumps(told["response"]).encode()))
+        assert (told["truth"], told["reward"]) == ({"data": {"ndarray": [image.top5[0][0]]}}, 1.0)
+
+    @pytest.mark.parametrize(
+        ("answer", "right"),
+        [
+            (b'{"data":{"tensor":{"shape":[0]}},"meta":{}}', True),
+            (b'{"data":{"tensor":{"shape":[1]}},"meta":{}}', False),
+            (b'{"data":{"tensor":{"shape":[0]}},"status":{"code":-1}}', False),
+        ],
+    )
+    def test_is_right_when_seldon_took_it(self, answer: bytes, right: bool, model_dir: Path) -> None:
+        assert Feedback.is_right(SeldonUser.payloads("small")[0], answer) is right
 
 
 @pytest.mark.server

@@ -140,7 +140,7 @@ class TestStandIn:
     def test_says_that_it_is_one(self, backend: Backend) -> None:
         if shutil.which("tensorflow_model_server"):
             pytest.skip("the real server is here")
-        assert backend.service.stand_in
+        assert backend.service.is_stand_in()
         _, headers, _ = ask(backend.server.port, "GET", MODEL)
         assert "stand-in" in headers["Server"]
         _, _, metrics = ask(backend.server.port, "GET", "/monitoring/prometheus/metrics")

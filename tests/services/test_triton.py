@@ -116,6 +116,27 @@ class TestSeveralImages:
         assert several(plain, [plain.probe().images[0].jpeg] * 17)[0] == 400
 
 
+class TestATensorThatIsWrong:
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"datatype": "X"}, "invalid datatype"),
+            ({"name": "other"}, "unexpected inference input"),
+            ({"data": []}, "expected 1 string elements"),
+            ({"data": ["aGVsbG8="]}, "not a JPEG or PNG image"),
+            ({"parameters": {"binary_data_size": 10**9}}, "must set only one"),
+        ],
+    )
+    def test_is_the_callers_mistake(self, plain: Backend, changes: dict[str, Any], sentence: str) -> None:
+        tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "data": ["x"]} | changes
+        status, answer = ask(plain, f"{MODEL}/infer", json.dumps({"inputs": [tensor]}).encode())
+        assert (status, sentence in answer["error"]) == (400, True), answer
+
+    def test_of_another_length_than_it_says_is_so_too(self, plain: Backend) -> None:
+        status, answer = ask(plain, f"{MODEL}/infer", b"{}", header=3)
+        assert (status, "inference header size should be in range" in answer["error"]) == (400, True)
+
+
 class TestBatching:
     def test_is_off_by_default(self, plain: Backend) -> None:
         images, runs = crowd(plain)
