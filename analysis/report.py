@@ -33,6 +33,9 @@ from analysis.settled import about_looks
 from analysis.validity import oddities
 from analysis.words import counted
 
+ENDED = ("complete", "recorded")
+"""How a run is called that came to its end."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -62,8 +65,9 @@ class Report(BaseModel):
 
     ``rows`` has one entry per backend and scenario, ``trials`` one per trial; ``requests``, ``failures`` and
     ``exceptions`` are what Locust counted by name. ``valid`` is whether every trial was made, ended by itself
-    and is not invalid. ``problems`` names what is missing or damaged in the run folder, ``baseline`` the run
-    that objectives were held against, ``notes`` what a reader must know to read the numbers rightly.
+    and is not invalid, and the folder still tells which trials there were and what was to hold. ``problems``
+    names what is missing or damaged in the run folder, ``baseline`` the run that objectives were held
+    against, ``notes`` what a reader must know to read the numbers rightly.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -142,7 +146,8 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
     report = Report(
         run=run.facts,
         recommendation=recommend(rankings, measured, results),
-        valid=bool(rows) and all(row.verdict != "invalid" for row in rows),
+        valid=_whole(run, bool(asked.objectives), bool(bad))
+        and all(row.verdict != "invalid" for row in rows),
         problems=_problems(run, rows) + bad + (before.differs(run.facts) if before else []),
         notes=_notes(run, measured),
         objectives=results,
@@ -159,6 +164,16 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
         events=happenings(run),
     )
     return _Analysis(report, measured, before)
+
+
+def _whole(run: Run, asked: bool, unread: bool) -> bool:
+    """Whether nothing is lost of what decides if the run passes.
+
+    Of objectives that are ``asked`` for now, the folder need not tell; of its own, it must.
+    """
+    if not run.trials or run.lost_trials or unread:
+        return False
+    return asked or (not run.lost_gate and run.facts.status in ENDED)
 
 
 def _prices(facts: RunFacts, asked: Asked) -> Prices:
@@ -194,7 +209,7 @@ def _objectives(expressions: Sequence[str]) -> tuple[list[Objective], list[str]]
 
 def _problems(run: Run, rows: list[TrialRow]) -> list[str]:
     """First what happened to the run and to whole trials, then what is wrong with files."""
-    ended = run.facts.status in ("complete", "recorded", "unknown")
+    ended = run.facts.status in (*ENDED, "unknown")
     unended = [] if ended else [f"The run did not end by itself: its status is {run.facts.status}."]
     unmade = [
         f"{row.backend}/{row.scenario}/{row.trial} {row.reasons[0]}." for row in rows if row.status != "ok"

@@ -232,12 +232,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder in memory."""
+    """A run folder in memory.
+
+    ``lost_trials`` is whether trials that ``run.json`` lists could not be read there, ``lost_gate`` whether
+    it does not tell what the run was asked to hold, or how it ended: either way it is not whole.
+    """
 
     path: Path
     facts: RunFacts
     trials: list[Trial]
     problems: list[str]
+    lost_trials: bool = False
+    lost_gate: bool = False
 
 
 def binned(trial: Trial) -> bool:
@@ -259,6 +265,7 @@ def read_run(path: Path) -> Run:
         If there is neither a ``run.json`` nor any trial in it.
     """
     problems: list[str] = []
+    lost_trials = lost_gate = False
     if not path.is_dir():
         raise NotARunFolder(
             f"{path} is not a folder: name a run folder, such as results/20261121T143100Z-quick."
@@ -272,16 +279,18 @@ def read_run(path: Path) -> Run:
             )
         recorded = entries[0].path == RECORDED
         facts = RunFacts(status="recorded" if recorded else "unknown")
+        lost_gate = not recorded
         if not recorded:
             problems.append(
                 "run.json is missing or damaged: plan, machine, model and objectives are not known, and the "
                 f"trials below are the {len(entries)} found on disk."
             )
     else:
-        facts = _facts(raw, problems)
-        entries = _entries(raw.get("trials"), problems)
+        facts, left_out = _facts(raw, problems)
+        lost_gate = bool(left_out & {"objectives", "status"})
+        entries, lost_trials = _entries(raw.get("trials"), problems)
     trials = [_read_trial(path, entry, problems) for entry in entries]
-    return Run(path, facts, trials, problems)
+    return Run(path, facts, trials, problems, lost_trials, lost_gate)
 
 
 def read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | None:
@@ -304,8 +313,9 @@ def read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | No
 M = TypeVar("M", bound=BaseModel)
 
 
-def _facts(raw: dict[str, Any], problems: list[str]) -> RunFacts:
-    """The head of run.json; a part that does not fit is left out and named, the others stay."""
+def _facts(raw: dict[str, Any], problems: list[str]) -> tuple[RunFacts, set[str]]:
+    """The head of run.json, and its parts that do not fit: they are left out and named, the others stay."""
+    left_out: set[str] = set()
     head = {key: value for key, value in raw.items() if key != "trials"}
     while True:
         try:
@@ -315,18 +325,20 @@ def _facts(raw: dict[str, Any], problems: list[str]) -> RunFacts:
             bad = {str(one["loc"][0]) for one in error.errors()}
             problems.append(f"run.json: {what_is_wrong(error)}; {listed(sorted(bad))} of it was left out.")
             head = {key: value for key, value in head.items() if key not in bad}
+            left_out |= bad
     if facts.schema_version > SCHEMA:
         problems.append(
             f"run.json: was written by a newer modelswarm (schema {facts.schema_version}, this one reads "
             f"{SCHEMA}): parts of it may be missing here."
         )
-    return facts
+    return facts, left_out
 
 
-def _entries(raw: Any, problems: list[str]) -> list[TrialEntry]:
+def _entries(raw: Any, problems: list[str]) -> tuple[list[TrialEntry], bool]:
+    """The trials that run.json lists, and whether one of them had to be left out."""
     if not isinstance(raw, list):
         problems.append("run.json: has no list of trials.")
-        return []
+        return [], True
     entries: dict[str, TrialEntry] = {}
     for number, one in enumerate(raw, 1):
         if entry := _validated(TrialEntry, one, f"run.json: trial {number}", problems):
@@ -335,7 +347,7 @@ def _entries(raw: Any, problems: list[str]) -> list[TrialEntry]:
                     f"run.json: trial {number} has the path of an earlier one, {entry.path!r}; left out."
                 )
             entries.setdefault(entry.path, entry)
-    return list(entries.values())
+    return list(entries.values()), len(entries) < len(raw)
 
 
 def _validated(model: type[M], raw: Any, name: str, problems: list[str]) -> M | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -21,6 +23,7 @@ from scripts.plan import read_plan
 from scripts.reporting import report_run
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
 
+Damage = Callable[[dict[str, Any]], object]
 RELATIVE = "p95 < 1.2 * baseline"
 
 
@@ -200,6 +203,39 @@ class TestTheCommand:
     ) -> None:
         run = run_of(tmp_path / "run", 100, "p95 < 1ms", verdict="invalid", reasons=["late"])
         assert self.report(run)[0] == 3
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda head: [],
+            lambda head: head | {"objectives": "p95 < 1ms"},
+            lambda head: head | {"objectives": ["p95 < 1"]},
+            lambda head: head | {"status": "failed"},
+            lambda head: head | {"status": 7},
+            lambda head: head | {"trials": [*head["trials"], head["trials"][0] | {"status": "new"}]},
+        ],
+    )
+    def test_ends_with_3_where_the_gate_itself_is_lost(self, tmp_path: Path, damage: Damage) -> None:
+        run = run_of(tmp_path / "run", 100, "p95 < 1ms")
+        assert self.report(run)[0] == 1
+        (run / "run.json").write_text(json.dumps(damage(json.loads((run / "run.json").read_text()))))
+        assert self.report(run)[0] == 3
+
+    def test_ends_with_3_where_run_json_is_cut_off_or_missing(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path / "run", 100, "p95 < 1ms")
+        (run / "run.json").write_bytes((run / "run.json").read_bytes()[:300])
+        assert self.report(run)[0] == 3
+        (run / "run.json").unlink()
+        assert self.report(run)[0] == 3
+
+    def test_asked_for_an_objective_needs_only_every_trial(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path / "run", 100)
+        head = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(head | {"status": "failed", "objectives": 5}))
+        assert [self.report(run, "--objective", f"p95 < {ms}ms")[0] for ms in (80, 120)] == [1, 0]
+        entries = [*head["trials"], {"backend": "bentoml"}]
+        (run / "run.json").write_text(json.dumps(head | {"trials": entries}))
+        assert self.report(run, "--objective", "p95 < 120ms")[0] == 3
 
     def test_holds_a_run_against_another(self, before: Path, tmp_path: Path) -> None:
         slower = run_of(tmp_path / "now", 150, RELATIVE)
