@@ -24,7 +24,7 @@ from analysis.cost import Cost, Prices, costs
 from analysis.happenings import Happening, happenings
 from analysis.levels import Level, levels
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
-from analysis.objectives import Objective, ObjectiveResult, evaluate, parse
+from analysis.objectives import Objective, ObjectiveResult, evaluate, parse, refuse_idle
 from analysis.pages import render_markdown, render_page, write_whole
 from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
@@ -110,6 +110,8 @@ def build_report(run_dir: Path, asked: Asked = Asked()) -> Report:
     ------
     analysis.runfolder.NotARunFolder
         A ``ValueError`` with a sentence for the user, if there is nothing to report on.
+    analysis.objectives.NothingToJudge
+        Another, if an objective that is asked for is about nothing in the run.
     """
     return _analyse(run_dir, asked).report
 
@@ -139,6 +141,8 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
     objectives, bad = _objectives(asked.objectives or run.facts.objectives)
     before = _baseline(run, asked, objectives)
     measured = cells(run)
+    if asked.objectives:
+        refuse_idle(objectives, [(cell.row.backend, cell.row.scenario) for cell in measured], bool(before))
     results = evaluate(objectives, measured, before)
     rankings = rank(measured, preferred_metric(objectives), run.facts.sequential)
     rows = [trial_row(trial) for trial in run.trials]

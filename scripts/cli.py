@@ -239,6 +239,7 @@ def run(
     from scripts.places import Wish, furnish, lacking, resolve
     from scripts.plan import read_plan, shipped_plans
     from scripts.project import Service
+    from scripts.reporting import require_cells
     from scripts.run import choose_services
     from scripts.session import measure, show_order
 
@@ -261,6 +262,12 @@ def run(
         terminal.print(sentence, highlight=False, markup=False)
     if margin and not chosen.sequential:
         raise UserError(f"--margin {margin} is for a run that stops when it is settled: add --sequential.")
+    require_cells(
+        chosen.objectives,
+        [service.key for service in services],
+        [scenario.name for scenario in chosen.scenario],
+        bool(chosen.baseline),
+    )
     first_facts(chosen, services)  # before anything is built or started
     if dry_run:
         show_order(chosen, services, terminal)

@@ -62,15 +62,17 @@ def report_run(
     `junit` is one more place for the JUnit file; on GitHub the job's page gets a summary.
 
     Raises:
-        UserError: the folder holds no run, or the JUnit file cannot be written there.
+        UserError: the folder holds no run, an objective is about nothing in it, or the JUnit file cannot be
+            written.
 
     """
+    from analysis.objectives import NothingToJudge
     from analysis.pages import write_whole
     from analysis.report import Asked, render_summary, write_report
 
     try:
         report = write_report(folder, asked or Asked())
-    except NotARunFolder as error:
+    except (NotARunFolder, NothingToJudge) as error:
         raise UserError(str(error)) from error
     if junit and report.paths:
         try:
@@ -99,6 +101,24 @@ def checked_objectives(expressions: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(parse(expression).expression for expression in expressions)
     except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def require_cells(
+    expressions: Sequence[str], backends: Sequence[str], scenarios: Sequence[str], baseline: bool
+) -> None:
+    """See that each objective is about one of the cells that are to be measured.
+
+    Raises:
+        UserError: one of them is not; said now, and not when everything was measured.
+
+    """
+    from analysis.objectives import NothingToJudge, parse, refuse_idle
+
+    cells = [(backend, scenario) for backend in backends for scenario in scenarios]
+    try:
+        refuse_idle([parse(expression) for expression in expressions], cells, baseline)
+    except NothingToJudge as error:
         raise UserError(str(error)) from error
 
 

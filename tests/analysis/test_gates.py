@@ -269,6 +269,22 @@ class TestTheCommand:
         assert isinstance(done.exception, cli.UserError)
         assert "holds no run: no readable run.json" in str(done.exception)
 
+    @pytest.mark.parametrize(
+        ("objective", "told"),
+        [
+            ("fastpi: p95 < 1s", "'fastpi'; did you mean 'fastapi'? There are constant, fastapi."),
+            ("fastapi/cnstant: p95 < 1s", "did you mean 'fastapi/constant'?"),
+            ("zzz: p95 < 1s", "nothing here is called 'zzz'; there are constant, fastapi."),
+            (RELATIVE, "needs a run to be held against: write --baseline RUN."),
+        ],
+    )
+    def test_refuses_an_objective_that_can_only_be_missed(
+        self, before: Path, objective: str, told: str
+    ) -> None:
+        with pytest.raises(cli.UserError, match=re.escape(told)):
+            report_run(before, Console(quiet=True), asked=Asked(objectives=(objective,)))
+        assert not (before / "report.json").exists()
+
     def test_refuses_a_wrong_objective(self, before: Path) -> None:
         done = CliRunner().invoke(cli.app, ["report", str(before), "--objective", "p95"])
         assert isinstance(done.exception, cli.UserError)
