@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,7 +106,7 @@ def console() -> Console:
     from rich.console import Console
 
     # A log has no edge to wrap at, and a table needs one.
-    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "140")))
+    return Console() if sys.stdout.isatty() else Console(width=shutil.get_terminal_size((140, 24)).columns)
 
 
 def names_in(values: list[str] | None) -> list[str]:
@@ -343,7 +344,9 @@ def capacity(
         int, typer.Option(help="Callers in a loop that find the rate to begin below.", min=1)
     ] = 8,
     seed: Annotated[int, typer.Option(help="Decides the random arrivals.")] = 1,
-    threads: Annotated[int, typer.Option(help="Intra-op threads and cores of the server.", min=1)] = 1,
+    threads: Annotated[
+        int, typer.Option(help="Intra-op threads and cores of the server.", min=1, max=1024)
+    ] = 1,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
     target: Where = "auto",
     kube_context: KubeContext = None,
@@ -491,7 +494,7 @@ def compare(
 def ui(
     context: typer.Context,
     backend: Annotated[str | None, typer.Option(help="Which backend; default: the first installed.")] = None,
-    port: Annotated[int, typer.Option(help="Port of Locust's web UI.")] = 8089,
+    port: Annotated[int, typer.Option(help="Port of Locust's web UI.", min=1, max=65535)] = 8089,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
     target: Where = "local",
     kube_context: KubeContext = None,
@@ -687,9 +690,15 @@ def main() -> None:
         print(f"modelswarm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        failed = cannot_run(error)
+        print(f"modelswarm: {failed}", file=sys.stderr)
+        sys.exit(failed.exit_code)
+
+
+def cannot_run(error: OSError) -> CannotRun:
+    """Say what this machine refused; a traceback would end with 1, as if an objective were missed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or "while writing"
-        full = CannotRun(f"The disk is full ({where}): free some space and try again.")
-        print(f"modelswarm: {full}", file=sys.stderr)
-        sys.exit(full.exit_code)
+        return CannotRun(f"The disk is full ({where}): free some space and try again.")
+    where = error.filename2 or error.filename  # the second is what was to be replaced
+    return CannotRun(f"{where}: {error.strerror}." if where else f"{error}")

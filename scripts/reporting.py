@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def find_run(project: Project, name: str) -> Path:
             raise UserError(f"There is no run in {project.results} yet: `modelswarm run` makes one.")
         return runs[-1]
     for folder in (Path(name), project.results / name):
-        if folder.is_dir():
+        if os.path.isdir(folder):  # unlike pathlib's, False of a name that is too long
             return folder
     known = f"the latest is {runs[-1]}" if runs else f"there is none in {project.results} yet"
     raise UserError(f"There is no run folder {name}; {known}.")
@@ -80,13 +81,21 @@ def report_run(
         except OSError as error:
             raise UserError(f"{junit} cannot be written: {error.strerror}; it is in {folder} too.") from error
     if page := os.environ.get(STEP_SUMMARY):
-        with Path(page).open("a", encoding="utf-8") as file:
-            file.write(render_summary(report) + "\n")
+        _append(Path(page), render_summary(report) + "\n")
     if as_json:
         print(report.model_dump_json(by_alias=True, indent=1))
     else:
         _print_report(report, folder, console)
     return status_of(report)
+
+
+def _append(page: Path, text: str) -> None:
+    """Add to the job's page; without one the report and the exit status still say everything."""
+    try:
+        with page.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        print(f"modelswarm: {STEP_SUMMARY}={page} cannot be written: {error.strerror}.", file=sys.stderr)
 
 
 def checked_objectives(expressions: Sequence[str]) -> tuple[str, ...]:

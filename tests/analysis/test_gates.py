@@ -259,6 +259,17 @@ class TestTheCommand:
         assert told.startswith("before\n### modelswarm · quick: missed\n")
         assert "100 ms missed" in told
 
+    def test_a_page_that_cannot_be_written_does_not_fail_the_job(
+        self,
+        before: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "page.md"))
+        assert report_run(before, Console(quiet=True)) == 0
+        assert "page.md cannot be written: No such file or directory." in capsys.readouterr().err
+
     def test_refuses_to_measure_against_nothing(self) -> None:
         with pytest.raises(cli.UserError, match="needs a run to be held against: write baseline = "):
             read_plan("quick", {"objectives": [RELATIVE]})

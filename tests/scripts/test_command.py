@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from scripts.environments import find_uv
+from tests.analysis.folders import TrialSpec, steady, write_run
 from tests.projects import COMMAND
 from tests.scripts.echo import SHORT_PLAN, EchoProject
 
@@ -112,6 +113,14 @@ class TestAMistake:
         assert "there is no placeholder {pyton}; did you mean 'python'?" in done.stderr
 
 
+@pytest.mark.parametrize("columns", ["", "wide"])
+def test_a_width_that_is_none_does_not_stop_the_command(
+    echo: EchoProject, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert echo.call("list").returncode == 0
+
+
 class TestADryRun:
     def test_prints_the_order_and_the_time_and_starts_nothing(self, echo: EchoProject) -> None:
         done = echo.call("run", "quick", "--trials", "2", "--dry-run")
@@ -127,6 +136,14 @@ class TestResultsThatCannotBeWritten:
         done = echo.call("run", echo.plan(SHORT_PLAN), "--out", str(echo.root / "file"))
         assert done.returncode == 3
         assert "Name another folder with --out" in done.stderr
+
+    def test_of_whatever_kind_are_a_sentence(self, echo: EchoProject) -> None:
+        run = write_run(echo.root / "run", [TrialSpec(steady(40))])
+        (run / "report.html").mkdir()
+        done = echo.call("report", str(run))
+        assert done.returncode == 3
+        assert "report.html: Is a directory." in done.stderr
+        assert "Traceback" not in done.stderr
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
     def test_for_a_full_disk_are_a_sentence(self, root: Path) -> None:
