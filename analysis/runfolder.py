@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.locust_csv import LocustFiles, read_locust
-from analysis.records import Count, Part, what_is_wrong
+from analysis.records import Count, Part, encodable, what_is_wrong
 from analysis.tables import Columns, Table, read_table
 from analysis.words import listed
 
@@ -296,7 +296,7 @@ def read_run(path: Path) -> Run:
 def read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | None:
     """The object in a JSON file; None, with the reason in ``problems``, if it holds none."""
     try:
-        value = json.loads(path.read_bytes())
+        value = encodable(json.loads(path.read_bytes()))
     except FileNotFoundError:
         problems.append(f"{name}: is missing.")
     except OSError as error:
@@ -360,16 +360,15 @@ def _validated(model: type[M], raw: Any, name: str, problems: list[str]) -> M | 
 
 def _found_on_disk(path: Path) -> list[TrialEntry]:
     if (path / "summary.json").exists() or (path / "latency.hlog").exists():
-        return [TrialEntry(backend=path.resolve().name, scenario="recorded", path=RECORDED)]
+        return [TrialEntry(backend=encodable(path.resolve().name), scenario="recorded", path=RECORDED)]
     files = [*path.glob("*/*/*/summary.json"), *path.glob("*/*/*/latency.hlog")]
     folders = sorted({file.parent for file in files})
     entries = []
     for folder in folders:
-        backend, scenario, trial = folder.relative_to(path).parts
+        parts = folder.relative_to(path).parts
+        backend, scenario, trial = encodable(parts)
         number = int(trial) if trial.isdecimal() else 1
-        entries.append(
-            TrialEntry(backend=backend, scenario=scenario, trial=number, path=f"{backend}/{scenario}/{trial}")
-        )
+        entries.append(TrialEntry(backend=backend, scenario=scenario, trial=number, path="/".join(parts)))
     return entries
 
 

@@ -6,6 +6,7 @@ Imports are inside the commands, so that each starts with no more than it needs.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -684,6 +685,9 @@ def clean(
 
 def main() -> None:
     """Run the command; turn what a person can do something about into a sentence and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown must not end it
     try:
         app()
     except UserError as error:

@@ -130,6 +130,25 @@ class TestADryRun:
         assert not (echo.root / "results").exists()
 
 
+class TestANameThatIsNotUtf8:
+    def test_of_a_file_or_folder_is_taken(self, echo: EchoProject) -> None:
+        source = Path(__file__).parents[1] / "analysis" / "foreign" / "k6.csv"
+        file, out = echo.root / "r\udce9sultats.csv", echo.root / "ann\udce9e"
+        shutil.copyfile(source, file)
+        done = echo.call("import", str(file), "--out", str(out))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"ann\udce9e" in done.stdout
+        (run,) = out.iterdir()
+        assert json.loads((run / "run.json").read_text())["imported"]["file"] == "r?sultats.csv"
+        assert "r?sultats.csv" in (run / "report.html").read_text()
+
+    def test_cannot_name_an_imported_server(self, echo: EchoProject) -> None:
+        (echo.root / "k6.csv").touch()
+        done = echo.call("import", str(echo.root / "k6.csv"), "--name", "caf\udce9")
+        assert done.returncode == 2
+        assert "cannot be the name of a folder" in done.stderr
+
+
 class TestResultsThatCannotBeWritten:
     def test_end_with_3_and_name_the_option(self, echo: EchoProject) -> None:
         (echo.root / "file").write_text("")
