@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from analysis.metrics import QUANTILES, Cell, cells
 from analysis.objectives import Objective, value_of
 from analysis.ranking import load_of
-from analysis.records import Count, Part, what_is_wrong
+from analysis.records import Count, Part, encodable, what_is_wrong
 from analysis.runfolder import RunFacts, read_json, read_run
 
 FILE = "baseline.json"
@@ -85,7 +85,7 @@ def baseline_of(run_dir: Path, objectives: Sequence[Objective] = ()) -> Baseline
     run = read_run(run_dir)
     metrics = dict.fromkeys([*METRICS, *(one.metric for one in objectives)])
     return Baseline(
-        source=run_dir.name or str(run_dir),
+        source=encodable(run_dir.name or str(run_dir)),
         plan_name=run.facts.plan_name,
         started=run.facts.started,
         machine=machine_of(run.facts),

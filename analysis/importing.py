@@ -23,6 +23,7 @@ from hdrh.histogram import HdrHistogram
 from analysis.foreign import CANNOT_TELL, NotReadable, Samples, read_samples
 from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, bucket_low_us
 from analysis.locust_csv import FILES, read_locust
+from analysis.records import encodable
 
 LOCUST = "Locust"
 LOCUST_CANNOT_TELL = (
@@ -68,7 +69,7 @@ def import_files(files: Sequence[Path], run: Path, names: Sequence[str], scenari
         folder.mkdir(parents=True)
         trials.append(_import_locust(file, folder) if _is_locust(file) else _import_samples(file, folder))
         (folder / "summary.json").write_text(json.dumps(_summary(trials[-1]), indent=1) + "\n")
-    content = _run_json(trials, names, scenario, command)
+    content = encodable(_run_json(trials, names, scenario, command))
     (run / "run.json").write_text(json.dumps(content, indent=1) + "\n")
 
 

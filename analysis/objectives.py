@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 EXAMPLE = "p95 < 200ms"
 CONFIDENCE = 0.95
 NOT_SHOWN = "not shown"
+
+Where = tuple[str, str]
+"""A backend and a scenario."""
 
 _TIMES = {"us": 0.001, "µs": 0.001, "ms": 1.0, "s": 1000.0}
 _SHARES = {"%": 0.01, "": 1.0}
@@ -199,6 +202,35 @@ def _threshold(value: str, unit: str, metric: str, units: dict[str, float], expr
     return threshold
 
 
+class NothingToJudge(ValueError):
+    """An objective that can only be missed, whatever is measured; the message says what to write instead."""
+
+
+def refuse_idle(objectives: Sequence[Objective], cells: Collection[Where], baseline: bool) -> None:
+    """See that each objective is about one of these cells, and that there is a baseline where it wants one.
+
+    Raises
+    ------
+    NothingToJudge
+        One of them is not: a typo in its scope is no missed objective.
+    """
+    for objective in objectives:
+        if not any(objective.covers(*cell) for cell in cells):
+            raise NothingToJudge(f"{objective.expression!r}: {_about_nothing(objective, cells)}.")
+        if objective.relative and not baseline:
+            raise NothingToJudge(
+                f"{objective.expression!r} needs a run to be held against: write --baseline RUN."
+            )
+
+
+def _about_nothing(objective: Objective, cells: Collection[Where]) -> str:
+    names = sorted({name for cell in cells for name in cell})
+    known = ["/".join(cell) for cell in cells] if "/" in objective.scope else names
+    near = get_close_matches(objective.scope, known, n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]!r}? There" if near else "there"
+    return f"nothing here is called {objective.scope!r}; {meant} are {', '.join(names)}"
+
+
 def evaluate(
     objectives: Sequence[Objective], cells: Sequence[Cell], baseline: Baseline | None = None
 ) -> list[ObjectiveResult]:
@@ -207,8 +239,7 @@ def evaluate(
     for objective in objectives:
         covered = [cell for cell in cells if objective.covers(cell.row.backend, cell.row.scenario)]
         if not covered:
-            names = sorted({cell.row.scenario for cell in cells} | {cell.row.backend for cell in cells})
-            note = f"nothing here is called {objective.scope!r}; there are {', '.join(names)}"
+            note = _about_nothing(objective, [(cell.row.backend, cell.row.scenario) for cell in cells])
             told = objective.expression
             results.append(
                 ObjectiveResult(expression=told, backend="", scenario="", value=None, passed=False, note=note)

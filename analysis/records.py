@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +14,14 @@ class Part(BaseModel):
     """A part of a file. Unknown keys are let through: a newer writer may add some."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+def encodable(value: Any) -> Any:
+    """A JSON value without halves of characters, which no file can be written in: each is a question mark.
+
+    Python reads them from ``"\\udce9"``, and names files by them whose names are not UTF-8.
+    """
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def what_is_wrong(error: ValidationError) -> str:

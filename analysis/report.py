@@ -24,7 +24,7 @@ from analysis.cost import Cost, Prices, costs
 from analysis.happenings import Happening, happenings
 from analysis.levels import Level, levels
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
-from analysis.objectives import Objective, ObjectiveResult, evaluate, parse
+from analysis.objectives import Objective, ObjectiveResult, evaluate, parse, refuse_idle
 from analysis.pages import render_markdown, render_page, write_whole
 from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
@@ -32,6 +32,9 @@ from analysis.runfolder import NotARunFolder, Run, RunFacts, read_run
 from analysis.settled import about_looks
 from analysis.validity import oddities
 from analysis.words import counted
+
+ENDED = ("complete", "recorded")
+"""How a run is called that came to its end."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Report(BaseModel):
 
     ``rows`` has one entry per backend and scenario, ``trials`` one per trial; ``requests``, ``failures`` and
     ``exceptions`` are what Locust counted by name. ``valid`` is whether every trial was made, ended by itself
-    and is not invalid. ``problems`` names what is missing or damaged in the run folder, ``baseline`` the run
-    that objectives were held against, ``notes`` what a reader must know to read the numbers rightly.
+    and is not invalid, and the folder still tells which trials there were and what was to hold. ``problems``
+    names what is missing or damaged in the run folder, ``baseline`` the run that objectives were held
+    against, ``notes`` what a reader must know to read the numbers rightly.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -106,6 +110,8 @@ def build_report(run_dir: Path, asked: Asked = Asked()) -> Report:
     ------
     analysis.runfolder.NotARunFolder
         A ``ValueError`` with a sentence for the user, if there is nothing to report on.
+    analysis.objectives.NothingToJudge
+        Another, if an objective that is asked for is about nothing in the run.
     """
     return _analyse(run_dir, asked).report
 
@@ -135,6 +141,8 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
     objectives, bad = _objectives(asked.objectives or run.facts.objectives)
     before = _baseline(run, asked, objectives)
     measured = cells(run)
+    if asked.objectives:
+        refuse_idle(objectives, [(cell.row.backend, cell.row.scenario) for cell in measured], bool(before))
     results = evaluate(objectives, measured, before)
     rankings = rank(measured, preferred_metric(objectives), run.facts.sequential)
     rows = [trial_row(trial) for trial in run.trials]
@@ -142,7 +150,8 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
     report = Report(
         run=run.facts,
         recommendation=recommend(rankings, measured, results),
-        valid=bool(rows) and all(row.verdict != "invalid" for row in rows),
+        valid=_whole(run, bool(asked.objectives), bool(bad))
+        and all(row.verdict != "invalid" for row in rows),
         problems=_problems(run, rows) + bad + (before.differs(run.facts) if before else []),
         notes=_notes(run, measured),
         objectives=results,
@@ -159,6 +168,16 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
         events=happenings(run),
     )
     return _Analysis(report, measured, before)
+
+
+def _whole(run: Run, asked: bool, unread: bool) -> bool:
+    """Whether nothing is lost of what decides if the run passes.
+
+    Of objectives that are ``asked`` for now, the folder need not tell; of its own, it must.
+    """
+    if not run.trials or run.lost_trials or unread:
+        return False
+    return asked or (not run.lost_gate and run.facts.status in ENDED)
 
 
 def _prices(facts: RunFacts, asked: Asked) -> Prices:
@@ -194,7 +213,7 @@ def _objectives(expressions: Sequence[str]) -> tuple[list[Objective], list[str]]
 
 def _problems(run: Run, rows: list[TrialRow]) -> list[str]:
     """First what happened to the run and to whole trials, then what is wrong with files."""
-    ended = run.facts.status in ("complete", "recorded", "unknown")
+    ended = run.facts.status in (*ENDED, "unknown")
     unended = [] if ended else [f"The run did not end by itself: its status is {run.facts.status}."]
     unmade = [
         f"{row.backend}/{row.scenario}/{row.trial} {row.reasons[0]}." for row in rows if row.status != "ok"

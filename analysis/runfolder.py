@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.locust_csv import LocustFiles, read_locust
-from analysis.records import Count, Part, what_is_wrong
+from analysis.records import Count, Part, encodable, what_is_wrong
 from analysis.tables import Columns, Table, read_table
 from analysis.words import listed
 
@@ -232,12 +232,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder in memory."""
+    """A run folder in memory.
+
+    ``lost_trials`` is whether trials that ``run.json`` lists could not be read there, ``lost_gate`` whether
+    it does not tell what the run was asked to hold, or how it ended: either way it is not whole.
+    """
 
     path: Path
     facts: RunFacts
     trials: list[Trial]
     problems: list[str]
+    lost_trials: bool = False
+    lost_gate: bool = False
 
 
 def binned(trial: Trial) -> bool:
@@ -259,6 +265,7 @@ def read_run(path: Path) -> Run:
         If there is neither a ``run.json`` nor any trial in it.
     """
     problems: list[str] = []
+    lost_trials = lost_gate = False
     if not path.is_dir():
         raise NotARunFolder(
             f"{path} is not a folder: name a run folder, such as results/20261121T143100Z-quick."
@@ -272,22 +279,24 @@ def read_run(path: Path) -> Run:
             )
         recorded = entries[0].path == RECORDED
         facts = RunFacts(status="recorded" if recorded else "unknown")
+        lost_gate = not recorded
         if not recorded:
             problems.append(
                 "run.json is missing or damaged: plan, machine, model and objectives are not known, and the "
                 f"trials below are the {len(entries)} found on disk."
             )
     else:
-        facts = _facts(raw, problems)
-        entries = _entries(raw.get("trials"), problems)
+        facts, left_out = _facts(raw, problems)
+        lost_gate = bool(left_out & {"objectives", "status"})
+        entries, lost_trials = _entries(raw.get("trials"), problems)
     trials = [_read_trial(path, entry, problems) for entry in entries]
-    return Run(path, facts, trials, problems)
+    return Run(path, facts, trials, problems, lost_trials, lost_gate)
 
 
 def read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | None:
     """The object in a JSON file; None, with the reason in ``problems``, if it holds none."""
     try:
-        value = json.loads(path.read_bytes())
+        value = encodable(json.loads(path.read_bytes()))
     except FileNotFoundError:
         problems.append(f"{name}: is missing.")
     except OSError as error:
@@ -304,8 +313,9 @@ def read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | No
 M = TypeVar("M", bound=BaseModel)
 
 
-def _facts(raw: dict[str, Any], problems: list[str]) -> RunFacts:
-    """The head of run.json; a part that does not fit is left out and named, the others stay."""
+def _facts(raw: dict[str, Any], problems: list[str]) -> tuple[RunFacts, set[str]]:
+    """The head of run.json, and its parts that do not fit: they are left out and named, the others stay."""
+    left_out: set[str] = set()
     head = {key: value for key, value in raw.items() if key != "trials"}
     while True:
         try:
@@ -315,18 +325,20 @@ def _facts(raw: dict[str, Any], problems: list[str]) -> RunFacts:
             bad = {str(one["loc"][0]) for one in error.errors()}
             problems.append(f"run.json: {what_is_wrong(error)}; {listed(sorted(bad))} of it was left out.")
             head = {key: value for key, value in head.items() if key not in bad}
+            left_out |= bad
     if facts.schema_version > SCHEMA:
         problems.append(
             f"run.json: was written by a newer modelswarm (schema {facts.schema_version}, this one reads "
             f"{SCHEMA}): parts of it may be missing here."
         )
-    return facts
+    return facts, left_out
 
 
-def _entries(raw: Any, problems: list[str]) -> list[TrialEntry]:
+def _entries(raw: Any, problems: list[str]) -> tuple[list[TrialEntry], bool]:
+    """The trials that run.json lists, and whether one of them had to be left out."""
     if not isinstance(raw, list):
         problems.append("run.json: has no list of trials.")
-        return []
+        return [], True
     entries: dict[str, TrialEntry] = {}
     for number, one in enumerate(raw, 1):
         if entry := _validated(TrialEntry, one, f"run.json: trial {number}", problems):
@@ -335,7 +347,7 @@ def _entries(raw: Any, problems: list[str]) -> list[TrialEntry]:
                     f"run.json: trial {number} has the path of an earlier one, {entry.path!r}; left out."
                 )
             entries.setdefault(entry.path, entry)
-    return list(entries.values())
+    return list(entries.values()), len(entries) < len(raw)
 
 
 def _validated(model: type[M], raw: Any, name: str, problems: list[str]) -> M | None:
@@ -348,16 +360,15 @@ def _validated(model: type[M], raw: Any, name: str, problems: list[str]) -> M | 
 
 def _found_on_disk(path: Path) -> list[TrialEntry]:
     if (path / "summary.json").exists() or (path / "latency.hlog").exists():
-        return [TrialEntry(backend=path.resolve().name, scenario="recorded", path=RECORDED)]
+        return [TrialEntry(backend=encodable(path.resolve().name), scenario="recorded", path=RECORDED)]
     files = [*path.glob("*/*/*/summary.json"), *path.glob("*/*/*/latency.hlog")]
     folders = sorted({file.parent for file in files})
     entries = []
     for folder in folders:
-        backend, scenario, trial = folder.relative_to(path).parts
+        parts = folder.relative_to(path).parts
+        backend, scenario, trial = encodable(parts)
         number = int(trial) if trial.isdecimal() else 1
-        entries.append(
-            TrialEntry(backend=backend, scenario=scenario, trial=number, path=f"{backend}/{scenario}/{trial}")
-        )
+        entries.append(TrialEntry(backend=backend, scenario=scenario, trial=number, path="/".join(parts)))
     return entries
 
 

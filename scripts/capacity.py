@@ -20,7 +20,7 @@ from analysis.objectives import Objective, parse
 from analysis.runfolder import Run, read_run
 from analysis.words import NONE, listed, number, per_s
 from scripts.errors import MISSED, OK, UNMEASURED, CannotRun, UserError
-from scripts.plan import Plan, Scenario
+from scripts.plan import MOST_SEED, Plan, Scenario
 from scripts.progress import Progress
 from scripts.project import Project, Service
 from scripts.reporting import plain_table
@@ -79,7 +79,7 @@ def wanted(expressions: Sequence[str], trial_s: int, seed: int, threads: int, ca
     """Return what the command line asks for.
 
     Raises:
-        UserError: an objective cannot be read, or no rate can be searched for it.
+        UserError: an objective cannot be read, no rate can be searched for it, or the seed is no plan's.
 
     """
     try:
@@ -87,6 +87,9 @@ def wanted(expressions: Sequence[str], trial_s: int, seed: int, threads: int, ca
         refuse(objectives)
     except ValueError as error:
         raise UserError(f"--slo: {error}") from error
+    most = MOST_SEED - MOST_ROUNDS  # each round has a seed of its own
+    if not 0 <= seed <= most:
+        raise UserError(f"--seed {seed} cannot be used: write a number from 0 to {most}.")
     return Search(objectives, trial_s, seed=seed, threads=threads, callers=callers)
 
 

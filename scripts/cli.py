@@ -6,9 +6,11 @@ Imports are inside the commands, so that each starts with no more than it needs.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,7 +107,7 @@ def console() -> Console:
     from rich.console import Console
 
     # A log has no edge to wrap at, and a table needs one.
-    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", "140")))
+    return Console() if sys.stdout.isatty() else Console(width=shutil.get_terminal_size((140, 24)).columns)
 
 
 def names_in(values: list[str] | None) -> list[str]:
@@ -239,6 +241,7 @@ def run(
     from scripts.places import Wish, furnish, lacking, resolve
     from scripts.plan import read_plan, shipped_plans
     from scripts.project import Service
+    from scripts.reporting import require_cells
     from scripts.run import choose_services
     from scripts.session import measure, show_order
 
@@ -261,6 +264,12 @@ def run(
         terminal.print(sentence, highlight=False, markup=False)
     if margin and not chosen.sequential:
         raise UserError(f"--margin {margin} is for a run that stops when it is settled: add --sequential.")
+    require_cells(
+        chosen.objectives,
+        [service.key for service in services],
+        [scenario.name for scenario in chosen.scenario],
+        bool(chosen.baseline),
+    )
     first_facts(chosen, services, where)  # before anything is built or started
     if dry_run:
         show_order(chosen, services, terminal)
@@ -338,7 +347,9 @@ def capacity(
         int, typer.Option(help="Callers in a loop that find the rate to begin below.", min=1)
     ] = 8,
     seed: Annotated[int, typer.Option(help="Decides the random arrivals.")] = 1,
-    threads: Annotated[int, typer.Option(help="Intra-op threads and cores of the server.", min=1)] = 1,
+    threads: Annotated[
+        int, typer.Option(help="Intra-op threads and cores of the server.", min=1, max=1024)
+    ] = 1,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
     target: Where = "auto",
     kube_context: KubeContext = None,
@@ -486,7 +497,7 @@ def compare(
 def ui(
     context: typer.Context,
     backend: Annotated[str | None, typer.Option(help="Which backend; default: the first installed.")] = None,
-    port: Annotated[int, typer.Option(help="Port of Locust's web UI.")] = 8089,
+    port: Annotated[int, typer.Option(help="Port of Locust's web UI.", min=1, max=65535)] = 8089,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
     target: Where = "local",
     kube_context: KubeContext = None,
@@ -676,15 +687,24 @@ def clean(
 
 def main() -> None:
     """Run the command; turn what a person can do something about into a sentence and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown must not end it
     try:
         app()
     except UserError as error:
         print(f"modelswarm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        failed = cannot_run(error)
+        print(f"modelswarm: {failed}", file=sys.stderr)
+        sys.exit(failed.exit_code)
+
+
+def cannot_run(error: OSError) -> CannotRun:
+    """Say what this machine refused; a traceback would end with 1, as if an objective were missed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or "while writing"
-        full = CannotRun(f"The disk is full ({where}): free some space and try again.")
-        print(f"modelswarm: {full}", file=sys.stderr)
-        sys.exit(full.exit_code)
+        return CannotRun(f"The disk is full ({where}): free some space and try again.")
+    where = error.filename2 or error.filename  # the second is what was to be replaced
+    return CannotRun(f"{where}: {error.strerror}." if where else f"{error}")

@@ -35,7 +35,7 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
     for name in [*given, scenario]:
         if given.count(name) > 1:
             raise UserError(f"Two files would be called {name!r}: write --name once for each file.")
-        if name != name.strip(". ") or not name or "/" in name:
+        if name != name.strip(". ") or not name.isprintable() or not name or "/" in name:
             raise UserError(f"{name!r} cannot be the name of a folder.")
     run = new_folder(out, utc_now(), "import")
     try:

@@ -7,6 +7,7 @@ option added there can be used in a plan at once.
 from __future__ import annotations
 
 import math
+import os
 import random
 import re
 import tomllib
@@ -287,7 +288,7 @@ def _find(name_or_path: str) -> Path:
     if name_or_path in shipped:
         return shipped[name_or_path]
     if "/" in name_or_path or name_or_path.endswith(".toml"):
-        if Path(name_or_path).is_file():
+        if os.path.isfile(name_or_path):  # unlike pathlib's, False of a name that is too long
             return Path(name_or_path)
         raise UserError(
             f"There is no plan file {name_or_path}. Name one of {', '.join(shipped)}, or a .toml file."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def find_run(project: Project, name: str) -> Path:
             raise UserError(f"There is no run in {project.results} yet: `modelswarm run` makes one.")
         return runs[-1]
     for folder in (Path(name), project.results / name):
-        if folder.is_dir():
+        if os.path.isdir(folder):  # unlike pathlib's, False of a name that is too long
             return folder
     known = f"the latest is {runs[-1]}" if runs else f"there is none in {project.results} yet"
     raise UserError(f"There is no run folder {name}; {known}.")
@@ -62,15 +63,17 @@ def report_run(
     `junit` is one more place for the JUnit file; on GitHub the job's page gets a summary.
 
     Raises:
-        UserError: the folder holds no run, or the JUnit file cannot be written there.
+        UserError: the folder holds no run, an objective is about nothing in it, or the JUnit file cannot be
+            written.
 
     """
+    from analysis.objectives import NothingToJudge
     from analysis.pages import write_whole
     from analysis.report import Asked, render_summary, write_report
 
     try:
         report = write_report(folder, asked or Asked())
-    except NotARunFolder as error:
+    except (NotARunFolder, NothingToJudge) as error:
         raise UserError(str(error)) from error
     if junit and report.paths:
         try:
@@ -78,13 +81,21 @@ def report_run(
         except OSError as error:
             raise UserError(f"{junit} cannot be written: {error.strerror}; it is in {folder} too.") from error
     if page := os.environ.get(STEP_SUMMARY):
-        with Path(page).open("a", encoding="utf-8") as file:
-            file.write(render_summary(report) + "\n")
+        _append(Path(page), render_summary(report) + "\n")
     if as_json:
         print(report.model_dump_json(by_alias=True, indent=1))
     else:
         _print_report(report, folder, console)
     return status_of(report)
+
+
+def _append(page: Path, text: str) -> None:
+    """Add to the job's page; without one the report and the exit status still say everything."""
+    try:
+        with page.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        print(f"modelswarm: {STEP_SUMMARY}={page} cannot be written: {error.strerror}.", file=sys.stderr)
 
 
 def checked_objectives(expressions: Sequence[str]) -> tuple[str, ...]:
@@ -99,6 +110,24 @@ def checked_objectives(expressions: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(parse(expression).expression for expression in expressions)
     except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def require_cells(
+    expressions: Sequence[str], backends: Sequence[str], scenarios: Sequence[str], baseline: bool
+) -> None:
+    """See that each objective is about one of the cells that are to be measured.
+
+    Raises:
+        UserError: one of them is not; said now, and not when everything was measured.
+
+    """
+    from analysis.objectives import NothingToJudge, parse, refuse_idle
+
+    cells = [(backend, scenario) for backend in backends for scenario in scenarios]
+    try:
+        refuse_idle([parse(expression) for expression in expressions], cells, baseline)
+    except NothingToJudge as error:
         raise UserError(str(error)) from error
 
 

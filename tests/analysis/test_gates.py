@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -21,6 +23,7 @@ from scripts.plan import read_plan
 from scripts.reporting import report_run
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
 
+Damage = Callable[[dict[str, Any]], object]
 RELATIVE = "p95 < 1.2 * baseline"
 
 
@@ -201,6 +204,39 @@ class TestTheCommand:
         run = run_of(tmp_path / "run", 100, "p95 < 1ms", verdict="invalid", reasons=["late"])
         assert self.report(run)[0] == 3
 
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda head: [],
+            lambda head: head | {"objectives": "p95 < 1ms"},
+            lambda head: head | {"objectives": ["p95 < 1"]},
+            lambda head: head | {"status": "failed"},
+            lambda head: head | {"status": 7},
+            lambda head: head | {"trials": [*head["trials"], head["trials"][0] | {"status": "new"}]},
+        ],
+    )
+    def test_ends_with_3_where_the_gate_itself_is_lost(self, tmp_path: Path, damage: Damage) -> None:
+        run = run_of(tmp_path / "run", 100, "p95 < 1ms")
+        assert self.report(run)[0] == 1
+        (run / "run.json").write_text(json.dumps(damage(json.loads((run / "run.json").read_text()))))
+        assert self.report(run)[0] == 3
+
+    def test_ends_with_3_where_run_json_is_cut_off_or_missing(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path / "run", 100, "p95 < 1ms")
+        (run / "run.json").write_bytes((run / "run.json").read_bytes()[:300])
+        assert self.report(run)[0] == 3
+        (run / "run.json").unlink()
+        assert self.report(run)[0] == 3
+
+    def test_asked_for_an_objective_needs_only_every_trial(self, tmp_path: Path) -> None:
+        run = run_of(tmp_path / "run", 100)
+        head = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(head | {"status": "failed", "objectives": 5}))
+        assert [self.report(run, "--objective", f"p95 < {ms}ms")[0] for ms in (80, 120)] == [1, 0]
+        entries = [*head["trials"], {"backend": "bentoml"}]
+        (run / "run.json").write_text(json.dumps(head | {"trials": entries}))
+        assert self.report(run, "--objective", "p95 < 120ms")[0] == 3
+
     def test_holds_a_run_against_another(self, before: Path, tmp_path: Path) -> None:
         slower = run_of(tmp_path / "now", 150, RELATIVE)
         assert self.report(slower, "--baseline", str(before))[0] == 1
@@ -223,6 +259,17 @@ class TestTheCommand:
         assert told.startswith("before\n### modelswarm · quick: missed\n")
         assert "100 ms missed" in told
 
+    def test_a_page_that_cannot_be_written_does_not_fail_the_job(
+        self,
+        before: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "page.md"))
+        assert report_run(before, Console(quiet=True)) == 0
+        assert "page.md cannot be written: No such file or directory." in capsys.readouterr().err
+
     def test_refuses_to_measure_against_nothing(self) -> None:
         with pytest.raises(cli.UserError, match="needs a run to be held against: write baseline = "):
             read_plan("quick", {"objectives": [RELATIVE]})
@@ -232,6 +279,22 @@ class TestTheCommand:
         done = CliRunner().invoke(cli.app, arguments)
         assert isinstance(done.exception, cli.UserError)
         assert "holds no run: no readable run.json" in str(done.exception)
+
+    @pytest.mark.parametrize(
+        ("objective", "told"),
+        [
+            ("fastpi: p95 < 1s", "'fastpi'; did you mean 'fastapi'? There are constant, fastapi."),
+            ("fastapi/cnstant: p95 < 1s", "did you mean 'fastapi/constant'?"),
+            ("zzz: p95 < 1s", "nothing here is called 'zzz'; there are constant, fastapi."),
+            (RELATIVE, "needs a run to be held against: write --baseline RUN."),
+        ],
+    )
+    def test_refuses_an_objective_that_can_only_be_missed(
+        self, before: Path, objective: str, told: str
+    ) -> None:
+        with pytest.raises(cli.UserError, match=re.escape(told)):
+            report_run(before, Console(quiet=True), asked=Asked(objectives=(objective,)))
+        assert not (before / "report.json").exists()
 
     def test_refuses_a_wrong_objective(self, before: Path) -> None:
         done = CliRunner().invoke(cli.app, ["report", str(before), "--objective", "p95"])

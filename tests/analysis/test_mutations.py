@@ -18,7 +18,7 @@ from analysis.baseline import baseline_of
 from analysis.exporting import export
 from analysis.foreign import NotReadable
 from analysis.importing import import_files
-from analysis.report import Report, write_report
+from analysis.report import Asked, Report, write_report
 from analysis.runfolder import NotARunFolder
 from tests.analysis.folders import START, TrialSpec, run_json, steady, write_rows, write_run
 from tests.analysis.vegeta import as_csv, as_json
@@ -31,6 +31,8 @@ FILES = (
     *(f"{TRIAL}/{name}" for name in ("summary.json", "latency.hlog", "pods.csv", "generator.csv")),
     *(f"{TRIAL}/{name}" for name in ("stats.csv", "stats_history.csv", "failures.csv", "exceptions.csv")),
 )
+KEPT = ("ok", "valid", "open", "complete", "fastapi", "bentoml", "constant")
+"""Texts without which there would be nothing to report on."""
 MAY_LACK = ("baseline.json", f"{TRIAL}/events.csv", f"{TRIAL}/energy.csv")
 """Files that not every run has, so that nobody misses one."""
 
@@ -186,6 +188,36 @@ CHANGES = st.builds(
 @given(file=st.sampled_from(FILES + MAY_LACK), change=CHANGES)
 def test_any_change_of_bytes_still_gives_an_honest_report(whole: Path, file: str, change: Change) -> None:
     holds(report_of(whole, file, change))
+
+
+@pytest.mark.parametrize("file", ["run.json", f"{TRIAL}/summary.json", "baseline.json"])
+def test_half_a_character_in_any_text_never_stops_the_report(whole: Path, file: str) -> None:
+    def half(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: half(one) for key, one in value.items()} | {"more \udce9": "\ud800"}
+        if isinstance(value, list):
+            return [half(one) for one in value]
+        named = isinstance(value, str) and value not in KEPT and value[:2] != "20" and "/" not in value
+        return f"{value}\udce9" if named else value
+
+    report = report_of(whole, file, lambda data: json.dumps(half(json.loads(data))).encode())
+    assert report is not None
+    holds(report)
+    assert "\udce9" not in report.model_dump_json()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_folder_whose_name_is_not_utf_8_is_reported(whole: Path, tmp_path: Path, lost: bool) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "r\udce9sultats"))
+    write_report(run)
+    if lost:
+        (run / "run.json").unlink()
+        (run / "fastapi").rename(run / "f\udce9stapi")
+    now = write_report(run, Asked(baseline=run))
+    assert [row.requests for row in now.rows] == [REQUESTS] * 2
+    assert now.baseline.startswith("r?sultats")
+    recorded = write_report(Path(shutil.copytree(run / "bentoml/constant/1", tmp_path / "r\udce9corded")))
+    assert recorded.rows[0].requests == REQUESTS
 
 
 class TestAPlanEditedBetweenTrials:

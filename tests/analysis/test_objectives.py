@@ -164,7 +164,9 @@ class TestJudging:
     def test_of_a_scope_that_is_not_there_is_not_shown_to_hold(self, tmp_path: Path) -> None:
         result = self.judge(tmp_path, "constnat: p95 < 200ms", TrialSpec(steady(50)))
         assert not result.passed
-        assert result.note == "nothing here is called 'constnat'; there are constant, fastapi"
+        assert result.note == (
+            "nothing here is called 'constnat'; did you mean 'constant'? There are constant, fastapi"
+        )
 
     def test_of_a_bad_expression_in_run_json_is_a_problem(self, tmp_path: Path) -> None:
         report = build_report(write_run(tmp_path / "run", [TrialSpec(steady(50))], objectives=["p95 < 200"]))

@@ -140,6 +140,7 @@ class TestASingleRecordedTrial:
         assert report.rows[0].title == "FastapiUser"
         assert report.problems == []
         assert report.notes[0].startswith("A single recorded trial: ")
+        assert report.valid
 
     def test_is_not_asked_for_the_samples_of_a_server_it_did_not_start(self, tmp_path: Path) -> None:
         folder = write_trial(tmp_path, SPECS[0])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from scripts.environments import find_uv
+from tests.analysis.folders import TrialSpec, steady, write_run
 from tests.projects import COMMAND
 from tests.scripts.echo import SHORT_PLAN, EchoProject
 
@@ -57,7 +58,21 @@ class TestAMistake:
                 "The target kind cannot be used: the project has no kind-config.yaml",
             ),
             (["run", "quick", "--objective", "p95"], "'p95' is not an objective: write METRIC < VALUE"),
+            (
+                ["run", "quick", "--dry-run", "--objective", "ech_x/poisson: p95 < 1s"],
+                "nothing here is called 'ech_x/poisson'; did you mean 'echo_x/poisson'?",
+            ),
+            (
+                ["run", "quick", "--scenarios", "constant", "--objective", "poisson: p95 < 1s"],
+                "nothing here is called 'poisson'; there are constant, echo_x.",
+            ),
             (["run", "quick", "--trials", "0"], "trials = 0: input should be greater than or equal to 1"),
+            (["run", "a" * 300 + ".toml"], "There is no plan file aaa"),
+            (["report", "a" * 300], "There is no run folder aaa"),
+            (["ui", "--port", "99999"], "99999 is not in the range 1<=x<=65535"),
+            (["capacity", "--slo", "p95 < 1s", "--threads", "5000"], "5000 is not in the range 1<=x<=1024"),
+            (["capacity", "--slo", "p95 < 1s", "--seed", "-5"], "--seed -5 cannot be used: write a number"),
+            (["capacity", "--slo", "p95 < 1s", "--seed", "9" * 20], "cannot be used: write a number from 0"),
             (["report", "20990101T000000Z-x"], "There is no run folder 20990101T000000Z-x; there is none in"),
             (["report"], "`modelswarm run` makes one."),
             (["compare", "a", "b"], "There is no run folder a"),
@@ -98,6 +113,14 @@ class TestAMistake:
         assert "there is no placeholder {pyton}; did you mean 'python'?" in done.stderr
 
 
+@pytest.mark.parametrize("columns", ["", "wide"])
+def test_a_width_that_is_none_does_not_stop_the_command(
+    echo: EchoProject, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert echo.call("list").returncode == 0
+
+
 class TestADryRun:
     def test_prints_the_order_and_the_time_and_starts_nothing(self, echo: EchoProject) -> None:
         done = echo.call("run", "quick", "--trials", "2", "--dry-run")
@@ -107,12 +130,39 @@ class TestADryRun:
         assert not (echo.root / "results").exists()
 
 
+class TestANameThatIsNotUtf8:
+    def test_of_a_file_or_folder_is_taken(self, echo: EchoProject) -> None:
+        source = Path(__file__).parents[1] / "analysis" / "foreign" / "k6.csv"
+        file, out = echo.root / "r\udce9sultats.csv", echo.root / "ann\udce9e"
+        shutil.copyfile(source, file)
+        done = echo.call("import", str(file), "--out", str(out))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"ann\udce9e" in done.stdout
+        (run,) = out.iterdir()
+        assert json.loads((run / "run.json").read_text())["imported"]["file"] == "r?sultats.csv"
+        assert "r?sultats.csv" in (run / "report.html").read_text()
+
+    def test_cannot_name_an_imported_server(self, echo: EchoProject) -> None:
+        (echo.root / "k6.csv").touch()
+        done = echo.call("import", str(echo.root / "k6.csv"), "--name", "caf\udce9")
+        assert done.returncode == 2
+        assert "cannot be the name of a folder" in done.stderr
+
+
 class TestResultsThatCannotBeWritten:
     def test_end_with_3_and_name_the_option(self, echo: EchoProject) -> None:
         (echo.root / "file").write_text("")
         done = echo.call("run", echo.plan(SHORT_PLAN), "--out", str(echo.root / "file"))
         assert done.returncode == 3
         assert "Name another folder with --out" in done.stderr
+
+    def test_of_whatever_kind_are_a_sentence(self, echo: EchoProject) -> None:
+        run = write_run(echo.root / "run", [TrialSpec(steady(40))])
+        (run / "report.html").mkdir()
+        done = echo.call("report", str(run))
+        assert done.returncode == 3
+        assert "report.html: Is a directory." in done.stderr
+        assert "Traceback" not in done.stderr
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
     def test_for_a_full_disk_are_a_sentence(self, root: Path) -> None:
