@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from analysis.metrics import QUANTILES, Cell, cells
 from analysis.objectives import Objective, value_of
 from analysis.ranking import load_of
-from analysis.records import Count, Part, encodable, what_is_wrong
+from analysis.records import Count, Moment, Part, encodable, what_is_wrong
 from analysis.runfolder import RunFacts, read_json, read_run
 
 FILE = "baseline.json"
@@ -38,7 +38,7 @@ class Baseline(Part):
     schema_version: Count = Field(default=SCHEMA, alias="schema")
     source: str = ""
     plan_name: str = ""
-    started: AwareDatetime | None = None
+    started: Moment | None = None
     machine: str = ""
     model: str = ""
     cells: list[BaselineCell] = Field(default_factory=list)

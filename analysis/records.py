@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+
+def _possible(when: datetime) -> datetime:
+    if not 1970 <= when.year < 9999:
+        raise ValueError("no run was made in that year")
+    return when
+
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Moment = Annotated[AwareDatetime, AfterValidator(_possible)]
+"""A time that is one in every time zone: at the ends of the calendar, arithmetic overflows."""
 
 
 class Part(BaseModel):

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.locust_csv import LocustFiles, read_locust
-from analysis.records import Count, Part, encodable, what_is_wrong
+from analysis.records import Count, Moment, Part, encodable, what_is_wrong
 from analysis.tables import Columns, Table, read_table
 from analysis.words import listed
 
@@ -108,8 +108,8 @@ class TrialEntry(Part):
     order: Count | None = None
     status: Status = "ok"
     error: str | None = None
-    started: AwareDatetime | None = None
-    ended: AwareDatetime | None = None
+    started: Moment | None = None
+    ended: Moment | None = None
     parity: Parity | None = None
 
 
@@ -167,8 +167,8 @@ class RunFacts(Part):
     target: str = ""
     command: str = ""
     status: str = "complete"
-    started: AwareDatetime | None = None
-    ended: AwareDatetime | None = None
+    started: Moment | None = None
+    ended: Moment | None = None
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     objectives: list[str] = Field(default_factory=list)
     sequential: Sequential | None = None
@@ -207,7 +207,7 @@ class Summary(Part):
     saturated: bool = False
     load: Load = Field(default="open", alias="model")
     shape: Shape = Field(default_factory=Shape)
-    started: AwareDatetime | None = None
+    started: Moment | None = None
     users: Count | None = None
     duration_s: float = Field(ge=0.001, le=LONGEST_S)
     failures: dict[str, Count] = Field(default_factory=dict)
