@@ -197,7 +197,10 @@ class Shape(Part):
 
 
 class Summary(Part):
-    """``summary.json`` of a trial. Its percentiles are not read: they are computed from the HDR log."""
+    """``summary.json`` of a trial. Its percentiles are not read: they are computed from the HDR log.
+
+    ``cut_off`` are those of the failed that had not ended when the trial did: they are not in the log.
+    """
 
     schema_version: Count = Field(default=SCHEMA, alias="schema")
     backend_user: str = ""
@@ -212,6 +215,7 @@ class Summary(Part):
     duration_s: float = Field(ge=0.001, le=LONGEST_S)
     failures: dict[str, Count] = Field(default_factory=dict)
     lost_workers: list[dict[str, Any]] = Field(default_factory=list)
+    cut_off: Count = 0
     clamped: Count = 0
 
 
