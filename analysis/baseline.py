@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from analysis.metrics import QUANTILES, Cell, cells
 from analysis.objectives import Objective, value_of
 from analysis.ranking import load_of
-from analysis.records import Count, Moment, Part, encodable, what_is_wrong
+from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.runfolder import RunFacts, read_json, read_run
 
 FILE = "baseline.json"
@@ -110,10 +110,12 @@ def read_baseline(run_dir: Path, problems: list[str]) -> Baseline | None:
     if raw is None:
         return None
     try:
-        return Baseline.model_validate(raw)
+        kept = Baseline.model_validate(raw)
     except ValidationError as error:
         problems.append(f"{FILE}: {what_is_wrong(error)}; there is no baseline.")
         return None
+    problems += newer(FILE, kept.schema_version, SCHEMA)
+    return kept
 
 
 def told(baseline: Baseline) -> str:

@@ -34,6 +34,16 @@ def encodable(value: Any) -> Any:
     return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
+def newer(name: str, schema: int, read: int) -> list[str]:
+    """A sentence on a file of a schema that is newer than the one that is read here; none otherwise."""
+    if schema <= read:
+        return []
+    return [
+        f"{name}: was written by a newer modelswarm (schema {schema}, this one reads {read}): parts of it "
+        "may be missing here."
+    ]
+
+
 def what_is_wrong(error: ValidationError) -> str:
     """The first thing that does not fit, as ``counts.planned is wrong (Input should be …)``."""
     first = error.errors()[0]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.locust_csv import LocustFiles, read_locust
-from analysis.records import Count, Moment, Part, encodable, what_is_wrong
+from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.tables import Columns, Table, read_table
 from analysis.words import listed
 
@@ -330,11 +330,7 @@ def _facts(raw: dict[str, Any], problems: list[str]) -> tuple[RunFacts, set[str]
             problems.append(f"run.json: {what_is_wrong(error)}; {listed(sorted(bad))} of it was left out.")
             head = {key: value for key, value in head.items() if key not in bad}
             left_out |= bad
-    if facts.schema_version > SCHEMA:
-        problems.append(
-            f"run.json: was written by a newer modelswarm (schema {facts.schema_version}, this one reads "
-            f"{SCHEMA}): parts of it may be missing here."
-        )
+    problems += newer("run.json", facts.schema_version, SCHEMA)
     return facts, left_out
 
 
@@ -392,6 +388,7 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
     raw = read_json(folder / "summary.json", f"{name}/summary.json", problems)
     summary = _validated(Summary, raw, f"{name}/summary.json", problems) if raw is not None else None
     imported = summary is not None and summary.load == "imported"
+    problems += newer(f"{name}/summary.json", summary.schema_version, SCHEMA) if summary else []
 
     def table(file: str, columns: Columns, always: bool) -> Table | None:
         if not always and not (folder / file).exists():

@@ -142,6 +142,13 @@ def test_a_damaged_file_never_stops_the_report(whole: Path, file: str, name: str
     holds(report_of(whole, file, MUTATIONS[name]))
 
 
+@pytest.mark.parametrize("file", ["run.json", f"{TRIAL}/summary.json", "baseline.json"])
+def test_a_newer_writer_is_named(whole: Path, file: str) -> None:
+    report = report_of(whole, file, lambda data: json.dumps(json.loads(data) | {"schema": 99}).encode())
+    assert report is not None
+    assert any(problem.startswith(f"{file}: was written by a newer") for problem in report.problems)
+
+
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
 @pytest.mark.parametrize("file", ["run.json", f"{TRIAL}/summary.json", "baseline.json"])
 def test_a_time_at_the_end_of_the_calendar_is_left_out_and_named(whole: Path, file: str, when: str) -> None:
