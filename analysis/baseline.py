@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from analysis.metrics import QUANTILES, Cell, cells
 from analysis.objectives import Objective, value_of
 from analysis.ranking import load_of
-from analysis.records import Count, Part, encodable, what_is_wrong
+from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.runfolder import RunFacts, read_json, read_run
 
 FILE = "baseline.json"
@@ -38,7 +38,7 @@ class Baseline(Part):
     schema_version: Count = Field(default=SCHEMA, alias="schema")
     source: str = ""
     plan_name: str = ""
-    started: AwareDatetime | None = None
+    started: Moment | None = None
     machine: str = ""
     model: str = ""
     cells: list[BaselineCell] = Field(default_factory=list)
@@ -110,10 +110,12 @@ def read_baseline(run_dir: Path, problems: list[str]) -> Baseline | None:
     if raw is None:
         return None
     try:
-        return Baseline.model_validate(raw)
+        kept = Baseline.model_validate(raw)
     except ValidationError as error:
         problems.append(f"{FILE}: {what_is_wrong(error)}; there is no baseline.")
         return None
+    problems += newer(FILE, kept.schema_version, SCHEMA)
+    return kept
 
 
 def told(baseline: Baseline) -> str:

@@ -288,8 +288,7 @@ def summarise(
     usl, refused = fit_usl(
         [(one.in_flight, one.achieved_per_s) for one in calm], [one.rate_per_s for one in calm]
     )
-    fitted = _fit(levels)
-    held, crossing, replicated = _bracket(*fitted)[0], _crossing(*fitted), shown(levels)
+    held, crossing, replicated = _bracket(*_fit(levels))[0], crossing_per_s(levels), shown(levels)
     told = [*notes, *_unknown(held, crossing, replicated, bounded=found is not None), *_suspicions(levels)]
     return Capacity(
         backend=backend,

@@ -29,7 +29,7 @@ from analysis.effects import ALPHA, Decision, Effect, decide, effect
 from analysis.histograms import Floats, needed_for
 from analysis.metrics import QUANTILES, Cell, cells
 from analysis.ranking import load_of
-from analysis.runfolder import PlanFacts, Run, RunFacts, Trial, read_run
+from analysis.runfolder import Backend, PlanFacts, Run, RunFacts, Trial, read_run
 from analysis.validity import trial_verdict
 from analysis.words import counted, ms, percent
 
@@ -262,6 +262,10 @@ def _not_comparable(before: Cell | None, after: Cell | None) -> str:
             return f"not valid in the {name} run: {'; '.join(cell.row.reasons) or 'nothing was measured'}"
     assert before is not None
     assert after is not None
+    if before.row.stand_in != after.row.stand_in:
+        return (
+            f"the {'base' if before.row.stand_in else 'new'} side is a stand-in, the other the server itself"
+        )
     if load_of(before) != load_of(after):
         return "the load was not the same"
     return "saturated in the base run: its percentiles are lower bounds" if before.row.saturated else ""
@@ -439,6 +443,10 @@ def _warm_up(plan: PlanFacts) -> str:
     return ", ".join(filter(None, [plan.warmup, first]))
 
 
+def _server(backend: Backend) -> str:
+    return f"{backend.version} (stand-in)" if backend.stand_in else backend.version
+
+
 def _identity(facts: RunFacts) -> dict[str, str]:
     machine, held = facts.machine, facts.fairness
     return {
@@ -450,6 +458,6 @@ def _identity(facts: RunFacts) -> dict[str, str]:
         "Warm-up": _warm_up(facts.plan),
         "Intra-op threads": str(held.threads or ""),
         "Server workers": str(held.workers or ""),
-        "Backends": ", ".join(f"{name} {one.version}" for name, one in sorted(facts.backends.items())),
+        "Backends": ", ".join(f"{name} {_server(one)}" for name, one in sorted(facts.backends.items())),
         "Versions": ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items())),
     }

@@ -103,12 +103,12 @@ def read_samples(path: Path) -> Samples:
 
 def _reader(head: bytes) -> Callable[[io.TextIOBase], Samples] | None:
     first = head.split(b"\n", 1)[0].strip()
-    if first.startswith(b"metric_name,timestamp,metric_value"):
+    if first.split(b",")[:3] == [b"metric_name", b"timestamp", b"metric_value"]:
         return k6_csv
     if first.startswith(b"{"):
         try:
             keys = json.loads(first)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if "metric" in keys and "type" in keys:
             return k6_json

@@ -159,7 +159,9 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
     if total is None:
         raise NotReadable(f"{file} is not Locust's: {' '.join(problems) or 'it has no totals.'}")
     times: Floats = history["Timestamp"] if history is not None else np.empty(0)
-    failures = Counter({line.error: line.count for line in found.failures or ()})
+    failures: Counter[str] = Counter()
+    for line in found.failures or ():  # requests of several names may fail alike
+        failures[line.error] += line.count
     odd = [problem for problem in problems if "exceptions" not in problem]
     if not len(times):
         odd.append("It has no history: neither when it was, nor its rates.")

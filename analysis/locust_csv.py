@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from analysis.records import Count, Part
+from analysis.records import Count, Moment, Part
 from analysis.tables import Columns, Table, name_bad_rows, read_rows, read_table
 from analysis.words import counted
 
@@ -48,7 +48,7 @@ def _known(text: str) -> str | None:
 _Count = Annotated[Count, BeforeValidator(_digits)]
 _Number = Annotated[float, Field(ge=0), BeforeValidator(_digits)]
 _Percentile = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_known)]
-_Moment = Annotated[AwareDatetime | None, BeforeValidator(_known)]
+_Moment = Annotated[Moment | None, BeforeValidator(_known)]
 
 
 class RequestLine(Part):

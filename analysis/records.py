@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+
+def _possible(when: datetime) -> datetime:
+    if not 1970 <= when.year < 9999:
+        raise ValueError("no run was made in that year")
+    return when
+
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Moment = Annotated[AwareDatetime, AfterValidator(_possible)]
+"""A time that is one in every time zone: at the ends of the calendar, arithmetic overflows."""
 
 
 class Part(BaseModel):
@@ -22,6 +32,16 @@ def encodable(value: Any) -> Any:
     Python reads them from ``"\\udce9"``, and names files by them whose names are not UTF-8.
     """
     return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def newer(name: str, schema: int, read: int) -> list[str]:
+    """A sentence on a file of a schema that is newer than the one that is read here; none otherwise."""
+    if schema <= read:
+        return []
+    return [
+        f"{name}: was written by a newer modelswarm (schema {schema}, this one reads {read}): parts of it "
+        "may be missing here."
+    ]
 
 
 def what_is_wrong(error: ValidationError) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.locust_csv import LocustFiles, read_locust
-from analysis.records import Count, Part, encodable, what_is_wrong
+from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.tables import Columns, Table, read_table
 from analysis.words import listed
 
@@ -108,8 +108,8 @@ class TrialEntry(Part):
     order: Count | None = None
     status: Status = "ok"
     error: str | None = None
-    started: AwareDatetime | None = None
-    ended: AwareDatetime | None = None
+    started: Moment | None = None
+    ended: Moment | None = None
     parity: Parity | None = None
 
 
@@ -167,8 +167,8 @@ class RunFacts(Part):
     target: str = ""
     command: str = ""
     status: str = "complete"
-    started: AwareDatetime | None = None
-    ended: AwareDatetime | None = None
+    started: Moment | None = None
+    ended: Moment | None = None
     seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
     objectives: list[str] = Field(default_factory=list)
     sequential: Sequential | None = None
@@ -197,7 +197,10 @@ class Shape(Part):
 
 
 class Summary(Part):
-    """``summary.json`` of a trial. Its percentiles are not read: they are computed from the HDR log."""
+    """``summary.json`` of a trial. Its percentiles are not read: they are computed from the HDR log.
+
+    ``cut_off`` are those of the failed that had not ended when the trial did: they are not in the log.
+    """
 
     schema_version: Count = Field(default=SCHEMA, alias="schema")
     backend_user: str = ""
@@ -207,11 +210,12 @@ class Summary(Part):
     saturated: bool = False
     load: Load = Field(default="open", alias="model")
     shape: Shape = Field(default_factory=Shape)
-    started: AwareDatetime | None = None
+    started: Moment | None = None
     users: Count | None = None
     duration_s: float = Field(ge=0.001, le=LONGEST_S)
     failures: dict[str, Count] = Field(default_factory=dict)
     lost_workers: list[dict[str, Any]] = Field(default_factory=list)
+    cut_off: Count = 0
     clamped: Count = 0
 
 
@@ -326,11 +330,7 @@ def _facts(raw: dict[str, Any], problems: list[str]) -> tuple[RunFacts, set[str]
             problems.append(f"run.json: {what_is_wrong(error)}; {listed(sorted(bad))} of it was left out.")
             head = {key: value for key, value in head.items() if key not in bad}
             left_out |= bad
-    if facts.schema_version > SCHEMA:
-        problems.append(
-            f"run.json: was written by a newer modelswarm (schema {facts.schema_version}, this one reads "
-            f"{SCHEMA}): parts of it may be missing here."
-        )
+    problems += newer("run.json", facts.schema_version, SCHEMA)
     return facts, left_out
 
 
@@ -388,6 +388,7 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
     raw = read_json(folder / "summary.json", f"{name}/summary.json", problems)
     summary = _validated(Summary, raw, f"{name}/summary.json", problems) if raw is not None else None
     imported = summary is not None and summary.load == "imported"
+    problems += newer(f"{name}/summary.json", summary.schema_version, SCHEMA) if summary else []
 
     def table(file: str, columns: Columns, always: bool) -> Table | None:
         if not always and not (folder / file).exists():

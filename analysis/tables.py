@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.clean_csv import Wanted, read_clean
+from analysis.clean_csv import EXACT, Wanted, read_clean
 from analysis.histograms import Floats
 
 Rows = list[list[str] | None]
@@ -108,7 +108,8 @@ class Columns:
 def read_table(path: Path, name: str, columns: Columns, problems: list[str]) -> Table | None:
     """Read the named columns of a CSV file; None if it has no usable row.
 
-    Rows that are short, not numbers, not finite or negative are left out and named in ``problems``.
+    Rows that are short, not numbers, negative or beyond all that is counted are left out and named in
+    ``problems``.
     """
     header = _header(path)
     texts = [*columns.texts, *(column for column in columns.optional if column in header)]
@@ -160,7 +161,7 @@ def _parsed(
     whole = [row for row in rows if row is not None]
     values = np.array([[_number(cell) for cell in row[:count]] for row in whole], dtype=np.float64)
     values = values.reshape(len(whole), count)
-    kept = np.flatnonzero(np.all(np.isfinite(values) & (values >= 0), axis=1))
+    kept = np.flatnonzero(np.all((values >= 0) & (values < EXACT), axis=1))  # nan is neither
     name_bad_rows(name, len(rows) - len(kept), len(rows), problems)
     if columns.only:
         column = count + list(texts).index(columns.only[0])

@@ -70,14 +70,15 @@ def _log(trial: Trial) -> list[tuple[Verdict, str]]:
     """Whether the log has the requests that the summary counts."""
     if not trial.summary or binned(trial):
         return []
-    sent, logged = trial.summary.counts.sent, int(trial.log.tag("latency").count.sum())
-    if logged == sent:
+    ended = max(0, trial.summary.counts.sent - trial.summary.cut_off)
+    logged = int(trial.log.tag("latency").count.sum())
+    if logged == ended:
         return []
-    if logged > sent:
-        return [("invalid", f"the log holds {counted(logged, 'request')}, the summary only {sent:,}")]
-    lacking = (sent - logged) / sent
+    if logged > ended:
+        return [("invalid", f"the log holds {counted(logged, 'request')}, the summary only {ended:,}")]
+    lacking = (ended - logged) / ended
     worse: Verdict = "invalid" if lacking > LOG_MAY_LACK else "suspect"
-    return [(worse, f"the log lacks {percent(lacking)} of the {counted(sent, 'request')} sent")]
+    return [(worse, f"the log lacks {percent(lacking)} of the {counted(ended, 'request')} sent")]
 
 
 def _parity(trial: Trial) -> list[tuple[Verdict, str]]:

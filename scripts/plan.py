@@ -311,6 +311,9 @@ def _sentences(error: ValidationError, table: Mapping[str, Any]) -> list[str]:
             sentences.append(
                 f"{where} is missing" + (": write a [[scenario]] table" if key == "scenario" else "")
             )
+        elif each["type"] == "tuple_type":
+            form = "write it as a [[scenario]] table" if key == "scenario" else 'write a list: ["…"]'
+            sentences.append(f"{where} = {each['input']!r}: {form}")
         else:
             message = each["msg"].removeprefix("Value error, ")
             value = "" if each["type"] == "value_error" else f" = {each['input']!r}"

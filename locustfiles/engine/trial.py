@@ -264,6 +264,7 @@ class Trial:
             "verdict": verdict.verdict,
             "reasons": verdict.reasons,
             "saturated": verdict.saturated,
+            "cut_off": self.cut_off,
             "failures": dict(self.failures.most_common()),
             "workers": [w.name for w in workers],
             "lost_workers": self.lost,

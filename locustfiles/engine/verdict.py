@@ -106,6 +106,7 @@ def judge(e: Evidence) -> Verdict:
     if e.early_stop:
         v._add("suspect", "the run was stopped before its planned end")
     if e.cut_off:
+        v.saturated = True  # what never ended has no latency, like what was dropped
         v._add(
             "suspect",
             f"{e.cut_off} tasks had not ended long after the plan and count as failed; percentiles are lower "

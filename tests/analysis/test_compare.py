@@ -174,6 +174,20 @@ class TestWhatIsNotComparable:
         assert found.regressions == []
         assert not found.compared
 
+    @pytest.mark.parametrize(("base", "new"), [(True, False), (False, True)])
+    def test_is_a_stand_in_and_the_server_that_it_stands_for(
+        self, tmp_path: Path, base: bool, new: bool
+    ) -> None:
+        sides: list[dict[str, Any]] = [
+            {"median_ms": 40, "head": {"backends": {"fastapi": {"version": "1.2.3", "stand_in": it}}}}
+            for it in (base, new)
+        ]
+        found = compared(tmp_path, *sides)
+        assert {row.verdict for row in found.rows} == {"not comparable"}
+        side = "base" if base else "new"
+        assert found.rows[0].note == f"the {side} side is a stand-in, the other the server itself"
+        assert any("fastapi 1.2.3 (stand-in)" in sentence for sentence in found.differs)
+
     def test_is_a_folder_without_a_run(self, tmp_path: Path) -> None:
         with pytest.raises(NotARunFolder):
             compare([run(tmp_path / "base", 40)], [tmp_path / "nothing"])

@@ -119,6 +119,21 @@ class TestStockLocust:
         assert "≈ 32.0" in page
         assert "Percentiles are of Locust" in page
 
+    def test_adds_up_what_failed_alike_under_two_names(self, tmp_path: Path) -> None:
+        for part in ("stats.csv", "failures.csv"):
+            text = (HERE / f"stock_{part}").read_text()
+            if part == "failures.csv":
+                line = text.splitlines()[1]
+                text = (
+                    text.replace(",25,", ",20,")
+                    + line.replace("wrong", "other").replace(",25,", ",5,")
+                    + "\n"
+                )
+            written(tmp_path, f"twice_{part}", text)
+        imported(tmp_path, tmp_path / "twice_stats.csv")
+        summary = json.loads((tmp_path / "run/twice/checkout/1/summary.json").read_text())
+        assert summary["failures"] == {"CatchResponseError('no <b>')": 25}
+
     def test_keeps_its_mean_and_every_percentile_that_it_wrote(self, tmp_path: Path) -> None:
         (tmp_path / "big_stats.csv").write_text(stock())
         row = imported(tmp_path, tmp_path / "big_stats.csv").rows[0]
@@ -206,7 +221,14 @@ class TestAnyImport:
             in report.run.imported.cannot_tell
         )
 
-    @pytest.mark.parametrize("text", ["", "{}", "a,b\n1,2\n", '{"metric":1}\n', "\0\0", "[1,2]", "5\n"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "{}", "a,b\n1,2\n", '{"metric":1}\n', "\0\0", "[1,2]", "5\n"),
+            "metric_name,timestamp,metric_value_x\nhttp_req_duration,1763735461,1\n",
+            '{"a":' * 5000 + "1" + "}" * 5000,
+        ],
+    )
     def test_of_what_is_no_result_is_refused_with_the_forms_there_are(
         self, tmp_path: Path, text: str
     ) -> None:

@@ -165,6 +165,17 @@ class TestATrial:
         (run / log).write_bytes((other / log).read_bytes())
         assert build_report(run).trials[0].verdict == verdict
 
+    @pytest.mark.parametrize(("cut_off", "verdict"), [(100, "valid"), (0, "invalid"), (101, "invalid")])
+    def test_is_not_missing_in_its_log_what_never_ended(
+        self, tmp_path: Path, cut_off: int, verdict: str
+    ) -> None:
+        run = write_run(tmp_path / "run", [TrialSpec(exact([10.0] * 10, 90))])
+        path = run / "fastapi/constant/1/summary.json"
+        content = json.loads(path.read_text())
+        content["counts"] |= {"planned": 1000, "sent": 1000, "failed": 100}
+        path.write_text(json.dumps(content | {"cut_off": cut_off}))
+        assert build_report(run).trials[0].verdict == verdict
+
     def test_keeps_the_generators_reasons_but_not_those_on_its_own_sample(self, tmp_path: Path) -> None:
         reasons = ["p99 rests on 200 requests; it takes 1000 to quote it", "a generator used 90% of a core"]
         (trial,) = trials_of(tmp_path, TrialSpec(exact([10.0] * 30, 10), verdict="suspect", reasons=reasons))

@@ -125,6 +125,7 @@ MUTATIONS: dict[str, Callable[[bytes], bytes]] = {
     "not a number": lambda data: data.replace(b"1", b"NaN"),
     "infinite": lambda data: data.replace(b"0", b"Infinity"),
     "huge numbers": lambda data: data.replace(b"0", b"9" * 400),
+    "large numbers": lambda data: re.sub(rb"(?<=,)[0-9][0-9.]*(?=[,\r\n])", b"1e308", data),
     "negative": lambda data: data.replace(b":", b":-").replace(b",", b",-"),
     "markup": lambda data: data.replace(b"fastapi", b"<b>&amp;"),
     "every row at the same time": lambda data: re.sub(rb"(?m)^\d{10}(\.\d+)?", b"1763735461", data),
@@ -139,6 +140,21 @@ MUTATIONS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_damaged_file_never_stops_the_report(whole: Path, file: str, name: str) -> None:
     holds(report_of(whole, file, MUTATIONS[name]))
+
+
+@pytest.mark.parametrize("file", ["run.json", f"{TRIAL}/summary.json", "baseline.json"])
+def test_a_newer_writer_is_named(whole: Path, file: str) -> None:
+    report = report_of(whole, file, lambda data: json.dumps(json.loads(data) | {"schema": 99}).encode())
+    assert report is not None
+    assert any(problem.startswith(f"{file}: was written by a newer") for problem in report.problems)
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
+@pytest.mark.parametrize("file", ["run.json", f"{TRIAL}/summary.json", "baseline.json"])
+def test_a_time_at_the_end_of_the_calendar_is_left_out_and_named(whole: Path, file: str, when: str) -> None:
+    report = report_of(whole, file, lambda data: re.sub(rb'"20\d\d-[^"]+"', f'"{when}"'.encode(), data))
+    assert report is not None
+    assert any(file in problem and "started is wrong" in problem for problem in report.problems)
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -71,7 +71,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, bool, str | None]] = {
     "tasks that never returned": (
         {"counts": counts(19_996, failed=4), "cut_off": 4},
         "suspect",
-        False,
+        True,
         "4 tasks had not ended long after the plan and count as failed; percentiles are lower bounds",
     ),
     "arrivals that nobody knows of": (

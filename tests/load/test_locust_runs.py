@@ -277,6 +277,7 @@ class TestATaskThatNeverReturns:
         assert summary["failures"] == {"unfinished: stopped before the answer": 4}
         assert (summary["counts"]["failed"], summary["counts"]["dropped"]) == (4, 6)
         assert any(reason.startswith("4 tasks had not ended") for reason in summary["reasons"])
+        assert (summary["cut_off"], summary["verdict"], summary["saturated"]) == (4, "suspect", True)
 
 
 class TestARunWithoutUsers:

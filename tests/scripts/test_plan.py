@@ -48,7 +48,9 @@ class TestAPlanThatIsWrong:
             ('objectives = ["p95 is fine"]', "'p95 is fine' is not an objective: write METRIC < VALUE"),
             ('objectives = ["p95 < 500"]', "the value has no unit; write p95 with a value such as 200ms"),
             ('objectives = ["errors < 1%"]', "did you mean error_rate?"),
-            ("backends = 3", "backends = 3: input should be a valid tuple"),
+            ("backends = 3", 'backends = 3: write a list: ["…"]'),
+            ('backends = "fastapi"', "backends = 'fastapi': write a list: [\"…\"]"),
+            ('objectives = "p95 < 1s"', "objectives = 'p95 < 1s': write a list: [\"…\"]"),
             ("backends = [3]", "backends.0 = 3: input should be a valid string"),
             ("backends = [{}]", "a backend has a name and a table of options; write for example {backend = "),
             (
@@ -99,6 +101,9 @@ class TestAPlanThatIsWrong:
 
     def test_scenario_is_told_once(self, tmp_path: Path) -> None:
         assert "\n" not in refusal(tmp_path, '[[scenario]]\nname = "a"\nrate = 0\nrun_time = "5s"')
+
+    def test_scenario_that_is_no_table_is_refused_with_the_form(self, tmp_path: Path) -> None:
+        assert refusal(tmp_path, "scenario = 5").endswith("scenario = 5: write it as a [[scenario]] table")
 
     def test_without_scenarios_is_refused(self, tmp_path: Path) -> None:
         assert "scenario is missing: write a [[scenario]] table" in refusal(tmp_path, "trials = 1")
