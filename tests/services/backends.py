@@ -7,10 +7,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 import psutil
@@ -74,8 +74,12 @@ class Backend:
     def probe(self, protocol: str | None = None) -> Probe:
         """A caller of its own."""
         spoken = protocol or self.service.facts.protocol
-        with mock.patch.dict("os.environ", self.server.caller_variables):
+        with self.with_key():
             return Probe(model_user(self.service.user_file), self.server.speaking(spoken), (protocol or ""))
+
+    def with_key(self) -> AbstractContextManager[Any]:
+        """What is composed in the block carries the key of a server that asks for one."""
+        return mock.patch.dict("os.environ", self.server.caller_variables)
 
     def wrong(self, protocol: str | None = None, callers: int = 1) -> list[str]:
         """What is wrong with the answers to every image, which several callers ask for at once."""
