@@ -48,6 +48,8 @@ class Backend:
     variables: Mapping[str, str] = field(default_factory=dict)
     first_refusal: str | None = None
     """What was in the way when its ready URL was asked for the first time."""
+    last_refusal: str | None = None
+    """What was in the way just before it was ready."""
     first_answer: str | None = "it was not asked"
     """What was wrong with the first prediction, asked for as soon as the ready URL had answered 200."""
     touched: set[Path] = field(default_factory=set)
@@ -66,6 +68,7 @@ class Backend:
         deadline = time.monotonic() + self.service.facts.local.ready_timeout_s
         while reason := unwell(self.server.ready_url):
             self.first_refusal = self.first_refusal or reason
+            self.last_refusal = reason
             assert self.server.ended() is None, f"{self.key} {self.server.ended()}: {self.last_words()}"
             assert time.monotonic() < deadline, f"{self.key} is not ready: {reason}; {self.last_words()}"
             time.sleep(0.05)
