@@ -128,8 +128,8 @@ class Batching:
         """Let the other service answer.
 
         BentoML's client keeps idle connections for 15 s and its server for 5 s: what is sent over one that
-        was closed meanwhile did not arrive, and is sent again over the next. After every 100 requests it renews
-        its pool, which cuts off those under way: they are sent again too, and inferred twice.
+        was closed meanwhile did not arrive, and is sent again over the next. After every 100 requests it
+        renews its pool, which cuts off those under way: they are sent again too, and inferred twice.
         """
         for _ in range(KEPT_CONNECTIONS):
             with suppress(ClientOSError, ServerDisconnectedError):
