@@ -343,7 +343,7 @@ def fairness(facts: RunFacts) -> Grid:
         _held("Generator's own cores", _cores(held.generator_cores)),
         *([text("Not held", "bad"), text(sentence)] for sentence in held.not_held),
         *(
-            [text(f"{backend.title or name} differs from production"), text(sentence)]
+            [text(f"{backend.title or name} differs"), text(sentence)]
             for name, backend in facts.backends.items()
             for sentence in backend.differs
         ),

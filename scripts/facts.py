@@ -36,6 +36,8 @@ class Local:
     """A file that the server writes into its working folder, with the key that callers must send."""
     needs: dict[str, str] = field(default_factory=dict)
     """Programs that must be on PATH besides the environment, each with what to install where it is not."""
+    libraries: dict[str, str] = field(default_factory=dict)
+    """Shared libraries that the system must have, each with what to install where it does not."""
 
 
 @dataclass(frozen=True)

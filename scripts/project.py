@@ -6,6 +6,7 @@ else in the project names one.
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -174,12 +175,23 @@ class Service:
         for program, advice in self.facts.local.needs.items():
             if shutil.which(program) is None:
                 return f"`{program}` is not on PATH: install {advice}"
+        for library, advice in self.facts.local.libraries.items():
+            if not _loads(library):
+                return f"{library} is not here: install {advice}"
         return None
 
 
 def _words(name: str, value: OptionValue, unsaid: str) -> str:
     """Write a chosen option: `batching`, `workers=2`; without the beginning `unsaid`."""
     return name if value is True else f"{name}={text_of(value)}".removeprefix(unsaid)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def split_key(key: str) -> tuple[str, dict[str, OptionValue]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
 
 import bentoml
 from aiohttp import ClientOSError, ServerDisconnectedError
@@ -27,6 +29,9 @@ manners: dict[str, Any] = {
 
 KEPT_CONNECTIONS = 100
 """So many may lie idle in the pool of BentoML's client: aiohttp's limit."""
+READY_WITHIN_S = 3
+"""A process that does not answer for so long is not ready; who asks waits 5 s."""
+T = TypeVar("T")
 
 
 class AlwaysJson:
@@ -42,8 +47,14 @@ class AlwaysJson:
         await self.app(scope, receive, send)
 
 
-def health(_: Request) -> JSONResponse:
-    """Answer like the other servers, beside BentoML's own /readyz: no request comes in before the model."""
+async def health(_: Request) -> JSONResponse:
+    """Answer like the other servers, beside BentoML's own /readyz.
+
+    No request comes in before what answers it is loaded; a process behind it may load still.
+    """
+    service = bentoml.get_current_service()
+    if isinstance(service, Batching) and not await service.can_predict():
+        return JSONResponse({"error": "the model is not loaded yet"}, HTTPStatus.SERVICE_UNAVAILABLE)
     return JSONResponse({"status": "ok"})
 
 
@@ -102,16 +113,27 @@ class Batching:
         result: dict[str, Any] = answer["body"]
         return result
 
+    async def can_predict(self) -> bool:
+        """Tell whether the other service has its model."""
+        try:
+            return await self._asked(lambda: self.batches.is_ready(READY_WITHIN_S))
+        except (TimeoutError, bentoml.exceptions.ServiceUnavailable):
+            return False
+
     async def _batched(self, body: bytes) -> dict[str, Any]:
+        [answer] = await self._asked(lambda: self.batches.to_async.predict([body]))
+        return dict(answer)
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Let the other service answer.
 
         BentoML's client keeps idle connections for 15 s and its server for 5 s: what is sent over one that
-        was closed meanwhile did not arrive, and is sent again over the next.
+        was closed meanwhile did not arrive, and is sent again over the next. After every 100 requests it
+        renews its pool, which cuts off those under way: they are sent again too, and inferred twice.
         """
         for _ in range(KEPT_CONNECTIONS):
             with suppress(ClientOSError, ServerDisconnectedError):
-                [answer] = await self.batches.to_async.predict([body])
-                return dict(answer)
+                return await ask()
         raise bentoml.exceptions.ServiceUnavailable("the service that infers batches does not answer")
 
 

@@ -27,7 +27,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.multiprocess.server import RESTServerProcess
 from kserve.protocol.rest.server import RESTServer
 
-from services.model.contract import Settings
+from services.model.contract import MAX_BODY_BYTES, Settings
 from services.supervise import end_with_parent
 
 START_S = 60.0
@@ -71,7 +71,7 @@ class PatientProcess(RESTServerProcess):
 
 
 class BoundGrpc(GRPCServer):
-    """Listens on `host`."""
+    """Listens on `host`, and takes messages as large as the other frameworks' bodies."""
 
     def __init__(self, *args: Any, host: str, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -82,16 +82,16 @@ class BoundGrpc(GRPCServer):
         self._server = aio.server(
             ThreadPoolExecutor(max_workers),
             interceptors=(ExceptionToStatusInterceptor(),),
-            options=[(f"grpc.{name}", self._kwargs[f"grpc_{name}"]) for name in MESSAGE_LIMITS],
+            options=[
+                ("grpc.max_send_message_length", self._kwargs["grpc_max_send_message_length"]),
+                ("grpc.max_receive_message_length", MAX_BODY_BYTES),
+            ],
         )
         servicer = InferenceServicer(self._data_plane, self._model_repository_extension)
         add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
         self._server.add_insecure_port(f"{self._host}:{self._port}")
         await self._server.start()
         await self._server.wait_for_termination()
-
-
-MESSAGE_LIMITS = ("max_send_message_length", "max_receive_message_length")
 
 
 def main(make: Callable[[Settings], Model]) -> None:

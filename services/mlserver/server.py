@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from mlserver.utils import install_uvloop_event_loop
 
 from services.mlserver.runtime import MobileNet
-from services.model.contract import Settings
+from services.model.contract import MAX_BODY_BYTES, Settings
 
 # For a worker to end before it is killed, and for requests that it leaves without an answer.
 STOP_S = 1
@@ -33,6 +33,7 @@ async def serve(options: argparse.Namespace) -> None:
         host=options.host,
         http_port=options.port,
         grpc_port=options.grpc_port,
+        grpc_max_message_length=MAX_BODY_BYTES,  # gRPC's own is a quarter of it
         metrics_port=options.metrics_port,
         parallel_workers=Settings.from_env().workers,
         parallel_workers_timeout=STOP_S,

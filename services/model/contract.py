@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 # A 24-megapixel photograph in base64 fits well; more is an accident or an attack.
 MAX_BODY_BYTES = 16 * 1024 * 1024
+# The largest image whose base64 fits into that, with some JSON around it.
+MAX_IMAGE_BYTES = (MAX_BODY_BYTES - 1024) // 4 * 3
 # Where a server batches: at most so many requests at once, waiting for one another at most so long.
 MAX_BATCH, MAX_BATCH_WAIT_S = 8, 0.005
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from services.model.contract import MAX_IMAGE_BYTES
 from services.model.runtime import TOP, BadInput, decode
 
 Array = np.ndarray[Any, Any]
@@ -156,7 +157,10 @@ def _as_jpeg(encoded: bytes) -> bytes:
     rgb = decode(encoded)
     with Image.open(io.BytesIO(encoded)) as image:
         plain = image.format == "JPEG" and image.mode in ("RGB", "L")
-    return encoded if plain else _encoded(Image.fromarray(rgb), 95)
+    jpeg = encoded if plain else _encoded(Image.fromarray(rgb), 95)
+    if len(jpeg) > MAX_IMAGE_BYTES:
+        raise BadInput(f"as a JPEG it has {len(jpeg):,} bytes; servers take {MAX_IMAGE_BYTES:,} at most")
+    return jpeg
 
 
 def _payload_of(size_bytes: int) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,26 @@ class TestAProgramThatIsNeeded:
         assert project.services()["some"].missing() == (
             "`no-such-java` is not on PATH: install Java 17 (`apt-get install openjdk-17-jre-headless`)"
         )
+
+
+class TestALibraryThatIsNeeded:
+    @pytest.mark.parametrize(
+        ("library", "reason"),
+        [
+            ("libc.so.6", None),
+            (
+                "libno-such.so.1",
+                "libno-such.so.1 is not here: install Debian's such (`apt-get install such`)",
+            ),
+        ],
+    )
+    @pytest.mark.skipif(sys.platform != "linux", reason="libraries have other names elsewhere")
+    def test_and_not_there_is_named_with_what_to_install(
+        self, project: Project, library: str, reason: str | None
+    ) -> None:
+        libraries = f'libraries = {{ "{library}" = "Debian\'s such (`apt-get install such`)" }}'
+        (project.root / "services" / "some" / "service.toml").write_text(GOOD + libraries)
+        assert project.services()["some"].missing() == reason
 
 
 class TestTheRoot:

@@ -7,10 +7,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 import psutil
@@ -48,6 +48,8 @@ class Backend:
     variables: Mapping[str, str] = field(default_factory=dict)
     first_refusal: str | None = None
     """What was in the way when its ready URL was asked for the first time."""
+    last_refusal: str | None = None
+    """What was in the way just before it was ready."""
     first_answer: str | None = "it was not asked"
     """What was wrong with the first prediction, asked for as soon as the ready URL had answered 200."""
     touched: set[Path] = field(default_factory=set)
@@ -66,6 +68,7 @@ class Backend:
         deadline = time.monotonic() + self.service.facts.local.ready_timeout_s
         while reason := unwell(self.server.ready_url):
             self.first_refusal = self.first_refusal or reason
+            self.last_refusal = reason
             assert self.server.ended() is None, f"{self.key} {self.server.ended()}: {self.last_words()}"
             assert time.monotonic() < deadline, f"{self.key} is not ready: {reason}; {self.last_words()}"
             time.sleep(0.05)
@@ -74,8 +77,12 @@ class Backend:
     def probe(self, protocol: str | None = None) -> Probe:
         """A caller of its own."""
         spoken = protocol or self.service.facts.protocol
-        with mock.patch.dict("os.environ", self.server.caller_variables):
+        with self.with_key():
             return Probe(model_user(self.service.user_file), self.server.speaking(spoken), (protocol or ""))
+
+    def with_key(self) -> AbstractContextManager[Any]:
+        """What is composed in the block carries the key of a server that asks for one."""
+        return mock.patch.dict("os.environ", self.server.caller_variables)
 
     def wrong(self, protocol: str | None = None, callers: int = 1) -> list[str]:
         """What is wrong with the answers to every image, which several callers ask for at once."""

@@ -30,7 +30,12 @@ NO_REQUESTS = {
 
 
 def bad_requests(backend: Backend, probe: Probe, protocol: str) -> dict[str, Any]:
-    """Requests of a protocol that hold no image, and bodies that are no requests of it."""
+    """Requests of a protocol that hold no image, and bodies that are no requests of it; all carry the key."""
+    with backend.with_key():
+        return _bad_requests(backend, probe, protocol)
+
+
+def _bad_requests(backend: Backend, probe: Probe, protocol: str) -> dict[str, Any]:
     user = probe.user
     facts = type(user).facts()
     spoken, special = user.choose(protocol, facts)

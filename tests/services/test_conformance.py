@@ -10,10 +10,12 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +27,7 @@ from locustfiles.engine.grpc import CODES
 from locustfiles.engine.protocols import GrpcProtocol
 from scripts.family import Family, living
 from scripts.probe import Probe
+from services.model.contract import MAX_IMAGE_BYTES
 from tests.projects import ROOT
 from tests.services.backends import PROJECT, Backend, protocols_of
 from tests.services.bad_input import bad_requests
@@ -113,6 +116,31 @@ class TestConcurrent:
         backend.look()
 
 
+def filled(jpeg: bytes, size_bytes: int) -> bytes:
+    """The same picture in a file of at most that size: comments come after its first marker."""
+    room = size_bytes - len(jpeg)
+    lengths = [length for start in range(0, room, 65_000) if (length := min(65_000, room - start)) >= 4]
+    comments = [b"\xff\xfe" + struct.pack(">H", length - 2) + bytes(length - 4) for length in lengths]
+    return jpeg[:2] + b"".join(comments) + jpeg[2:]
+
+
+@each_protocol
+class TestSize:
+    def test_of_an_image_may_be_as_large_as_the_set_up_allows(self, backend: Backend, protocol: str) -> None:
+        if backend.service.facts.kind != "image":
+            pytest.skip("its requests are no images")
+        probe = backend.probe(protocol)
+        user, image = probe.user, probe.images[0]
+        large = replace(image, jpeg=filled(image.jpeg, MAX_IMAGE_BYTES))
+        facts = type(user).facts()
+        spoken, special = user.choose(protocol, facts)
+        path = special.get("path", facts["predict_path"])
+        with backend.with_key():
+            asked = spoken.compose(user.target, path, large)
+        assert user.client.request(asked) in user.client.ok
+        assert spoken.is_right(image, user.client.body)
+
+
 @each_protocol
 class TestClient:
     def test_of_the_framework_itself_gets_the_stored_answers(self, backend: Backend, protocol: str) -> None:
@@ -176,10 +204,8 @@ class TestBadInput:
     def test_is_the_callers_mistake_and_never_the_servers(self, backend: Backend, protocol: str) -> None:
         probe = backend.probe(protocol)
         grpc = issubclass(probe.user.spoken, GrpcProtocol)
-        answered = {
-            case: probe.user.client.request(data)
-            for case, data in bad_requests(backend, probe, protocol).items()
-        }
+        requests = bad_requests(backend, probe, protocol)
+        answered = {case: probe.user.client.request(data) for case, data in requests.items()}
         good = (lambda status: CODES[status] in CLIENT_MISTAKES) if grpc else (lambda s: 400 <= s < 500)
         assert answered
         bad = {case: status for case, status in answered.items() if not good(status)}

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.project import Project
+from tests.projects import ROOT
 from tests.services.environments import SERVICES, facts_of, names
 
+FOUND = Project(ROOT).services()
 SHARED = ("numpy", "pillow", "torch")
 CODE_BASED = [name for name in names() if facts_of(name)["protocol"] == "predict"]
 
@@ -50,3 +53,20 @@ class TestFolder:
         local = facts_of(name)["local"]
         for part in [*local["command"], *local.get("env", {}).values()]:
             part.format(**dict.fromkeys(places, tmp_path))
+
+
+class TestUnequalWork:
+    @pytest.mark.parametrize(
+        "name", [name for name, service in FOUND.items() if "batching" in service.facts.options]
+    )
+    def test_of_batching_names_the_size_of_its_batches(self, name: str) -> None:
+        (sentence,) = FOUND[name].variant({"batching": True}).not_held
+        assert re.search(r"\(batching\) inferred up to \d+ requests at once", sentence)
+
+    def test_of_tensorflow_serving_is_told_and_tensors_are_another_task(self) -> None:
+        plain = FOUND["tensorflow_serving"]
+        tensors = plain.variant({"protocol": "tensors"})
+        assert "the caller takes the top 5" in " ".join(plain.differs)
+        assert "before the clock starts" not in " ".join(plain.differs)
+        assert "before the clock starts" in tensors.differs[-1]
+        assert [plain.kind, tensors.kind] == ["image", "tensor"]

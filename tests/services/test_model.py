@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from services.model.contract import MAX_IMAGE_BYTES
 from tests.projects import ROOT
 from tests.services.environments import MODEL, run_in
 
@@ -196,6 +197,24 @@ class TestTestImages:
         assert [name for name, _, _ in found] == ["a", "a.png", "b"]
         stored = {image["file"]: image for image in json.loads((MODEL / "images.json").read_text())}
         assert found[0][1:] == ["medium", stored["images/china.jpg"]["sha256"]]
+
+    def test_one_that_is_too_large_for_the_servers_is_refused(self, model_dir: Path, tmp_path: Path) -> None:
+        jpeg = (model_dir / "images" / "china.jpg").read_bytes()
+        (tmp_path / "fits.jpg").write_bytes(jpeg + bytes(MAX_IMAGE_BYTES - len(jpeg)))
+        code = """if True:
+            import json, sys
+            from pathlib import Path
+            from services.model.images import BadImages, own
+            try:
+                print(json.dumps([p.name for p in own(Path(sys.argv[1]))]))
+            except BadImages as error:
+                print(json.dumps(str(error)))
+        """
+        assert output_of(code, tmp_path) == ["fits"]
+        (tmp_path / "large.jpg").write_bytes(jpeg + bytes(MAX_IMAGE_BYTES + 1 - len(jpeg)))
+        said = output_of(code, tmp_path)
+        assert "large.jpg: as a JPEG it has 12,582,145 bytes; servers take 12,582,144 at most" in said
+        assert "fits.jpg" not in said
 
     def test_one_whose_ranks_are_too_close_is_encoded_otherwise_or_left_out(self) -> None:
         code = """if True:

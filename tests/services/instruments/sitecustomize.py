@@ -1,10 +1,12 @@
 """Imported by every Python process that has this folder on its path: writes down each inference.
 
-A line in `INFERENCES` is the process's id and how many images it was given at once.
+A model takes `LOADING_S` seconds more to load, if that is said. A line in `INFERENCES` is the process's id
+and how many images it was given at once.
 """
 
 import os
 import sys
+import time
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 
@@ -26,7 +28,11 @@ class WhenTheRuntimeIsImported(MetaPathFinder):
 
 
 def watch(classifier):
-    one, many = classifier.predict, classifier.predict_batch
+    load, one, many = classifier.__init__, classifier.predict, classifier.predict_batch
+
+    def load_slowly(self, *arguments, **options):
+        time.sleep(float(os.environ.get("LOADING_S", "0")))
+        load(self, *arguments, **options)
 
     def predict(self, encoded):
         note(1)
@@ -36,7 +42,7 @@ def watch(classifier):
         note(len(bodies))
         return many(self, bodies, *rest, **options)
 
-    classifier.predict, classifier.predict_batch = predict, predict_batch
+    classifier.__init__, classifier.predict, classifier.predict_batch = load_slowly, predict, predict_batch
 
 
 def note(count):
