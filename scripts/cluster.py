@@ -32,6 +32,9 @@ from scripts.stop import Stop
 
 DEFAULT_NAMESPACE = "modelswarm"
 PART_OF = "app.kubernetes.io/part-of"
+OURS = f"{PART_OF}=modelswarm"
+KINDS = "job,deployment,service,poddisruptionbudget,secret,configmap"
+"""What trials make and leave to be removed."""
 RECORD = "modelswarm-run"
 """The ConfigMap with the newest `run.json`."""
 
@@ -154,8 +157,7 @@ class ClusterTarget:
 
     def clear(self) -> None:
         """Remove everything of a run from the namespace but the Lease; the namespace stays."""
-        kinds = "job,deployment,service,poddisruptionbudget,secret,configmap"
-        self.kube.delete(kinds, labels=f"{PART_OF}=modelswarm")
+        self.kube.delete(KINDS, labels=OURS)
         services = [each["metadata"]["name"] for each in self.base if each["kind"] == "Service"]
         self.kube.delete("service", *services)
         self.kube.delete("configmap", RECORD)
@@ -236,8 +238,6 @@ def fetch_made(kube: Kube, folder: Path, record: str) -> None:
 
 def remove_all(kube: Kube) -> None:
     """Remove everything that runs ever made in a namespace, which stays."""
-    kinds = "job,deployment,service,poddisruptionbudget,secret,configmap"
-    more = "networkpolicy,persistentvolumeclaim,serviceaccount"
-    kube.delete(f"{kinds},{more}", labels=f"{PART_OF}=modelswarm")
+    kube.delete(f"{KINDS},networkpolicy,persistentvolumeclaim,serviceaccount", labels=OURS)
     kube.delete("configmap", RECORD)
     kube.delete("lease", NAME)

@@ -47,13 +47,23 @@ def pod_fault(
 def not_made(name: str, events: Iterable[Object], since_s: float) -> str | None:
     """Return why the cluster makes no pod of a Deployment or Job (a quota, an admission rule), or None."""
     for event in events:
-        at = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"]
         mine = event["involvedObject"].get("name", "")
-        if event.get("reason") != "FailedCreate" or _epoch_s(at) < since_s:
+        if event.get("reason") != "FailedCreate" or when_s(event) < since_s:
             continue
         if mine == name or mine.startswith(f"{name}-"):
             return _joined(f"no pod of {name} can be made", event.get("message"))
     return None
+
+
+def when_s(event: Object) -> float:
+    """Return when an event happened last, in seconds since the epoch."""
+    series = event.get("series") or {}
+    return _epoch_s(
+        event.get("lastTimestamp")
+        or series.get("lastObservedTime")
+        or event.get("eventTime")
+        or event["metadata"]["creationTimestamp"]
+    )
 
 
 def _containers(pod: Object) -> list[Object]:

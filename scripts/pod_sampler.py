@@ -21,7 +21,7 @@ from typing import Any
 from scripts.background import in_background
 from scripts.errors import CannotRun
 from scripts.kube import Kube, Object, Refused
-from scripts.pod_faults import is_ready
+from scripts.pod_faults import is_ready, when_s
 from scripts.sampler import COLUMNS as LOCAL_COLUMNS
 
 EVENT_COLUMNS = ["time", "pod", "reason", "message", "type"]
@@ -129,7 +129,7 @@ class Events:
         rows: list[list[object]] = []
         for event in events:
             count = event.get("count") or (event.get("series") or {}).get("count") or 1
-            at_s = _when_s(event)
+            at_s = when_s(event)
             uid = event["metadata"]["uid"]
             if at_s < self._since_s or self._counts.get(uid, 0) >= count:
                 continue
@@ -138,17 +138,6 @@ class Events:
             name = event["involvedObject"].get("name", "")
             rows.append([f"{at_s:.0f}", name, event.get("reason", ""), message, event.get("type", "")])
         return sorted(rows, key=lambda row: float(str(row[0])))
-
-
-def _when_s(event: Object) -> float:
-    series = event.get("series") or {}
-    text = (
-        event.get("lastTimestamp")
-        or series.get("lastObservedTime")
-        or event.get("eventTime")
-        or event["metadata"]["creationTimestamp"]
-    )
-    return datetime.fromisoformat(text).timestamp()
 
 
 @dataclass
