@@ -16,7 +16,7 @@ from scripts.cluster import ClusterTarget, Place, kept_record
 from scripts.errors import CannotRun, UserError
 from scripts.family import lives
 from scripts.kube import Kube, contexts
-from scripts.lease import NAME, Holder, Taken, me
+from scripts.lease import NAME, Holder, Taken, driven, me
 from scripts.looks import lines
 from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
@@ -150,26 +150,30 @@ def follow(record: RunRecord, plan: Plan, kube: Kube, progress: Progress, stop: 
 
     """
     holder = _holder(kube, record.folder.name)
-    if holder is None or holder.pid == os.getpid() or not _drives(holder):
+    if holder is None:
         return False
     if holder.who != me():
-        raise Taken(kube.namespace, holder, driven=True)
+        if driven(kube, holder, time.time(), stop.sleep):
+            raise Taken(kube.namespace, holder, driven=True)
+        return False
+    if holder.pid == os.getpid() or not lives(holder.pid):
+        return False
     order = steps(plan, list(record.head["backends"]))
     with progress.showing(plan, order, record):
-        _show_trials(record, order, lambda: _drives(holder), progress, stop)
-    while _drives(holder):
+        _show_trials(record, order, lambda: lives(holder.pid), progress, stop)
+    while lives(holder.pid):
         stop.sleep(_LOOK_S)
     return _again(record.folder).head["ended"] is not None
 
 
 def _show_trials(
-    record: RunRecord, order: Sequence[Step], driven: Callable[[], bool], progress: Progress, stop: Stop
+    record: RunRecord, order: Sequence[Step], goes_on: Callable[[], bool], progress: Progress, stop: Stop
 ) -> None:
     """Show each trial and look from now on, while somebody drives the run; it may end before the last one."""
     done = {trial.order for trial in record.trials if trial.ended is not None}
     heard = len(lines(record))
     for step in [step for step in order if step.order not in done]:
-        while (trial := _trial(record.folder, step)) and trial.status == "pending" and driven():
+        while (trial := _trial(record.folder, step)) and trial.status == "pending" and goes_on():
             stop.sleep(_LOOK_S)
         for line in (told := lines(_again(record.folder)))[heard:]:
             progress.say(line)
@@ -177,7 +181,7 @@ def _show_trials(
         if trial is None or trial.status == "pending":
             return
         with progress.trial(step, trial) as tell:
-            while trial.status == "running" and driven():
+            while trial.status == "running" and goes_on():
                 stop.sleep(_LOOK_S)
                 vars(trial).update(vars(_trial(record.folder, step)))
                 tell(trial.status)
@@ -204,10 +208,6 @@ def _holder(kube: Kube, run: str) -> Holder | None:
     lease = kube.lease(NAME)
     holder = Holder.of(lease) if lease else None
     return holder if holder and holder.run == run else None
-
-
-def _drives(holder: Holder) -> bool:
-    return holder.drives(time.time(), me()) if holder.who != me() else lives(holder.pid)
 
 
 def _reopen(record: RunRecord) -> None:

@@ -21,6 +21,8 @@ from scripts.kube import Kube, Object
 NAME = "modelswarm"
 SPAN_S = 30
 RENEW_EVERY_S = 10.0
+WATCH_S = 2 * RENEW_EVERY_S
+LOOK_S = 2.0
 _PREFIX = "modelswarm/"
 
 
@@ -51,11 +53,25 @@ class Holder:
             renewed_s=renewed.timestamp(),
         )
 
-    def drives(self, now_s: float, me: str) -> bool:
-        """Tell whether its command is still there: known at once of this machine, else from its silence."""
-        if self.who == me and not lives(self.pid):
+
+def driven(kube: Kube, holder: Holder, now_s: float, pause: Callable[[float], object] = time.sleep) -> bool:
+    """Tell whether the command that holds a namespace is still there.
+
+    Of this machine that is known at once. Another one's clock may differ from ours: a renewal that does not
+    lie within the last `SPAN_S` is old, or told by such a clock, so the Lease is watched for `WATCH_S`: a new
+    renewal counts whatever time it names (client-go's leader election goes by changes only, too).
+    """
+    recent = 0 <= now_s - holder.renewed_s < SPAN_S
+    if holder.who == me():
+        return recent and lives(holder.pid)
+    for _ in range(0 if recent else round(WATCH_S / LOOK_S)):
+        pause(LOOK_S)
+        found = kube.lease(NAME)
+        if found is None:
             return False
-        return now_s - self.renewed_s < SPAN_S
+        if Holder.of(found) != holder:
+            return True
+    return recent
 
 
 class Taken(CannotRun):
@@ -86,7 +102,7 @@ def refuse_driven(kube: Kube) -> None:
     found = kube.lease(NAME)
     if found is not None:
         holder = Holder.of(found)
-        if holder.drives(time.time(), me()):
+        if driven(kube, holder, time.time()):
             raise Taken(kube.namespace, holder, driven=True)
 
 
@@ -103,9 +119,17 @@ def now() -> datetime:
 class Lease:
     """The Lease of one run in its namespace."""
 
-    def __init__(self, kube: Kube, run: str, detached: bool, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        run: str,
+        detached: bool,
+        clock: Callable[[], datetime] = now,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
         """Nothing is held yet."""
-        self._kube, self._run, self._detached, self._clock = kube, run, detached, clock
+        self._kube, self._run, self._detached = kube, run, detached
+        self._clock, self._pause = clock, pause
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -144,10 +168,10 @@ class Lease:
         found = self._kube.lease(NAME)
         if found is not None:
             holder = Holder.of(found)
-            driven = holder.drives(self._clock().timestamp(), me())
-            mine = holder.run == self._run and (not driven or holder.pid == os.getpid())
-            if not mine and (driven or holder.detached):
-                raise Taken(self._kube.namespace, holder, driven)
+            there = driven(self._kube, holder, self._clock().timestamp(), self._pause)
+            mine = holder.run == self._run and (not there or holder.pid == os.getpid())
+            if not mine and (there or holder.detached):
+                raise Taken(self._kube.namespace, holder, there)
         return found
 
     def _renew_until(self, done: threading.Event) -> None:

@@ -241,9 +241,19 @@ class TestAsking:
 Clock = Callable[[], datetime]
 
 
-def lease(kube: Kube, run: str, after_s: float = 0.0, detached: bool = False) -> Lease:
+def nothing(_: float) -> None:
+    """Let no time pass."""
+
+
+def lease(
+    kube: Kube,
+    run: str,
+    after_s: float = 0.0,
+    detached: bool = False,
+    pause: Callable[[float], object] = nothing,
+) -> Lease:
     at = datetime(2026, 11, 21, 18, 0, tzinfo=UTC) + timedelta(seconds=after_s)
-    return Lease(kube, run, detached, clock=lambda: at)
+    return Lease(kube, run, detached, clock=lambda: at, pause=pause)
 
 
 def from_elsewhere(api: Api) -> None:
@@ -285,6 +295,29 @@ class TestANamespace:
         from_elsewhere(api)
         lease(kube, "run-2", after_s=31).take()
         assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
+
+    @pytest.mark.parametrize("skew_s", [-3600, 3600])
+    def test_is_not_taken_from_a_run_whose_machine_has_another_time(
+        self, kube: Kube, api: Api, skew_s: int
+    ) -> None:
+        """Its renewals are seen, however old or new they say they are."""
+
+        def renewed(_: float) -> None:
+            later = datetime(2026, 11, 21, 18, 0, 10, tzinfo=UTC).isoformat()
+            api.leases[NAME]["spec"]["renewTime"] = later
+
+        lease(kube, "run-1").take()
+        from_elsewhere(api)
+        with pytest.raises(Taken, match="used by the run run-1"):
+            lease(kube, "run-2", after_s=skew_s, pause=renewed).take()
+
+    def test_is_taken_over_from_a_silent_run_whose_machine_is_ahead(self, kube: Kube, api: Api) -> None:
+        watched: list[float] = []
+        lease(kube, "run-1").take()
+        from_elsewhere(api)
+        lease(kube, "run-2", after_s=-3600, pause=watched.append).take()
+        assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
+        assert sum(watched) > 10  # seconds between two renewals
 
     def test_is_kept_for_a_detached_run_that_fell_silent(self, kube: Kube, api: Api) -> None:
         lease(kube, "run-1", detached=True).take()

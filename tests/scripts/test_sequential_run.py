@@ -288,7 +288,7 @@ class TestARunThatAnotherProcessDrives:
 
         monkeypatch.setattr(stop, "sleep", sleep)
         monkeypatch.setattr(attach, "_holder", lambda *_: Holder(driven.folder.name, me(), 0, True, 0.0))
-        monkeypatch.setattr(attach, "_drives", lambda _: alive[0])
+        monkeypatch.setattr(attach, "lives", lambda _: alive[0])
         heard = StringIO()
         progress = Progress(Console(file=heard, width=300))
         followed = runs.again(driven)
