@@ -126,10 +126,13 @@ class TestAFrozenServerShows:
             *("--csv", str(tmp_path / "plain")),
             locustfile=plain,
         )
-        time.sleep(7)
+        history = tmp_path / "plain_stats_history.csv"
+        until(lambda: history.exists() and rows(history)[-1:], "Locust wrote its history")
+        until(lambda: int(rows(history)[-1]["Total Request Count"]) >= 300, "the load was under way")
         freeze(server, 2.0)
         process.wait(60)
         total = rows(tmp_path / "plain_stats.csv")[-1]
+        assert int(total["100%"]) >= 1800  # its users did meet the freeze
         assert int(total["95%"]) < 100
         assert int(total["99%"]) < 1000
 
