@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from scripts.lease import refuse_driven
 from scripts.project import Project, Service
 
 TARGETS = ("auto", "local", "kind", "cluster")
+REGISTRY_VARIABLE = "MODELSWARM_REGISTRY"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def resolve(project: Project, wish: Wish, console: Console) -> str:
         raise UserError(f"The target kind cannot be used: {reason}. `--target local` needs neither.")
     given = {"--context": wish.context, "--registry": wish.registry}
     for option, value in given.items():
-        if value and target != "cluster":
+        # The variable is there for every command, whatever its target.
+        if value and target != "cluster" and value != os.environ.get(REGISTRY_VARIABLE):
             raise UserError(f"{option} goes with --target cluster only.")
     if wish.detach and target == "local":
         raise UserError("--detach goes with --target kind or cluster: local processes end with the command.")

@@ -14,7 +14,7 @@ from scripts import kind
 from scripts.attach import find, place_of
 from scripts.cluster import Place
 from scripts.errors import UserError
-from scripts.places import Wish, clear, lacking, resolve
+from scripts.places import REGISTRY_VARIABLE, Wish, clear, lacking, resolve
 from scripts.project import Project
 from scripts.run import RunRecord
 from scripts.web_password import web_password
@@ -80,6 +80,13 @@ class TestTheTarget:
     ) -> None:
         with pytest.raises(UserError, match=sentence):
             resolve(project, wish, console)
+
+    def test_a_registry_that_the_environment_names_is_for_clusters_and_in_nobodys_way(
+        self, project: Project, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(REGISTRY_VARIABLE, "registry.example/team")
+        wish = Wish("local", registry="registry.example/team")
+        assert resolve(project, wish, console) == "local"
 
 
 class TestAFrameworkInACluster:
