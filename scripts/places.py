@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import typer
 from rich.console import Console
 
-from scripts import images, kind
+from scripts import images, kind, registry
 from scripts.cluster import DEFAULT_NAMESPACE, PART_OF, Place, remove_all
 from scripts.errors import UserError, nearest
 from scripts.kube import Kube, contexts
@@ -76,7 +76,7 @@ def furnish(
 
     Raises:
         UserError: a cluster of yours needs a registry, or a context that is not there.
-        CannotRun: kind or Docker failed.
+        CannotRun: kind or Docker failed, or the registry's images hold another model.
 
     """
     names = [service.name for service in services]
@@ -91,7 +91,7 @@ def furnish(
     if context is None:
         raise UserError("The kubeconfig has no current context: name one with --context.")
     wanted = images.find_images(project, [images.LOAD_SIDE, *names])
-    renamed = {image.reference: f"{wish.registry.rstrip('/')}/{image.reference}" for image in wanted}
+    renamed = registry.references(project, wanted, wish.registry, console)
     return Place("cluster", context, wish.namespace, renamed, wish.detach)
 
 

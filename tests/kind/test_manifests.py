@@ -9,7 +9,7 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from scripts.images import ROLE_LABEL
+from scripts.kind import ROLE_LABEL
 from tests.kind.kube_files import (
     SERVICES,
     Object,
