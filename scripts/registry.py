@@ -125,8 +125,8 @@ def references(project: Project, images: Sequence[Image], registry: str, console
         elif its["model_digest"] != digest:
             model = its["model_digest"][:19] or "of an unknown digest"
             raise CannotRun(
-                f"{target} was pushed with the model {model}, and the export is {digest[:19]}: run `modelswarm images "
-                f"build`, then `modelswarm images push --registry {registry}`."
+                f"{target} was pushed with the model {model}, and the export is {digest[:19]}: run "
+                f"`modelswarm images build`, then `modelswarm images push --registry {registry}`."
             )
         found[image.reference] = target if its is None else its["reference"]
     if by_tag:
