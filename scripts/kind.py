@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from scripts import images
@@ -18,6 +19,7 @@ from scripts.errors import CannotRun
 from scripts.images import Image
 from scripts.kube import Kube
 from scripts.project import Project
+from scripts.server import port_is_free
 from scripts.shown import Say, shown
 
 CLUSTER = "modelswarm"
@@ -42,10 +44,23 @@ def unusable(project: Project) -> str | None:
     return images.docker_fault()
 
 
-def exists() -> bool:
+def exists(cluster: str = CLUSTER) -> bool:
     """Tell whether the cluster is there."""
     done = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True, check=False)
-    return CLUSTER in done.stdout.split()
+    return cluster in done.stdout.split()
+
+
+def unmakeable(project: Project) -> str | None:
+    """Return why the cluster cannot be made here, None if it can or is there already."""
+    config = yaml.safe_load((project.root / CONFIG).read_text())
+    mapped = [
+        each["hostPort"] for node in config.get("nodes", []) for each in node.get("extraPortMappings", [])
+    ]
+    busy = [str(port) for port in mapped if not port_is_free(port)]
+    if not busy or exists():  # then the ports are its own
+        return None
+    ports, are = ("port", "is") if len(busy) == 1 else ("ports", "are")
+    return f"{ports} {', '.join(busy)} of this machine {are} in use, and {CONFIG} leads from there into it"
 
 
 def make_ready(project: Project, backends: Sequence[str], console: Console) -> None:
@@ -56,6 +71,11 @@ def make_ready(project: Project, backends: Sequence[str], console: Console) -> N
 
     """
     images.require_docker()
+    if reason := unmakeable(project):  # before the images, which take long
+        raise CannotRun(
+            f"The kind cluster cannot be made: {reason}. `ss -ltnp` shows by whom; end that process, or give "
+            f"another hostPort in {CONFIG}."
+        )
     wanted = images.find_images(project, [images.LOAD_SIDE, *backends])
     images.build(project, wanted, console)
     if not exists():
@@ -154,10 +174,13 @@ def kind_nodes(cluster: str) -> dict[str, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotRun(f"The kind cluster {cluster!r} cannot be asked for its nodes: {error}.") from error
     if done.returncode:
-        raise CannotRun(
-            f"There is no kind cluster {cluster!r}, or it does not answer: `kind create cluster --config "
-            f"kind-config.yaml` makes it. kubectl said: {done.stderr.strip()[-300:]}"
+        fault = (
+            f"The kind cluster {cluster!r} does not answer: `kind export kubeconfig --name {cluster}` where "
+            "kubectl does not know it, else `modelswarm clean --target kind`, and the next run makes it anew."
+            if exists(cluster)
+            else f"There is no kind cluster {cluster!r}: `kind create cluster --config {CONFIG}` makes it."
         )
+        raise CannotRun(f"{fault} kubectl said: {done.stderr.strip()[-300:]}")
     return pod_nodes(json.loads(done.stdout)["items"])
 
 

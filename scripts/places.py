@@ -43,7 +43,7 @@ def resolve(project: Project, wish: Wish, console: Console) -> str:
         raise UserError(f"There is no target {wish.target!r}; {nearest(wish.target, TARGETS)}")
     target = wish.target
     if target == "auto":
-        reason = kind.unusable(project)
+        reason = kind.unusable(project) or kind.unmakeable(project)
         target = "local" if reason else "kind"
         why = f"kind cannot be used: {reason}" if reason else "Docker and kind are there"
         console.print(f"Target: {target} ({why}).", highlight=False, markup=False)

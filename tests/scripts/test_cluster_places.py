@@ -39,6 +39,7 @@ def project(tmp_path: Path) -> Project:
 
 def usable(monkeypatch: pytest.MonkeyPatch, reason: str | None) -> None:
     monkeypatch.setattr(kind, "unusable", lambda project: reason)
+    monkeypatch.setattr(kind, "unmakeable", lambda project: None)
 
 
 class TestTheTarget:

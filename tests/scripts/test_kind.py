@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from scripts import images, kind
 from scripts.errors import CannotRun
+from scripts.places import Wish, resolve
+from scripts.server import HOST, free_port
 from tests.scripts.docker_machine import Machine
 
 KUBECTL = f"""#!{sys.executable}
@@ -100,6 +105,47 @@ class TestLoading:
         (cluster.state / f"team_a:{images.version()}").unlink()
         with pytest.raises(CannotRun, match=r"team/a:.* is not built: run `modelswarm images build` first"):
             load(cluster)
+
+
+@pytest.fixture
+def busy(machine: Machine) -> Iterator[int]:
+    """A port that the cluster is to have and somebody listens on; there is no cluster yet."""
+    machine.add("kind", KIND)
+    with socket.create_server((HOST, 0)) as listener:
+        port = int(listener.getsockname()[1])
+        config = {"nodes": [{"extraPortMappings": [{"hostPort": free_port()}, {"hostPort": port}]}, {}]}
+        (machine.project.root / kind.CONFIG).write_text(yaml.safe_dump(config))
+        yield port
+
+
+class TestAClusterWhosePortsAreTaken:
+    def test_is_not_made_and_the_port_is_named_before_anything_is_built(
+        self, machine: Machine, busy: int
+    ) -> None:
+        sentence = f"cannot be made: port {busy} of this machine is in use, and kind-config.yaml leads from"
+        with pytest.raises(CannotRun, match=sentence):
+            kind.make_ready(machine.project, ["a"], machine.console)
+        assert not machine.calls("build")
+
+    def test_is_there_already_where_it_is_listed(self, machine: Machine, busy: int) -> None:
+        (machine.state / "listed").touch()
+        assert kind.unmakeable(machine.project) is None
+
+    def test_is_not_what_auto_chooses(self, machine: Machine, busy: int) -> None:
+        machine.add("kubectl", KUBECTL)
+        assert resolve(machine.project, Wish("auto"), machine.console) == "local"
+        assert f"Target: local (kind cannot be used: port {busy} of" in machine.output.getvalue()
+
+
+class TestAClusterThatDoesNotAnswer:
+    def test_is_not_called_missing_where_it_is_listed(self, machine: Machine) -> None:
+        machine.add("kubectl", KUBECTL)
+        machine.add("kind", KIND)
+        with pytest.raises(CannotRun, match="There is no kind cluster 'modelswarm'"):
+            kind.kind_nodes(kind.CLUSTER)
+        (machine.state / "listed").touch()
+        with pytest.raises(CannotRun, match="does not answer: `kind export kubeconfig --name modelswarm`"):
+            kind.kind_nodes(kind.CLUSTER)
 
 
 class TestTheNodesThatRunPods:
