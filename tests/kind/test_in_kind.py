@@ -15,7 +15,17 @@ import yaml
 
 from scripts.environments import Environment, find_uv, make, pip_settings, uv_environment
 from tests.kind.kind_cluster import Cluster, in_namespace, rendered, run
-from tests.kind.kube_files import DOCKERFILES, SERVICES, Object, facts, instructions, k8s_name, manifest
+from tests.kind.kube_files import (
+    DOCKERFILES,
+    MANIFESTS,
+    SERVICES,
+    Object,
+    facts,
+    instructions,
+    k8s_name,
+    manifest,
+    relative,
+)
 from tests.projects import ROOT
 from tests.waiting import until
 
@@ -134,6 +144,14 @@ class TestTheManifests:
         assert said.returncode == 0, said.stderr
         assert "would violate" not in said.stderr, said.stderr  # the level of the namespace
 
+    @pytest.mark.parametrize("file", MANIFESTS, ids=relative)
+    def test_please_it_as_they_are_without_kustomize(self, file: Path, cluster: Cluster) -> None:
+        cluster.apply([each for each in rendered(ROOT / "k8s" / "base") if each["kind"] == "Namespace"])
+        said = Cluster(namespace="").attempt(
+            "apply", "--dry-run=server", "--server-side", "--force-conflicts", "-f", str(file)
+        )
+        assert said.returncode == 0, said.stderr
+
     def test_please_checkov(self, tmp_path: Path) -> None:
         for folder in FOLDERS:
             (tmp_path / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(rendered(folder)))
@@ -142,6 +160,7 @@ class TestTheManifests:
         common += ["--skip-download"]
         for options in (
             ["--framework", "kubernetes", "-d", str(tmp_path)],
+            ["--framework", "kubernetes", *(word for file in MANIFESTS for word in ("-f", str(file)))],
             ["--framework", "dockerfile", *files],
         ):
             done = run(*common, *options)
