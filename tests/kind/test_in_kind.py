@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,14 +154,22 @@ class TestTheManifests:
         assert said.returncode == 0, said.stderr
 
     def test_please_checkov(self, tmp_path: Path) -> None:
+        made, written = (
+            tmp_path / "made",
+            tmp_path / "written",
+        )  # each whole: policies and pods belong together
+        for place in (made, written):
+            place.mkdir()
         for folder in FOLDERS:
-            (tmp_path / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(rendered(folder)))
+            (made / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(rendered(folder)))
+        for file in MANIFESTS:
+            shutil.copy(file, written / relative(file).replace("/", "-"))
         files = [word for file in DOCKERFILES for word in ("-f", str(file))]
         common = [str(checkov()), "--config-file", str(ROOT / ".checkov.yaml"), "--quiet", "--compact"]
         common += ["--skip-download"]
         for options in (
-            ["--framework", "kubernetes", "-d", str(tmp_path)],
-            ["--framework", "kubernetes", *(word for file in MANIFESTS for word in ("-f", str(file)))],
+            ["--framework", "kubernetes", "-d", str(made)],
+            ["--framework", "kubernetes", "-d", str(written)],
             ["--framework", "dockerfile", *files],
         ):
             done = run(*common, *options)
