@@ -266,6 +266,16 @@ class TestTheRoom:
         assert default["policyTypes"] == ["Ingress", "Egress"]
         assert "ingress" not in default
 
+    def test_lets_names_be_asked_for_wherever_a_cluster_has_its_dns(self) -> None:
+        policies = {
+            each["metadata"]["name"]: each["spec"] for each in objects(ROOT / "k8s/base/network.yaml")
+        }
+        (rule,) = policies["nothing-but-dns"]["egress"]
+        # The address of NodeLocal DNSCache is the node's, which no selector of namespaces or pods matches.
+        assert "to" not in rule
+        asked = {(port["protocol"], port["port"]) for port in rule["ports"]}
+        assert asked == {(protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353)}
+
     def test_opens_the_web_ui_and_the_workers_port(self) -> None:
         service = next(each for each in objects(ROOT / "k8s/base/locust.yaml") if each["kind"] == "Service")
         assert {port["port"] for port in service["spec"]["ports"]} == {8089, 5557}
