@@ -12,8 +12,8 @@ from rich.console import Console
 
 from scripts import images, kind, registry
 from scripts.cluster import DEFAULT_NAMESPACE, PART_OF, Place, remove_all
-from scripts.errors import UserError, nearest
-from scripts.kube import Kube, contexts
+from scripts.errors import CannotRun, UserError, nearest
+from scripts.kube import Away, Kube, Object, contexts
 from scripts.lease import refuse_driven
 from scripts.project import Project, Service
 
@@ -105,6 +105,16 @@ def cluster_at_hand(context: str | None, namespace: str) -> Kube | None:
     return Kube(chosen, namespace) if chosen else None
 
 
+def _namespace(kube: Kube) -> Object | None:
+    """Return the namespace, None where there is none; bare where the account has rights inside it only."""
+    try:
+        return kube.read("namespace", kube.namespace)
+    except Away:
+        raise
+    except CannotRun:
+        return {"metadata": {}}
+
+
 def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
     """Remove what runs left: kind's cluster with the images, or what is in a namespace of another.
 
@@ -122,7 +132,7 @@ def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
     if context is None:
         raise UserError("The kubeconfig has no current context: name one with --context.")
     kube = Kube(context, wish.namespace)
-    found = kube.read("namespace", wish.namespace)
+    found = _namespace(kube)
     if found is None:
         console.print(f"There is no namespace {wish.namespace} in {context}.", highlight=False)
         return
