@@ -550,7 +550,9 @@ def images(
     ] = None,
 ) -> None:
     """Build the container images, load them into kind, push them to a registry, or show them."""
-    from scripts.images import build, find_images, load, push, require_docker, table
+    from scripts.images import build, find_images, require_docker, table
+    from scripts.kind import load
+    from scripts.registry import push
 
     if action not in IMAGE_ACTIONS:
         raise UserError(f"There is no action {action!r}; {nearest(action, IMAGE_ACTIONS)}")
@@ -563,9 +565,9 @@ def images(
     if action == "build":
         build(project, chosen, terminal, arguments, jobs)
     if action == "load":
-        load(chosen, terminal, cluster)
+        load(project, chosen, terminal, cluster)
     if action == "push" and registry:
-        push(chosen, registry, terminal)
+        push(project, chosen, registry, terminal)
     if action in ("list", "build"):
         terminal.print(table(project, chosen))
 

@@ -223,6 +223,15 @@ _ADVICE = [
         " or measure without a cluster: `make loadtest TARGET=local`.",
     ),
     (
+        r"(?m)^(denied|unauthorized): |no basic auth credentials|insufficient_scope",
+        "The registry refused: `docker login` to it first, with an account that may write there; some want "
+        "each repository made before.",
+    ),
+    (
+        r'(Get|Head) "https?://[^"]*/v2/',
+        "The registry cannot be reached. Check its name, and the network and proxy of Docker's daemon.",
+    ),
+    (
         r"No space left on device|os error 28|Disk quota exceeded",
         "The disk is full. Free some gigabytes where the project lies (`modelswarm clean` removes what can "
         "be made again), or put uv's cache elsewhere with UV_CACHE_DIR.",

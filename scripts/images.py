@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -22,28 +20,22 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from scripts.environments import pip_settings, run_step
 from scripts.errors import CannotRun, UserError, nearest
-from scripts.progress import spoken
 from scripts.project import Project
+from scripts.shown import Say, shown
 
 LOAD_SIDE = "locust"
 DIGEST_LABEL = "modelswarm.model.digest"
 PART_LABEL = "modelswarm.part"
 """On a stage of a build that the image itself does not contain."""
-CLUSTER = "modelswarm"
-"""The name that kind-config.yaml gives the cluster."""
-ROLE_LABEL = "modelswarm/role"
 _OWN_STEPS = "# own\n"
 """The line in a Dockerfile after which its steps are no longer those of the others."""
 _PIP_ARGUMENTS = ("index-url", "extra-index-url", "find-links", "trusted-host")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_STEP = re.compile(r"^(?:Step \d+/\d+ : |#\d+ \[[^\]]*\] )(.*)")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,6 @@ class Built:
     size_bytes: int
     model_digest: str
     """Empty when it was not built by `modelswarm images build`."""
-    repo_digests: tuple[str, ...]
 
 
 def version() -> str:
@@ -170,112 +161,6 @@ def _waves(images: Iterable[Image]) -> list[list[Image]]:
     return [list(first.values()), rest]
 
 
-def load(images: Sequence[Image], console: Console, cluster: str = CLUSTER) -> None:
-    """Load images into a kind cluster: each on the nodes where its pods may go, those not of the other role.
-
-    What a node has already is left out, because kind packs all that it is told to load if any is missing;
-    images that go together share their layers on the way.
-
-    Raises:
-        CannotRun: there is no kind or no such cluster, an image is not built, or loading failed.
-
-    """
-    require_docker()
-    if not shutil.which("kind"):
-        raise CannotRun("kind is not installed: get it from its own site, or from your system's packages.")
-    built = inspect(images)
-    for image in images:
-        if image.name not in built:
-            raise CannotRun(f"{image.reference} is not built: run `modelswarm images build` first.")
-    nodes = kind_nodes(cluster)
-
-    for role in dict.fromkeys(image.role for image in images):
-        chosen = [name for name, its in nodes.items() if its in (role, "")] or list(nodes)
-        missing = [
-            image.reference
-            for image in images
-            if image.role == role
-            and any(id_on(node, image.reference) != built[image.name].id for node in chosen)
-        ]
-        command = ["kind", "load", "docker-image", "--name", cluster, "--nodes", ",".join(chosen), *missing]
-
-        def load_role(say: Say, command: list[str] = command) -> str:
-            run_step(command, os.environ, say)
-            return "loaded"
-
-        if missing:
-            _shown(console, f"{len(missing)} of {role} role to {', '.join(chosen)}", load_role)
-
-
-def id_on(node: str, reference: str) -> str | None:
-    """Return the id of the image that a node of kind has by that name; None if it has none."""
-    command = ["docker", "exec", node, "crictl", "inspecti", f"docker.io/{reference}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout)["status"]["id"] if done.returncode == 0 else None
-
-
-def kind_nodes(cluster: str) -> dict[str, str]:
-    """Return the nodes of a kind cluster that run pods, by `pod_nodes`.
-
-    Raises:
-        CannotRun: there is no such cluster, or it does not answer.
-
-    """
-    command = ["kubectl", "--context", f"kind-{cluster}", "get", "nodes", "-o", "json"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotRun(f"The kind cluster {cluster!r} cannot be asked for its nodes: {error}.") from error
-    if done.returncode:
-        raise CannotRun(
-            f"There is no kind cluster {cluster!r}, or it does not answer: `kind create cluster --config "
-            f"kind-config.yaml` makes it. kubectl said: {done.stderr.strip()[-300:]}"
-        )
-    return pod_nodes(json.loads(done.stdout)["items"])
-
-
-def pod_nodes(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return those of the API's nodes that run pods, or soon will, with their role (empty if they have none).
-
-    A new node is tainted until it is ready: taints of node.kubernetes.io/ come and go.
-    """
-    return {
-        node["metadata"]["name"]: node["metadata"]["labels"].get(ROLE_LABEL, "")
-        for node in nodes
-        if all(
-            taint["effect"] != "NoSchedule" or taint["key"].startswith("node.kubernetes.io/")
-            for taint in node["spec"].get("taints", [])
-        )
-    }
-
-
-def push(images: Sequence[Image], registry: str, console: Console) -> dict[str, str]:
-    """Push images to a registry and return, by name, the reference with the digest that it now has there.
-
-    Raises:
-        CannotRun: an image is not built, or the registry refused it.
-
-    """
-    require_docker()
-    built = inspect(images)
-    references: dict[str, str] = {}
-    for image in images:
-        if image.name not in built:
-            raise CannotRun(f"{image.reference} is not built: run `modelswarm images build` first.")
-        target = f"{registry.rstrip('/')}/{image.reference}"
-
-        def push_one(say: Say, image: Image = image, target: str = target) -> str:
-            run_step(["docker", "tag", image.reference, target], os.environ, say)
-            run_step(["docker", "push", target], os.environ, say)
-            repository = target.rpartition(":")[0]
-            digests = _inspect([target])[target].repo_digests
-            references[image.name] = next(each for each in digests if each.startswith(f"{repository}@"))
-            return references[image.name]
-
-        _shown(console, image.name, push_one)
-    return references
-
-
 def inspect(images: Iterable[Image]) -> dict[str, Built]:
     """Return, by name, those of the images that Docker has."""
     images = list(images)
@@ -283,18 +168,43 @@ def inspect(images: Iterable[Image]) -> dict[str, Built]:
     return {image.name: found[image.reference] for image in images if image.reference in found}
 
 
+def require_built(images: Sequence[Image]) -> dict[str, Built]:
+    """Return, by name, the images as Docker has them.
+
+    Raises:
+        CannotRun: one is not built.
+
+    """
+    require_docker()
+    built = inspect(images)
+    for image in images:
+        if image.name not in built:
+            raise CannotRun(f"{image.reference} is not built: run `modelswarm images build` first.")
+    return built
+
+
 def _inspect(references: Sequence[str]) -> dict[str, Built]:
-    if not references:
-        return {}
-    command = ["docker", "image", "inspect", *references]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     found: dict[str, Built] = {}
-    for row in json.loads(done.stdout or "[]"):
+    for row in _rows(references):
         labels = row["Config"].get("Labels") or {}
-        digests = tuple(row.get("RepoDigests") or ())
-        built = Built(row["Id"], row["Size"], labels.get(DIGEST_LABEL, ""), digests)
+        built = Built(row["Id"], row["Size"], labels.get(DIGEST_LABEL, ""))
         found |= {tag: built for tag in row.get("RepoTags") or () if tag in references}
     return found
+
+
+def repo_digests(reference: str) -> list[str]:
+    """Return an image's names by digest in the registries that it was pushed to or pulled from."""
+    return [each for row in _rows([reference]) for each in row.get("RepoDigests") or ()]
+
+
+def _rows(references: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what Docker says of those of the images that it has."""
+    if not references:
+        return []
+    command = ["docker", "image", "inspect", *references]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    return rows
 
 
 def table(project: Project, images: Sequence[Image]) -> Table:
@@ -385,7 +295,7 @@ def _each(images: Sequence[Image], work: Callable[[Image, Say], str], console: C
     progress = Progress(*columns, console=console, transient=True)
 
     def one(image: Image) -> None:
-        _shown(console, image.name, lambda say: work(image, say), progress)
+        shown(console, image.name, lambda say: work(image, say), progress)
 
     with progress if console.is_terminal else nullcontext(), ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(one, image) for image in images]
@@ -395,29 +305,3 @@ def _each(images: Sequence[Image], work: Callable[[Image, Say], str], console: C
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _shown(
-    console: Console, title: str, work: Callable[[Say], str], progress: Progress | None = None
-) -> None:
-    """Do one piece of work, with its newest step on the terminal, and say how it came out."""
-    began_s = time.monotonic()
-    if not console.is_terminal:
-        console.print(f"{title} …", highlight=False, markup=False)
-        result = work(lambda line: None)
-    elif progress is None:
-        with console.status("") as status:
-            result = work(lambda line: status.update(_newest(title, line)))
-    else:
-        task = progress.add_task(escape(title))
-        try:
-            result = work(lambda line: progress.update(task, description=_newest(title, line)))
-        finally:
-            progress.remove_task(task)
-    took = spoken(time.monotonic() - began_s)
-    console.print(f"{title}: {result} ({took})", highlight=False, markup=False)
-
-
-def _newest(title: str, line: str) -> str:
-    step = _STEP.match(line)
-    return f"{escape(title)} … [dim]{escape((step[1] if step else line)[:90])}[/]"

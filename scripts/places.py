@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from dataclasses import dataclass
 import typer
 from rich.console import Console
 
-from scripts import images, kind
+from scripts import images, kind, registry
 from scripts.cluster import DEFAULT_NAMESPACE, PART_OF, Place, remove_all
-from scripts.errors import UserError, nearest
-from scripts.kube import Kube, contexts
+from scripts.errors import CannotRun, UserError, nearest
+from scripts.kube import Away, Kube, Object, contexts
 from scripts.lease import refuse_driven
 from scripts.project import Project, Service
 
 TARGETS = ("auto", "local", "kind", "cluster")
+REGISTRY_VARIABLE = "MODELSWARM_REGISTRY"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def resolve(project: Project, wish: Wish, console: Console) -> str:
         raise UserError(f"There is no target {wish.target!r}; {nearest(wish.target, TARGETS)}")
     target = wish.target
     if target == "auto":
-        reason = kind.unusable(project)
+        reason = kind.unusable(project) or kind.unmakeable(project)
         target = "local" if reason else "kind"
         why = f"kind cannot be used: {reason}" if reason else "Docker and kind are there"
         console.print(f"Target: {target} ({why}).", highlight=False, markup=False)
@@ -49,7 +51,8 @@ def resolve(project: Project, wish: Wish, console: Console) -> str:
         raise UserError(f"The target kind cannot be used: {reason}. `--target local` needs neither.")
     given = {"--context": wish.context, "--registry": wish.registry}
     for option, value in given.items():
-        if value and target != "cluster":
+        # The variable is there for every command, whatever its target.
+        if value and target != "cluster" and value != os.environ.get(REGISTRY_VARIABLE):
             raise UserError(f"{option} goes with --target cluster only.")
     if wish.detach and target == "local":
         raise UserError("--detach goes with --target kind or cluster: local processes end with the command.")
@@ -73,7 +76,7 @@ def furnish(
 
     Raises:
         UserError: a cluster of yours needs a registry, or a context that is not there.
-        CannotRun: kind or Docker failed.
+        CannotRun: kind or Docker failed, or the registry's images hold another model.
 
     """
     names = [service.name for service in services]
@@ -88,7 +91,7 @@ def furnish(
     if context is None:
         raise UserError("The kubeconfig has no current context: name one with --context.")
     wanted = images.find_images(project, [images.LOAD_SIDE, *names])
-    renamed = {image.reference: f"{wish.registry.rstrip('/')}/{image.reference}" for image in wanted}
+    renamed = registry.references(project, wanted, wish.registry, console)
     return Place("cluster", context, wish.namespace, renamed, wish.detach)
 
 
@@ -100,6 +103,16 @@ def cluster_at_hand(context: str | None, namespace: str) -> Kube | None:
         return None
     chosen = context or (kind.CONTEXT if kind.CONTEXT in known else current)
     return Kube(chosen, namespace) if chosen else None
+
+
+def _namespace(kube: Kube) -> Object | None:
+    """Return the namespace, None where there is none; bare where the account has rights inside it only."""
+    try:
+        return kube.read("namespace", kube.namespace)
+    except Away:
+        raise
+    except CannotRun:
+        return {"metadata": {}}
 
 
 def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
@@ -119,7 +132,7 @@ def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
     if context is None:
         raise UserError("The kubeconfig has no current context: name one with --context.")
     kube = Kube(context, wish.namespace)
-    found = kube.read("namespace", wish.namespace)
+    found = _namespace(kube)
     if found is None:
         console.print(f"There is no namespace {wish.namespace} in {context}.", highlight=False)
         return

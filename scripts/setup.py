@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
 
 from scripts.environments import Environment, find_uv, make, pip_settings, run_step, uv_environment
 from scripts.errors import CannotRun
-from scripts.progress import spoken
 from scripts.project import Project, Service
+from scripts.shown import Say, shown
 
 EXPORT_STAMP = ".model-stamp"
-Say = Callable[[str], None]
 
 
 def set_up(
@@ -84,7 +81,7 @@ def _take(steps: Sequence[Step], console: Console, go_on: bool) -> None:
     failed: dict[str, CannotRun] = {}
     for number, step in enumerate(steps, 1):
         try:
-            _shown(console, f"[{number}/{len(steps)}] {step.title}", step.work)
+            shown(console, f"[{number}/{len(steps)}] {step.title}", step.work)
         except CannotRun as error:
             if not go_on or len(steps) == 1:
                 raise
@@ -132,21 +129,3 @@ def _exporter(project: Project, model: Environment, options: Sequence[str]) -> C
         Path(project.model_dir.parent / EXPORT_STAMP).write_text(digest)
 
     return export
-
-
-def _shown(console: Console, title: str, work: Callable[[Say], None]) -> None:
-    """Do one step with its newest line of output beside a spinner, or plainly where there is no terminal."""
-    began_s = time.monotonic()
-    if not console.is_terminal:
-        console.print(title, "…", highlight=False, markup=False)
-        work(lambda line: None)
-        console.print(f"      took {spoken(time.monotonic() - began_s)}", highlight=False, markup=False)
-        return
-    with console.status("") as status:
-
-        def say(line: str) -> None:
-            status.update(f"{escape(title)} … [dim]{escape(line[:100])}[/]")
-
-        say("")
-        work(say)
-    console.print(f"{title} took {spoken(time.monotonic() - began_s)}", highlight=False, markup=False)

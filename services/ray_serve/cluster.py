@@ -20,7 +20,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from services.model.runtime import Settings
-from services.ray_serve.deployment import MobileNet
+from services.ray_serve.deployment import bound
 
 # Ray refuses less. Requests do not go through the object store.
 OBJECT_STORE_BYTES = 78_643_200
@@ -71,10 +71,7 @@ def _start_serve(settings: Settings, host: str, port: int) -> None:
     quiet = LoggingConfig(enable_access_log=False)
     http = HTTPOptions(host=host, port=port)
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=http, logging_config=quiet)
-    replicas = MobileNet.options(
-        num_replicas=settings.workers, ray_actor_options={"num_cpus": settings.threads}
-    )
-    serve.run(replicas.bind(settings), logging_config=quiet)
+    serve.run(bound(settings), logging_config=quiet)
 
 
 if __name__ == "__main__":

@@ -83,3 +83,16 @@ class MobileNet:
     async def _in_batches(self, bodies: list[bytes]) -> list[list[Prediction] | BadInput]:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.pool, self.classifier.predict_batch, bodies)
+
+
+def bound(settings: Settings) -> serve.Application:
+    """Return the application with as many replicas and threads as asked for."""
+    replicas = MobileNet.options(
+        num_replicas=settings.workers, ray_actor_options={"num_cpus": settings.threads}
+    )
+    return replicas.bind(settings)
+
+
+def application(_: dict[str, str]) -> serve.Application:
+    """Return the application for a cluster that is there already; rayservice.yaml names this function."""
+    return bound(Settings.from_env())

@@ -39,7 +39,7 @@ def nodes(project: Project, built: dict[str, images.Built]) -> Iterator[None]:
         yield
     finally:
         if not there and not os.environ.get("KEEP_CLUSTER"):
-            run("kind", "delete", "cluster", "--name", images.CLUSTER)
+            run("kind", "delete", "cluster", "--name", kind.CLUSTER)
 
 
 @pytest.fixture(scope="session")

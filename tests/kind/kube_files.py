@@ -15,6 +15,11 @@ from tests.projects import ROOT
 
 SERVICES = sorted(file.parent.name for file in ROOT.glob("services/*/service.toml"))
 DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile")) + sorted(ROOT.glob("k8s/*/Dockerfile"))
+MANIFESTS = [
+    file
+    for file in sorted([*ROOT.glob("services/*/manifest.yaml"), *ROOT.glob("k8s/**/*.yaml")])
+    if file.name != "kustomization.yaml"
+]
 Object = dict[str, Any]
 
 

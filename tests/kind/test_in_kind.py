@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,17 @@ import yaml
 
 from scripts.environments import Environment, find_uv, make, pip_settings, uv_environment
 from tests.kind.kind_cluster import Cluster, in_namespace, rendered, run
-from tests.kind.kube_files import DOCKERFILES, SERVICES, Object, facts, instructions, k8s_name, manifest
+from tests.kind.kube_files import (
+    DOCKERFILES,
+    MANIFESTS,
+    SERVICES,
+    Object,
+    facts,
+    instructions,
+    k8s_name,
+    manifest,
+    relative,
+)
 from tests.projects import ROOT
 from tests.waiting import until
 
@@ -134,14 +145,31 @@ class TestTheManifests:
         assert said.returncode == 0, said.stderr
         assert "would violate" not in said.stderr, said.stderr  # the level of the namespace
 
+    @pytest.mark.parametrize("file", MANIFESTS, ids=relative)
+    def test_please_it_as_they_are_without_kustomize(self, file: Path, cluster: Cluster) -> None:
+        cluster.apply([each for each in rendered(ROOT / "k8s" / "base") if each["kind"] == "Namespace"])
+        said = Cluster(namespace="").attempt(
+            "apply", "--dry-run=server", "--server-side", "--force-conflicts", "-f", str(file)
+        )
+        assert said.returncode == 0, said.stderr
+
     def test_please_checkov(self, tmp_path: Path) -> None:
+        made, written = (
+            tmp_path / "made",
+            tmp_path / "written",
+        )  # each whole: policies and pods belong together
+        for place in (made, written):
+            place.mkdir()
         for folder in FOLDERS:
-            (tmp_path / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(rendered(folder)))
+            (made / f"{folder.name}.yaml").write_text(yaml.safe_dump_all(rendered(folder)))
+        for file in MANIFESTS:
+            shutil.copy(file, written / relative(file).replace("/", "-"))
         files = [word for file in DOCKERFILES for word in ("-f", str(file))]
         common = [str(checkov()), "--config-file", str(ROOT / ".checkov.yaml"), "--quiet", "--compact"]
         common += ["--skip-download"]
         for options in (
-            ["--framework", "kubernetes", "-d", str(tmp_path)],
+            ["--framework", "kubernetes", "-d", str(made)],
+            ["--framework", "kubernetes", "-d", str(written)],
             ["--framework", "dockerfile", *files],
         ):
             done = run(*common, *options)

@@ -9,8 +9,9 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from scripts.images import ROLE_LABEL
+from scripts.kind import ROLE_LABEL
 from tests.kind.kube_files import (
+    MANIFESTS,
     SERVICES,
     Object,
     facts,
@@ -43,10 +44,23 @@ YAML_FILES = sorted(
 )
 WORKLOADS = {
     f"{relative(file)}: {each['metadata']['name']}": each
-    for file in sorted([*ROOT.glob("services/*/manifest.yaml"), *ROOT.glob("k8s/**/*.yaml")])
+    for file in MANIFESTS
     for each in objects(file)
     if each["kind"] in ("Deployment", "Job", "StatefulSet")
 }
+
+CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding", "APIService"}
+
+
+@pytest.mark.parametrize("file", MANIFESTS, ids=relative)
+def test_a_manifest_says_by_itself_where_it_goes(file: Path) -> None:
+    """Without kustomize too: `kubectl apply -f` would take the namespace that somebody happens to be in."""
+    homeless = [
+        f"{each['kind']} {each['metadata']['name']}"
+        for each in objects(file)
+        if each["kind"] not in CLUSTER_WIDE and "namespace" not in each["metadata"]
+    ]
+    assert homeless == []
 
 
 @pytest.mark.parametrize("file", YAML_FILES, ids=relative)
@@ -56,6 +70,11 @@ def test_a_yaml_file_pleases_yamllint(file: Path) -> None:
 
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS.keys())
 class TestAPod:
+    def test_is_one_that_its_workload_selects(self, workload: Object) -> None:
+        spec = workload["spec"]
+        labels = spec["template"]["metadata"]["labels"]
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+
     def test_has_no_rights_on_its_node(self, workload: Object) -> None:
         pod = pod_of(workload)
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -246,6 +265,16 @@ class TestTheRoom:
         assert set(ours["values"]) == {"server", "generator", "results"}
         assert default["policyTypes"] == ["Ingress", "Egress"]
         assert "ingress" not in default
+
+    def test_lets_names_be_asked_for_wherever_a_cluster_has_its_dns(self) -> None:
+        policies = {
+            each["metadata"]["name"]: each["spec"] for each in objects(ROOT / "k8s/base/network.yaml")
+        }
+        (rule,) = policies["nothing-but-dns"]["egress"]
+        # The address of NodeLocal DNSCache is the node's, which no selector of namespaces or pods matches.
+        assert "to" not in rule
+        asked = {(port["protocol"], port["port"]) for port in rule["ports"]}
+        assert asked == {(protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353)}
 
     def test_opens_the_web_ui_and_the_workers_port(self) -> None:
         service = next(each for each in objects(ROOT / "k8s/base/locust.yaml") if each["kind"] == "Service")

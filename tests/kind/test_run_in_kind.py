@@ -141,7 +141,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EchoInKind]:
         made_here = images.find_images(Project(project.root))
         images.remove([image for image in made_here if image.name != images.LOAD_SIDE])
         if not there and not os.environ.get("KEEP_CLUSTER"):
-            subprocess.run(["kind", "delete", "cluster", "--name", images.CLUSTER], check=False)
+            subprocess.run(["kind", "delete", "cluster", "--name", kind.CLUSTER], check=False)
         else:
             project.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
 
@@ -259,7 +259,7 @@ def send_signal(name: str, node: str, program: str) -> None:
 class TestAnApiServerThatIsAwayForHalfAMinute:
     def test_in_the_middle_of_a_trial_is_waited_for(self, made: EchoInKind) -> None:
         with under_load(made, "away", rate=20, seconds=45, after_s=4) as process:
-            node = f"{images.CLUSTER}-control-plane"
+            node = f"{kind.CLUSTER}-control-plane"
             send_signal("STOP", node, "kube-apiserver")
             try:
                 threading.Event().wait(30)

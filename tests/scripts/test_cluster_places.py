@@ -13,8 +13,8 @@ from rich.console import Console
 from scripts import kind
 from scripts.attach import find, place_of
 from scripts.cluster import Place
-from scripts.errors import UserError
-from scripts.places import Wish, clear, lacking, resolve
+from scripts.errors import CannotRun, UserError
+from scripts.places import REGISTRY_VARIABLE, Wish, clear, lacking, resolve
 from scripts.project import Project
 from scripts.run import RunRecord
 from scripts.web_password import web_password
@@ -39,6 +39,7 @@ def project(tmp_path: Path) -> Project:
 
 def usable(monkeypatch: pytest.MonkeyPatch, reason: str | None) -> None:
     monkeypatch.setattr(kind, "unusable", lambda project: reason)
+    monkeypatch.setattr(kind, "unmakeable", lambda project: None)
 
 
 class TestTheTarget:
@@ -80,6 +81,13 @@ class TestTheTarget:
     ) -> None:
         with pytest.raises(UserError, match=sentence):
             resolve(project, wish, console)
+
+    def test_a_registry_that_the_environment_names_is_for_clusters_and_in_nobodys_way(
+        self, project: Project, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(REGISTRY_VARIABLE, "registry.example/team")
+        wish = Wish("local", registry="registry.example/team")
+        assert resolve(project, wish, console) == "local"
 
 
 class TestAFrameworkInACluster:
@@ -180,6 +188,19 @@ class TestClearingANamespace:
         assert "namespace" not in kinds
         assert all(labels or names for _, *names, labels in room.deleted)
         assert any(labels == "app.kubernetes.io/part-of=modelswarm" for *_, labels in room.deleted)
+
+    def test_whose_account_may_not_see_it_leaves_it_and_removes_what_is_inside(
+        self, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        room = Room({})
+
+        def refuse(kind: str, name: str) -> object:
+            raise CannotRun('namespaces "room" is forbidden')
+
+        monkeypatch.setattr(room, "read", refuse)
+        self.clear(room, console, monkeypatch)
+        assert "lease" in {kind for kind, *_ in room.deleted}
+        assert "namespace" not in {kind for kind, *_ in room.deleted}
 
     def test_asks_before(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
         room = Room({"app.kubernetes.io/part-of": "modelswarm"})

@@ -1,4 +1,4 @@
-"""Images without Docker: a program of that name on PATH that writes down what it is asked and answers."""
+"""Images without Docker."""
 
 from __future__ import annotations
 
@@ -7,117 +7,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console
 
 from scripts import images
 from scripts.errors import CannotRun, UserError
-from scripts.project import Project
 from tests.projects import ROOT
+from tests.scripts.docker_machine import Machine
 
 VERIFY = ROOT / "k8s" / "verify_model.py"
-HEAD = "# about {name}\nFROM python:3.11-slim\n# own\n"
-FACTS = """
-title = "X"
-version = "1"
-protocol = "predict"
-port = 8000
-predict_path = "/predict"
-ready_path = "/health"
-[local]
-command = ["x"]
-[image]
-name = "team/{name}"
-"""
-# A daemon whose state is a folder: an image is a file whose content is its id.
-DOCKER = f"""#!{sys.executable}
-import json, os, sys, time
-from pathlib import Path
-state = Path(os.environ["FAKE_DOCKER"])
-words = sys.argv[1:]
-with (state / "calls").open("a") as log:
-    log.write(json.dumps(words) + "\\n")
-fault = state / "fault"
-if words[0] == "version":
-    if (state / "down").exists():
-        print("Cannot connect to the daemon", file=sys.stderr)
-        sys.exit(1)
-    print("99")
-elif words[0] == "build":
-    if fault.exists():
-        print("Step 3/4 : RUN pip install x\\nERROR: No matching distribution found for x==9")
-        sys.exit(1)
-    name = words[words.index("-t") + 1].replace("/", "_")
-    time.sleep(0.3)  # work, in which another build would begin if it were let
-    with (state / "calls").open("a") as log:
-        log.write(json.dumps(["built", name]) + "\\n")
-    (state / name).write_text("id of " + Path(words[words.index("-f") + 1]).read_text())
-elif words[:2] == ["image", "inspect"]:
-    digest = json.loads(Path(os.environ["FAKE_MODEL"]).read_text())["digest"]
-    found = [each for each in words[2:] if (state / each.replace("/", "_")).exists()]
-    labels = {{"modelswarm.model.digest": digest}}
-    rows = [
-        {{"Id": (state / each.replace("/", "_")).read_text(), "Size": 5e6, "RepoTags": [each],
-          "RepoDigests": [each.rpartition(":")[0] + "@sha256:abc"], "Config": {{"Labels": labels}}}}
-        for each in found
-    ]
-    print(json.dumps(rows))
-    sys.exit(len(found) != len(words[2:]))
-elif words[0] == "tag":
-    (state / words[2].replace("/", "_")).write_text((state / words[1].replace("/", "_")).read_text())
-"""
-
-
-class Machine:
-    """A project with two backends, and the docker above on PATH."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.project = Project(folder / "project")
-        self.state = folder / "state"
-        self.state.mkdir(parents=True)
-        for name in ("a", "b"):
-            place = self.project.root / "services" / name
-            place.mkdir(parents=True)
-            (place / "service.toml").write_text(FACTS.format(name=name))
-            (place / "Dockerfile").write_text(HEAD.format(name=name) + f"CMD {name}\n")
-        load_side = self.project.root / "k8s" / "locust"
-        load_side.mkdir(parents=True)
-        (load_side / "Dockerfile").write_text("FROM python:3.11-slim\nCMD locust\n")
-        self.project.model_dir.mkdir(parents=True)
-        manifest = self.project.model_dir / "manifest.json"
-        manifest.write_text(json.dumps({"digest": "sha256:123"}))
-        program = folder / "bin" / "docker"
-        program.parent.mkdir()
-        program.write_text(DOCKER)
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-        monkeypatch.setenv("FAKE_DOCKER", str(self.state))
-        monkeypatch.setenv("FAKE_MODEL", str(manifest))
-        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://mirror.example/simple /srv/wheels file:///srv")
-        monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
-        self.output = StringIO()
-        self.console = Console(file=self.output, width=200)
-
-    def calls(self, word: str) -> list[list[str]]:
-        lines = (self.state / "calls").read_text().splitlines()
-        return [call for call in map(json.loads, lines) if call[0] == word]
-
-    def built(self) -> list[str]:
-        return [call[call.index("-t") + 1].partition(":")[0] for call in self.calls("build")]
-
-    def build(self, *names: str, **arguments: str) -> dict[str, images.Built]:
-        chosen = images.find_images(self.project, names)
-        return images.build(self.project, chosen, self.console, arguments)
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(tmp_path, monkeypatch)
 
 
 class TestBuilding:
@@ -191,19 +90,6 @@ class TestWhatCannotBeBuilt:
             machine.build("a")
 
 
-class TestPushing:
-    def test_gives_the_reference_by_digest(self, machine: Machine) -> None:
-        machine.build("a")
-        chosen = images.find_images(machine.project, ["a"])
-        references = images.push(chosen, "registry.example/lab/", machine.console)
-        assert references["a"] == "registry.example/lab/team/a@sha256:abc"
-
-    def test_of_what_is_not_built_says_what_builds_it(self, machine: Machine) -> None:
-        chosen = images.find_images(machine.project, ["a"])
-        with pytest.raises(CannotRun, match="is not built: run `modelswarm images build` first"):
-            images.push(chosen, "registry.example", machine.console)
-
-
 class TestTheModelInside:
     @pytest.mark.parametrize(
         ("label", "same", "words"),
@@ -214,7 +100,7 @@ class TestTheModelInside:
         ],
     )
     def test_is_compared_with_the_export(self, label: str, same: bool, words: str) -> None:
-        assert images.agreement(images.Built("id", 1, label, ()), "sha256:123") == (same, words)
+        assert images.agreement(images.Built("id", 1, label), "sha256:123") == (same, words)
 
 
 def write_export(folder: Path) -> str:
@@ -277,21 +163,3 @@ def _forge(manifest: Path) -> None:
 def _empty(folder: Path) -> None:
     (folder / "labels.txt").unlink()
     (folder / "images" / "x.jpg").unlink()
-
-
-class TestTheNodesThatRunPods:
-    @staticmethod
-    def node(name: str, role: str | None = None, *taints: str) -> dict[str, Any]:
-        labels = {} if role is None else {images.ROLE_LABEL: role}
-        given = [{"key": key, "effect": "NoSchedule"} for key in taints]
-        return {"metadata": {"name": name, "labels": labels}, "spec": {"taints": given}}
-
-    def test_are_all_but_the_control_plane_with_their_roles(self) -> None:
-        nodes = [self.node("plane", None, "node-role.kubernetes.io/control-plane"), self.node("a", "server")]
-        assert images.pod_nodes(nodes) == {"a": "server"}
-
-    def test_are_known_before_they_are_ready(self) -> None:
-        # Otherwise the images of a cluster made a moment ago would go to its every node.
-        assert images.pod_nodes([self.node("new", "server", "node.kubernetes.io/not-ready")]) == {
-            "new": "server"
-        }
