@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from contextlib import suppress
 from typing import Any
+
+from PIL import Image as Picture
 
 from locustfiles.engine.grpc import Call
 from locustfiles.engine.payloads import Image
@@ -15,11 +18,21 @@ from locustfiles.tensorflow_serving_user import Grpc as TensorflowGrpc
 from scripts.probe import Probe
 from tests.services.backends import Backend
 
+
+def _encoded(size: tuple[int, int], kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Picture.new("L", size).save(buffer, kind)
+    return buffer.getvalue()
+
+
 NO_IMAGES = {
     "a text instead of an image": b"hello",
     "nothing instead of an image": b"",
     "the head of a JPEG": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01",
-    "a GIF": b"GIF89a\x01\x00\x01\x00\x00\x00\x00;",
+    "the head of a PNG": b"\x89PNG\r\n\x1a\n",
+    "a GIF": _encoded((8, 8), "GIF"),
+    "a JPEG of 40 megapixels": _encoded((8000, 5000), "JPEG"),
+    "a PNG of 40 megapixels": _encoded((8000, 5000), "PNG"),
 }
 NO_REQUESTS = {
     "no body": b"",
