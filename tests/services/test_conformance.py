@@ -46,6 +46,8 @@ CLIENT_MISTAKES = {
     "RESOURCE_EXHAUSTED",
 }
 PATIENCE_S = 15.0
+# Servers without an option for the address, which their service.toml names; a stand-in of theirs has one.
+ADDRESS_IS_FIXED = ("tensorflow_serving",)
 
 each_backend = pytest.mark.parametrize("name", NAMES)
 each_protocol = pytest.mark.parametrize(("name", "protocol"), SPOKEN)
@@ -102,6 +104,8 @@ class TestReady:
         assert backend.first_answer is None, backend.last_words()
 
     def test_it_listens_on_loopback_alone(self, backend: Backend) -> None:
+        if backend.service.name in ADDRESS_IS_FIXED and not backend.service.is_stand_in():
+            pytest.skip("its address cannot be chosen")
         assert backend.listening() <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
         assert backend.listening()
 
