@@ -18,8 +18,9 @@ import pytest
 from gevent.pool import Pool
 
 from scripts.guard import scratch_folder
-from scripts.probe import Probe, model_user, unwell
+from scripts.probe import Probe, model_user
 from scripts.project import Project, Service
+from scripts.ready import unwell
 from scripts.server import LocalServer, ServerSettings
 from tests.projects import ROOT
 
