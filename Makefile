@@ -7,6 +7,7 @@ RUN ?= latest
 ARGS ?=
 
 bin := .venv/bin
+shown := $(or $(firstword $(BACKENDS)),fastapi)
 chosen := $(if $(strip $(BACKENDS)),--backends "$(BACKENDS)")
 
 .DEFAULT_GOAL := help
@@ -42,9 +43,9 @@ report: env ## Write the report of a run again (RUN=results/… or latest)
 example: env ## Keep a run's report as docs/example-report, with pictures of it (RUN=results/… or latest)
 	@$(bin)/python -m scripts.example_report $(RUN)
 
-ui: env ## Start a backend (BACKENDS=name, TARGET=) and Locust's web UI at http://localhost:8089
-	@$(bin)/modelswarm setup $(BACKENDS) --target $(TARGET)
-	@$(bin)/modelswarm ui --target $(TARGET) $(if $(strip $(BACKENDS)),--backend $(BACKENDS)) $(ARGS)
+ui: env ## Start a backend (BACKENDS=name, by default fastapi; TARGET=) and Locust's web UI at http://localhost:8089
+	@$(bin)/modelswarm setup $(shown) --target $(TARGET)
+	@$(bin)/modelswarm ui --target $(TARGET) --backend $(shown) $(ARGS)
 
 list: env ## Show the backends: version, protocol, port, installed or not
 	@$(bin)/modelswarm list $(ARGS)

@@ -21,6 +21,18 @@ PROTOCOL = "protocol"
 
 
 @dataclass(frozen=True)
+class Program:
+    """A program that a server needs (`needs = { java = "Java" }`, or a table of these)."""
+
+    install: str
+    """What to install where it is not there, or is too old."""
+    home: str | None = None
+    """A variable that names the folder whose `bin` holds it; where that is set, PATH does not count."""
+    version: int | None = None
+    """The first that will do, as `NAME -version` writes it: `"17.0.2"`; Java 8 calls itself `"1.8"`."""
+
+
+@dataclass(frozen=True)
 class Local:
     """How a server starts on this machine (`[local]` of service.toml)."""
 
@@ -34,8 +46,8 @@ class Local:
     """Names of further ports that the server needs; `{port_NAME}` in the command is a free one."""
     key_file: str | None = None
     """A file that the server writes into its working folder, with the key that callers must send."""
-    needs: dict[str, str] = field(default_factory=dict)
-    """Programs that must be on PATH besides the environment, each with what to install where it is not."""
+    needs: dict[str, Program] = field(default_factory=dict)
+    """Programs that the server needs besides its environment, by name."""
     libraries: dict[str, str] = field(default_factory=dict)
     """Shared libraries that the system must have, each with what to install where it does not."""
 
@@ -65,6 +77,8 @@ class Option:
     choices: list[OptionValue] = field(default_factory=list)
     not_held: str | None = None
     """What is then not equal between backends, after the variant's title; `{value}` is what was chosen."""
+    needs: dict[str, Program] = field(default_factory=dict)
+    """Programs that the server needs where this is not at its default."""
 
     def read(self, value: OptionValue) -> OptionValue:
         """Return a value from a plan or a command line as one of the option's kind.
@@ -203,13 +217,14 @@ def _table(table: dict[str, Any], key: str, where: str) -> dict[str, Any]:
     return found
 
 
-T = TypeVar("T", Local, Facts, Protocol, Option)
-N = TypeVar("N", Protocol, Option)
+T = TypeVar("T", Local, Facts, Protocol, Option, Program)
+N = TypeVar("N", Protocol, Option, Program)
 
 
 def _named(kind: type[N], tables: Mapping[str, Any], where: str) -> dict[str, N]:
     built = {}
-    for name, table in tables.items():
+    for name, given in tables.items():
+        table = {"install": given} if kind is Program and isinstance(given, str) else given
         if not isinstance(table, dict):
             raise UserError(f"{where}{name}] must be a table")
         built[name] = _build(kind, table, f"{where}{name}]")
@@ -225,8 +240,9 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         expected = str(known[key].type)
         if not _fits(value, expected):
             raise UserError(f"{where}: {key} = {value!r} must be of the kind {expected}")
+    programs = {"needs": _named(Program, table["needs"], f"{where[:-1]}.needs.")} if "needs" in table else {}
     try:
-        return kind(**table)
+        return kind(**(dict(table) | programs))
     except TypeError as error:
         missing = str(error).partition("argument")[2].lstrip("s: ")
         raise UserError(f"{where} lacks {missing}") from error

@@ -8,14 +8,12 @@ whichever protocol, is what tells whether it predicts.
 
 from __future__ import annotations
 
-import http.client
 import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from locust.env import Environment
 from locust.util.load_locustfile import load_locustfile
@@ -25,9 +23,8 @@ from locustfiles.engine.pacing import Dispatcher
 from locustfiles.engine.payloads import Image
 from locustfiles.engine.recorder import Recorder
 from locustfiles.engine.users import ModelUser, Pacing
+from scripts.ready import unwell
 
-READY_TIMEOUT_S = 5.0
-MAX_READY_BYTES = 1 << 20
 PERIOD_S = 0.1
 _OPTIONS = {"payload": "mix", "check": "parity", "check_share": "1", "request_timeout": "30s"}
 
@@ -84,21 +81,6 @@ def _listening(user: type[ModelUser]) -> type[Any]:
             return reason
 
     return Listening
-
-
-def unwell(url: str) -> str | None:
-    """Return why a server's ready URL does not answer 200, None when it does."""
-    place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.netloc, timeout=READY_TIMEOUT_S)
-    try:
-        connection.request("GET", place.path)
-        answer = connection.getresponse()
-        answer.read(MAX_READY_BYTES)  # else closing resets the connection: a fault in servers' logs
-    except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        connection.close()
-    return None if answer.status == 200 else f"GET {place.path} answers {answer.status}"
 
 
 def _difference(user: Any, image: Image) -> str:

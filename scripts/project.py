@@ -7,7 +7,10 @@ else in the project names one.
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +19,7 @@ from typing import Any
 
 from scripts.environments import Environment
 from scripts.errors import UserError, nearest
-from scripts.facts import PROTOCOL, Facts, OptionValue, Protocol, read_facts, text_of
+from scripts.facts import PROTOCOL, Facts, OptionValue, Program, Protocol, read_facts, text_of
 
 ROOT_VARIABLE = "MODELSWARM_ROOT"
 
@@ -172,9 +175,11 @@ class Service:
             return f"locustfiles/{self.user_file.name} is not there"
         if self.environment is not None and (state := self.environment.state()) != "fresh":
             return f"its environment is {state}: run `modelswarm setup {self.name}`"
-        for program, advice in self.facts.local.needs.items():
-            if shutil.which(program) is None:
-                return f"`{program}` is not on PATH: install {advice}"
+        chosen = [self.facts.options[name].needs for name in self.options if name in self.facts.options]
+        for needs in [self.facts.local.needs, *chosen]:
+            for name, program in needs.items():
+                if reason := _unfit(name, program):
+                    return f"{reason}: install {program.install}"
         for library, advice in self.facts.local.libraries.items():
             if not _loads(library):
                 return f"{library} is not here: install {advice}"
@@ -184,6 +189,30 @@ class Service:
 def _words(name: str, value: OptionValue, unsaid: str) -> str:
     """Write a chosen option: `batching`, `workers=2`; without the beginning `unsaid`."""
     return name if value is True else f"{name}={text_of(value)}".removeprefix(unsaid)
+
+
+def _unfit(name: str, program: Program) -> str | None:
+    """Return why a program cannot be used, None when it can."""
+    home = os.environ.get(program.home) if program.home else None
+    path = shutil.which(f"{home}/bin/{name}" if home else name)
+    if path is None:
+        return f"{program.home}={home} has no `bin/{name}`" if home else f"`{name}` is not on PATH"
+    if program.version is None:
+        return None
+    found = _version_of(path)
+    if found is None:
+        return f"`{path} -version` names no version"
+    return f"`{path}` is of version {found}" if found < program.version else None
+
+
+def _version_of(path: str) -> int | None:
+    """Return the first number of the version that a program names in quotes, as Java does."""
+    try:
+        told = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r'"(?:1\.)?(\d+)', told.stderr + told.stdout)
+    return int(found[1]) if found else None
 
 
 def _loads(library: str) -> bool:

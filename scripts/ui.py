@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from scripts.errors import CannotRun
 from scripts.family import Family
 from scripts.guard import guarded, scratch_folder
 from scripts.project import Project, Service
+from scripts.ready import unwell
 from scripts.server import HOST, LocalServer, ServerSettings, child_environment, free_port, refuse_busy_ports
 from scripts.stop import Interrupted, Stop
 
@@ -33,22 +35,54 @@ def serve_ui(project: Project, service: Service, port: int, workers: int, consol
     server = LocalServer(service, settings, scratch / "server", scratch / "server.log", f"{mark}:server")
     with guarded(mark, scratch), pinned(cores.generator), stop.on_signals():
         try:
+            console.print(f"Starting {service.title} …")
             server.start()
+            _await_ready(server, stop)
             locust = _start_locust(project, server, port, workers, f"{mark}:load")
+            while unwell(f"http://{HOST}:{port}/"):
+                _watch(server, locust, stop)
             console.print(f"{service.title} listens on {server.host}; http://localhost:{port} is the web UI.")
             console.print("Ctrl-C ends both.")
             while True:
-                if ended := server.ended():
-                    raise CannotRun(f"{service.name} {ended}; {server.last_words()}")
-                if locust.poll() is not None:
-                    raise CannotRun(f"Locust ended with status {locust.returncode}")
-                stop.sleep(0.2)
+                _watch(server, locust, stop)
         except Interrupted:
             console.print("Stopping …")
         finally:
             Family(f"{mark}:load").kill()
             server.stop()
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _await_ready(server: LocalServer, stop: Stop) -> None:
+    """Return once the server answers that it is ready.
+
+    Raises:
+        CannotRun: it ended, or took longer than its service.toml allows.
+
+    """
+    within_s = server.service.facts.local.ready_timeout_s
+    deadline = time.monotonic() + within_s
+    while reason := unwell(server.ready_url):
+        _watch(server, None, stop)
+        if time.monotonic() > deadline:
+            raise CannotRun(
+                f"{server.service.name} is not ready after {within_s:g} s: {reason}; {server.last_words()}"
+            )
+
+
+def _watch(server: LocalServer, locust: subprocess.Popen[bytes] | None, stop: Stop) -> None:
+    """Let a moment pass.
+
+    Raises:
+        CannotRun: one of the two ended by itself.
+        Interrupted: the user asked to stop.
+
+    """
+    if ended := server.ended():
+        raise CannotRun(f"{server.service.name} {ended}; {server.last_words()}")
+    if locust is not None and locust.poll() is not None:
+        raise CannotRun(f"Locust ended with status {locust.returncode}")
+    stop.sleep(0.2)
 
 
 def _start_locust(

@@ -1,6 +1,7 @@
 """KServe's model server on an address of our choice, and with 4xx for every request that it cannot read.
 
-Its own listens on all interfaces, without an option, and answers some unreadable requests with 500.
+Its own listens on all interfaces, without an option, answers some unreadable requests with 500, and refuses
+images in binary over REST, as its own client sends them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from functools import partial
 from typing import Any
 
 import kserve.model_server
+import kserve.protocol.infer_type
 import kserve.protocol.rest.multiprocess.server
 from grpc import aio
-from kserve import Model, ModelServer
+from kserve import InferInput, Model, ModelServer
 from kserve.errors import InferenceError, InvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
@@ -46,6 +48,14 @@ class StrictDataPlane(DataPlane):
             raise
         except READING_FAILED as error:
             raise InvalidInput(f"the request cannot be read ({type(error).__name__}: {error})") from error
+
+
+class BinaryInput(InferInput):
+    """Keeps a BYTES tensor that came in binary: KServe makes UTF-8 text of it, which no image is."""
+
+    def set_data_from_numpy(self, input_tensor: Any, binary_data: bool = True) -> None:
+        """As KServe's, which it calls with False for what it has just read from a request's binary part."""
+        super().set_data_from_numpy(input_tensor, binary_data or self.datatype == "BYTES")
 
 
 class BoundRest(RESTServer):
@@ -107,6 +117,7 @@ def main(make: Callable[[Settings], Model]) -> None:
 
 def serve(model: Model, host: str) -> None:
     """Serve a ready model until SIGTERM, with MODELSWARM_WORKERS workers, on ports of its own options."""
+    kserve.protocol.infer_type.InferInput = BinaryInput
     kserve.model_server.RESTServer = partial(BoundRest, host=host)
     kserve.protocol.rest.multiprocess.server.RESTServer = partial(BoundRest, host=host)
     kserve.protocol.rest.multiprocess.server.RESTServerProcess = PatientProcess

@@ -1,7 +1,7 @@
 """KServe transformer: makes the predictor's tensor of a JPEG, and a top 5 of its probabilities; and explains.
 
-V1: `{"instances": [{"image_bytes": {"b64": "…"}}]}`.  V2: one BYTES element `image`, in base64 over REST,
-as it is over gRPC.
+V1: `{"instances": [{"image_bytes": {"b64": "…"}}]}`.  V2: one BYTES element `image`, in base64 in JSON, as it
+is in binary, over REST and gRPC.
 """
 
 from __future__ import annotations

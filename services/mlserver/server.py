@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import struct
 from http import HTTPStatus
+from typing import Any
 
 import mlserver
+import mlserver.grpc.servicers
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from mlserver.errors import InferenceError
+from mlserver.grpc.converters import ModelInferRequestConverter
 from mlserver.utils import install_uvloop_event_loop
 
 from services.mlserver.runtime import MobileNet
@@ -18,6 +23,19 @@ from services.model.contract import MAX_BODY_BYTES, Settings
 
 # For a worker to end before it is killed, and for requests that it leaves without an answer.
 STOP_S = 1
+READING_FAILED = (LookupError, TypeError, ValueError, struct.error)
+
+
+class StrictConverter(ModelInferRequestConverter):
+    """Names every failure to read a gRPC message as the client's: MLServer's own calls some INTERNAL."""
+
+    @classmethod
+    def to_types(cls, pb_object: Any) -> Any:
+        """As MLServer's; raises InferenceError for whatever is wrong with the message."""
+        try:
+            return super().to_types(pb_object)
+        except READING_FAILED as error:
+            raise InferenceError(f"the request cannot be read ({type(error).__name__}: {error})") from error
 
 
 async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -41,6 +59,7 @@ async def serve(options: argparse.Namespace) -> None:
     # At the end its workers go first: whoever waits for one of them then would be waited for without end.
     settings._custom_rest_server_settings = {"timeout_graceful_shutdown": STOP_S}
     model = mlserver.ModelSettings(name="mobilenet", implementation=MobileNet)
+    mlserver.grpc.servicers.ModelInferRequestConverter = StrictConverter
     server = mlserver.MLServer(settings)
     server._rest_server._app.add_exception_handler(RequestValidationError, unreadable)
     await server.start([model])

@@ -8,8 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from services.model.runtime import SIDE
+from services.model.runtime import MAX_PIXELS, SIDE
 from services.model.torch_model import Weights
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_HEAD_BYTES = 24
 
 
 def save(weights: Weights, folder: Path) -> None:
@@ -40,7 +43,26 @@ class _Served(tf.Module):  # type: ignore[misc]
         return answer
 
 
-def _decode(jpeg: Any) -> Any:
+def _decode(encoded: Any) -> Any:
     """Do what `runtime.prepare` does: Pillow's decoder, too, uses the accurate transform."""
-    image = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+    too_large = f"at most {MAX_PIXELS // 10**6} megapixels are accepted"
+    with tf.control_dependencies([tf.debugging.Assert(_pixels(encoded) <= MAX_PIXELS, [too_large])]):
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     return tf.image.resize(image, (SIDE, SIDE), "bilinear", antialias=True) / 127.5 - 1.0
+
+
+def _pixels(encoded: Any) -> Any:
+    """Width times height, from the header of a JPEG or PNG: decoding takes the memory first."""
+    sides = tf.cond(
+        tf.io.is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2], lambda: _png_sides(encoded)
+    )
+    return tf.reduce_prod(tf.cast(sides, tf.int64))
+
+
+def _png_sides(encoded: Any) -> Any:
+    """Two big-endian numbers after the signature and the first chunk's length and name."""
+    is_png = tf.strings.substr(encoded, 0, len(PNG_SIGNATURE)) == PNG_SIGNATURE
+    with tf.control_dependencies([tf.debugging.Assert(is_png, ["the bytes are not a JPEG or PNG image"])]):
+        head = tf.strings.substr(encoded, 0, PNG_HEAD_BYTES)
+    words = tf.io.decode_raw(head, tf.int32, little_endian=False, fixed_length=PNG_HEAD_BYTES)
+    return words[-2:]

@@ -126,7 +126,7 @@ def _config(options: argparse.Namespace, settings: Settings) -> str:
         "decode_input_request": "false",  # what is not JSON, though it says so, would be answered with 500
         "metrics_mode": "prometheus",
         "disable_system_metrics": "true",
-        "vmargs": "-Xmx256m",
+        "vmargs": "-Xmx256m -XX:-UsePerfData",  # else a file in /tmp, wherever TMPDIR is, outlives kill -9
     }
     return "".join(f"{key}={value}\n" for key, value in properties.items())
 

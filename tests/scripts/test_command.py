@@ -16,10 +16,23 @@ import pytest
 
 from scripts.environments import find_uv
 from tests.analysis.folders import TrialSpec, steady, write_run
-from tests.projects import COMMAND
+from tests.projects import COMMAND, ROOT
 from tests.scripts.echo import SHORT_PLAN, EchoProject
 
 COMMANDS = ["list", "setup", "run", "report", "compare", "import", "export", "ui", "doctor", "clean"]
+
+
+class TestMake:
+    @pytest.mark.parametrize(
+        ("backends", "name"), [("", "fastapi"), ("bentoml", "bentoml"), (" kserve bentoml", "kserve")]
+    )
+    def test_ui_sets_up_and_shows_one_backend(self, backends: str, name: str) -> None:
+        command = ["make", "-n", "ui", f"BACKENDS={backends}"]
+        lines = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        assert lines[-2].split(" setup ")[1] == f"{name} --target auto"
+        assert lines[-1].rstrip().endswith(f"--backend {name}")
 
 
 class TestHelp:

@@ -3,7 +3,7 @@
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from scripts.probe import unwell
+from scripts.ready import unwell
 
 LONGER_THAN_ONE_READ = 100_000
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,67 @@ class TestAProgramThatIsNeeded:
         assert project.services()["some"].missing() == (
             "`no-such-java` is not on PATH: install Java 17 (`apt-get install openjdk-17-jre-headless`)"
         )
+
+    def test_by_an_option_alone_is_missed_where_that_is_chosen(self, project: Project) -> None:
+        option = '[options.batching]\ndefault = false\nhelp = "x"\nenv = "X"\nneeds = { no-such = "such" }\n'
+        (project.root / "services" / "some" / "service.toml").write_text(GOOD + option)
+        assert project.services()["some"].missing() is None
+        (batching,) = project.select(["some+batching"])
+        assert batching.missing() == "`no-such` is not on PATH: install such"
+
+    @pytest.fixture
+    def java(self, project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+        """Puts a Java of some version into a folder, and has `some` ask for 17."""
+        table = '[local.needs.java]\ninstall = "Java 17"\nhome = "SOME_HOME"\nversion = 17\n'
+        (project.root / "services" / "some" / "service.toml").write_text(GOOD + table)
+        monkeypatch.delenv("SOME_HOME", raising=False)
+
+        def put(folder: str, says: str) -> Path:
+            program = project.root / folder / "bin" / "java"
+            program.parent.mkdir(parents=True)
+            program.write_text(f"#!/bin/sh\necho '{says}' >&2\n")
+            program.chmod(0o755)
+            monkeypatch.setenv("PATH", str(program.parent))
+            return program
+
+        return put
+
+    @pytest.mark.parametrize(
+        ("says", "found"),
+        [
+            ('openjdk version "17.0.2" 2022-01-18', None),
+            ('java version "21" 2023-09-19', None),
+            ('openjdk version "11.0.22" 2024-01-16', "is of version 11"),
+            ('java version "1.8.0_392"', "is of version 8"),
+            ("No Java runtime present", "names no version"),
+        ],
+    )
+    def test_and_too_old_is_named_with_its_version(
+        self, project: Project, java: Callable[[str, str], Path], says: str, found: str | None
+    ) -> None:
+        program = java("some", says)
+        reason = project.services()["some"].missing()
+        assert (reason is None) == (found is None)
+        assert found is None or (found in str(reason) and str(program) in str(reason))
+        assert found is None or str(reason).endswith(": install Java 17")
+
+    def test_is_looked_for_where_its_own_variable_says(
+        self, project: Project, java: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old, new = java("old", 'version "11.0.1"'), java("new", 'version "17.0.1"')
+        assert project.services()["some"].missing() is None
+        monkeypatch.setenv("SOME_HOME", str(old.parents[1]))
+        assert project.services()["some"].missing() == f"`{old}` is of version 11: install Java 17"
+        monkeypatch.setenv("PATH", str(old.parent))
+        monkeypatch.setenv("SOME_HOME", str(new.parents[1]))
+        assert project.services()["some"].missing() is None
+        monkeypatch.setenv("SOME_HOME", "/nowhere")
+        assert project.services()["some"].missing() == "SOME_HOME=/nowhere has no `bin/java`: install Java 17"
+
+    def test_is_told_in_words_or_in_a_table(self, project: Project) -> None:
+        (project.root / "services" / "some" / "service.toml").write_text(GOOD + "needs = { java = 17 }")
+        with pytest.raises(UserError, match=r"\[local\.needs\.java\] must be"):
+            project.services()
 
 
 class TestALibraryThatIsNeeded:

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from subprocess import CompletedProcess
+from urllib.request import urlopen
 
 import pytest
 
@@ -258,23 +259,30 @@ class TestAPortThatIsTaken:
 
 
 class TestTheWebUi:
-    def test_comes_up_beside_a_server_and_ends_with_it(self, echo: EchoProject) -> None:
-        from urllib.error import URLError
-        from urllib.request import urlopen
+    def test_is_not_announced_before_the_server_is_ready(self, echo: EchoProject) -> None:
+        echo.add("slow", "never_ready", ready_timeout_s=1)
+        done = echo.call("ui", "--backend", "slow", "--port", str(free_port()))
+        assert done.returncode == 3
+        assert "slow is not ready after 1 s: GET /health answers 503" in done.stderr
+        assert "is the web UI" not in done.stdout
+        assert echo.left_behind() == []
 
+    def test_is_not_announced_for_a_server_that_ends_at_once(self, echo: EchoProject) -> None:
+        echo.add("broken", "dies_at_once")
+        done = echo.call("ui", "--backend", "broken", "--port", str(free_port()))
+        assert done.returncode == 3
+        assert "broken exited with status 1; its log ends: the model file is damaged" in done.stderr
+        assert "is the web UI" not in done.stdout
+
+    def test_answers_when_it_is_announced_and_ends_with_its_server(self, echo: EchoProject) -> None:
         port = free_port()
         process = echo.start("ui", "--port", str(port))
-
-        def answers() -> bool:
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/", timeout=2) as page:
-                    return b"Locust" in page.read()
-            except (URLError, OSError):
-                return False
-
-        until(answers, "the web UI answers")
+        assert process.stdout is not None
+        while f"http://localhost:{port} is the web UI" not in (line := process.stdout.readline()):
+            assert line, "it ended without a word of its web UI"
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
+            assert b"Locust" in page.read()
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        process.communicate(timeout=30)
         assert process.returncode == 0
-        assert f"http://localhost:{port}" in output
         assert echo.left_behind() == []

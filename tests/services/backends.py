@@ -18,8 +18,9 @@ import pytest
 from gevent.pool import Pool
 
 from scripts.guard import scratch_folder
-from scripts.probe import Probe, model_user, unwell
+from scripts.probe import Probe, model_user
 from scripts.project import Project, Service
+from scripts.ready import unwell
 from scripts.server import LocalServer, ServerSettings
 from tests.projects import ROOT
 
@@ -110,7 +111,8 @@ class Backend:
         for process in self.server.family.members():
             paths = [each.path for each in _of(process.open_files) if each.mode != "r"]
             paths += [each.laddr for each in _of(lambda p=process: p.net_connections("unix")) if each.laddr]
-            paths += [each.path for each in _of(process.memory_maps) if each.path.startswith("/dev/shm/")]
+            maps = _of(lambda p=process: p.memory_maps(grouped=False))
+            paths += [each.path for each in maps if {"w", "s"} <= set(each.perms)]  # shared, such as Java's
             outside = {Path(path) for path in paths if path.startswith("/")}
             self.touched |= {path for path in outside if not any(path.is_relative_to(o) for o in own)}
 

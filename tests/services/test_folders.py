@@ -63,10 +63,24 @@ class TestUnequalWork:
         (sentence,) = FOUND[name].variant({"batching": True}).not_held
         assert re.search(r"\(batching\) inferred up to \d+ requests at once", sentence)
 
+    @pytest.mark.parametrize(
+        ("name", "file", "setting"),
+        [
+            ("ray_serve", "deployment.py", r"max_ongoing_requests=(\d+)"),
+            ("seldon", "microservice.py", r"THREADS = (\d+)"),
+        ],
+    )
+    def test_of_a_server_that_is_tuned_names_the_setting(self, name: str, file: str, setting: str) -> None:
+        (value,) = re.findall(setting, (SERVICES / name / file).read_text())
+        assert [
+            sentence for sentence in FOUND[name].differs if f" {value}" in sentence and "default" in sentence
+        ]
+
     def test_of_tensorflow_serving_is_told_and_tensors_are_another_task(self) -> None:
         plain = FOUND["tensorflow_serving"]
         tensors = plain.variant({"protocol": "tensors"})
         assert "the caller takes the top 5" in " ".join(plain.differs)
+        assert "it listens on all interfaces" in " ".join(plain.differs)
         assert "before the clock starts" not in " ".join(plain.differs)
         assert "before the clock starts" in tensors.differs[-1]
         assert [plain.kind, tensors.kind] == ["image", "tensor"]

@@ -36,9 +36,17 @@ def v1_request(image: bytes) -> dict[str, Any]:
     return {"instances": [{"image_bytes": {"b64": base64.b64encode(image).decode()}}]}
 
 
-def v2_request(element: bytes | str) -> InferRequest:
+def v2_request(image: bytes) -> InferRequest:
+    """In binary, which is the client's default."""
     given = InferInput("image", [1], "BYTES")
-    given.set_data_from_numpy(np.array([element], dtype=np.object_), binary_data=isinstance(element, bytes))
+    given.set_data_from_numpy(np.array([image], dtype=np.object_))
+    return InferRequest(MODEL, [given])
+
+
+def v2_json_request(image: bytes) -> InferRequest:
+    given = InferInput("image", [1], "BYTES")
+    text = base64.b64encode(image).decode()
+    given.set_data_from_numpy(np.array([text], dtype=np.object_), binary_data=False)
     return InferRequest(MODEL, [given])
 
 
@@ -60,11 +68,14 @@ async def answers(host: str, protocol: str, images: dict[str, bytes]) -> dict[st
                 name: [(p["class_id"], p["confidence"]) for p in body["predictions"][0]]
                 for name, body in found.items()
             }
-        texts = {name: base64.b64encode(image).decode() for name, image in images.items()}
-        return {
-            name: v2_top5(await rest.infer(host, v2_request(text), model_name=MODEL))
-            for name, text in texts.items()
-        }
+        found = {}
+        for name, image in images.items():
+            binary = await rest.infer(host, v2_request(image), model_name=MODEL)
+            in_json = await rest.infer(host, v2_json_request(image), model_name=MODEL)
+            found[name] = v2_top5(binary)
+            if v2_top5(in_json) != found[name]:
+                sys.exit(f"{name}: {v2_top5(in_json)} in JSON, {found[name]} in binary")
+        return found
 
 
 def main() -> None:
