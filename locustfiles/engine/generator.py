@@ -129,6 +129,12 @@ class Generator:
             except OSError as error:
                 why = f"is not reachable ({name_of(error)}): start the server or correct --host"
                 return {"problem": f"{host} {why}", "exit": NOT_MEASURED}
+            except Exception as error:  # in somebody's own `encode`, say: no hello would come, ever
+                logger.exception("%s cannot be prepared", user_class.__name__)
+                return {
+                    "problem": f"{user_class.__name__} cannot be prepared: {name_of(error)}",
+                    "exit": BAD_INPUT,
+                }
         return None
 
     def _send(self, kind: str, data: Mapping[str, Any]) -> None:

@@ -57,6 +57,15 @@ class MyUser(ArrivalUser, User):
         pass
 """
 
+BROKEN_ENCODE = """
+from tests.load import steady_user
+
+class MyUser(steady_user.SteadyUser):
+    @classmethod
+    def encode(cls, image):
+        return {}["image"]
+"""
+
 NESTED = """
     @task
     class Flow(TaskSet):
@@ -389,6 +398,19 @@ class TestFailures:
         process = locusts.start("--headless", "--host", f"http://127.0.0.1:{free_port()}", "--rate", "10")
         assert process.wait(30) == 3, locusts.log()
         assert "is not reachable (connection refused): start the server or correct --host" in locusts.log()
+
+    @pytest.mark.parametrize(
+        "processes", [pytest.param((), id="one"), pytest.param(("--processes", "2"), id="two")]
+    )
+    def test_of_ones_own_locustfile_to_prepare_end_with_2_and_say_where(
+        self, processes: tuple[str, ...], steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(BROKEN_ENCODE)
+        arguments = ("--headless", "--host", steady_server().url, "--run-time", "1s", *processes)
+        assert locusts.start(*arguments, locustfile=own).wait(30) == 2, locusts.log()
+        assert "MyUser cannot be prepared: KeyError: 'image'" in locusts.log()
+        assert 'return {}["image"]' in locusts.log()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system to fill up")
     def test_of_a_full_disk_end_the_run_with_3_and_keep_what_is_written(
