@@ -20,6 +20,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from analysis.hlog import read_hlog
+from locustfiles.engine.coordinator import SILENT_S
 from scripts.server import free_port
 from tests.load.processes import Locusts
 from tests.waiting import until
@@ -512,6 +513,18 @@ class TestWorkersComeAndGo:
         counts = locusts.summary()["counts"]
         assert counts["planned"] == 10 * self.RATE
         assert counts["planned"] == counts["completed"] + counts["failed"] + counts["dropped"]
+
+    def test_one_that_is_done_long_before_the_others_is_not_lost(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        slow_at_the_end = f"import gevent; gevent.sleep({2 * SILENT_S} * (self.arrival[1] == 19))"
+        own.write_text(OWN_PROTOCOL.replace("pass", slow_at_the_end))
+        summary = locusts.run(
+            *(steady_server(), "--rate", "20", "--run-time", "1s", "--processes", "2"), locustfile=own
+        )
+        assert summary["counts"]["completed"] == 20
+        assert summary["lost_workers"] == []
 
     def test_workers_end_when_their_master_is_killed(self, steady_server: Any, locusts: Locusts) -> None:
         server = steady_server()
