@@ -58,6 +58,12 @@ class MyUser(ArrivalUser, User):
         pass
 """
 
+END_AFTER_TEN = """
+        from locust.exception import StopUser
+        if self.arrival[1] >= 10:
+            raise StopUser
+"""
+
 BROKEN_ENCODE = """
 from tests.load import steady_user
 
@@ -320,6 +326,34 @@ class TestARunWithoutUsers:
         until(started, "the web form answers")
         assert not answer["success"]
         assert "--users 0 leaves nobody to send" in answer["message"]
+
+
+class TestUsersThatEndInMidRun:
+    def test_leave_drops_that_are_not_the_servers(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_PROTOCOL.replace("pass", END_AFTER_TEN))
+        summary = locusts.run(
+            *(steady_server(), "--rate", "20", "--run-time", "3s", "--users", "2"), expect=1, locustfile=own
+        )
+        assert summary["counts"]["failed"] == 2
+        assert summary["counts"]["dropped"] >= 40
+        assert (summary["verdict"], summary["saturated"]) == ("invalid", False)
+        assert "while up to 2 users were missing" in summary["reasons"][0]
+
+    def test_end_a_number_of_calls_that_nobody_is_left_to_make(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_PROTOCOL.replace("pass", END_AFTER_TEN))
+        summary = locusts.run(
+            *(steady_server(), "--shape", "closed", "--users", "2", "--arrivals", "1000"),
+            locustfile=own,
+        )
+        assert summary["counts"]["planned"] == 12
+        assert any("up to 2 callers were missing" in reason for reason in summary["reasons"])
+        assert summary["verdict"] == "suspect"
 
 
 class TestARecordCanBeReadByOthers:
