@@ -174,6 +174,12 @@ class Coordinator:
             gevent.sleep(0.01)
         if trial.finished or trial.stopping:
             return
+        if not trial.live():
+            self._fail(
+                f"no worker was ready to send {HELLO_TIMEOUT_S:.0f} s after its users: Locust's log says why",
+                NOT_MEASURED,
+            )
+            return
         with self._writing(trial):
             lead_s = LEAD_S + trial.plan.warmup_s
             trial.launch(self._clock() + lead_s, time.time() + lead_s)
@@ -245,7 +251,7 @@ class Coordinator:
     def _look_for_lost(self, trial: Trial) -> None:
         if not isinstance(self._runner, MasterRunner):
             return
-        lost = [w for w in trial.live() if self._clock() - w.seen > SILENT_S]
+        lost = [w for w in trial.live() if not w.done and self._clock() - w.seen > SILENT_S]
         for worker in lost:
             worker.lost = True
         if not lost:

@@ -129,6 +129,12 @@ class Generator:
             except OSError as error:
                 why = f"is not reachable ({name_of(error)}): start the server or correct --host"
                 return {"problem": f"{host} {why}", "exit": NOT_MEASURED}
+            except Exception as error:  # in somebody's own `encode`, say: no hello would come, ever
+                logger.exception("%s cannot be prepared", user_class.__name__)
+                return {
+                    "problem": f"{user_class.__name__} cannot be prepared: {name_of(error)}",
+                    "exit": BAD_INPUT,
+                }
         return None
 
     def _send(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -248,7 +254,8 @@ class Generator:
             return False
         now_s = self._now_s()
         if deal.plan.closed:
-            sent_all = now_s >= deal.end_s or (self._looped and not dispatcher.looping)
+            callers = dispatcher.looping and self._runner.user_count  # who has ended calls no more
+            sent_all = now_s >= deal.end_s or (self._looped and not callers)
         else:
             over = now_s >= deal.end_s if math.isfinite(deal.end_s) else True
             sent_all = over and self._share.exhausted and dispatcher.next_due is None
@@ -284,6 +291,7 @@ class Generator:
                 "accounted_s": self._filled_s if due is None else due - self._start,
                 "in_flight": self._dispatcher.in_flight,
                 "users": self._dispatcher.users,
+                "missing": self._missing(),
                 "cpu_cores": cores,
                 "interval_s": interval_s,
                 "rss_bytes": rss,
@@ -292,6 +300,16 @@ class Generator:
                 "done": done,
             }
         )
+
+    def _missing(self) -> int:
+        """Users that the load asks for and that are not there: they ended, or never started.
+
+        Arrivals need one at least, also where there are fewer users than workers.
+        """
+        if self._dispatcher is None or self._deal is None or self._closing:
+            return 0
+        wanted = max(self._runner.target_user_count, 0 if self._deal.plan.closed else 1)
+        return max(0, wanted - self._dispatcher.users)
 
     def _encode(self) -> None:
         """Make plain values of what was looked at."""

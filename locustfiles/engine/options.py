@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,8 @@ class Option:
     parse: Callable[[str], Any]
     help: str
     choices: tuple[str, ...] | None = None
+    shapes: tuple[str, ...] = SHAPES
+    """Those that read it; with another one only the default is taken."""
 
     @property
     def name(self) -> str:
@@ -141,15 +143,34 @@ OPTIONS = (
         "--gaps",
         "even",
         one_of("even", "poisson"),
-        "Spread of arrivals: evenly, or at random",
+        "Spread of arrivals: evenly, or at random, as with --shape poisson always",
         ("even", "poisson"),
+        shapes=("constant", "step", "spike", "poisson", "ramp"),
     ),
-    Option("--rate", "10", rate, "Arrivals per second (where step, spike and ramp start)"),
-    Option("--peak-rate", "", rate, "Arrivals per second at the top of step, spike and ramp (5 x --rate)"),
-    Option("--steps", "", str, "Levels of --shape step: 1:10s,5:10s,20:10s, or 1,5,20, or how many"),
-    Option("--spike-at", "10s", seconds, "When the spike begins"),
-    Option("--spike-for", "5s", seconds, "How long the spike lasts"),
-    Option("--replay", "", str, "CSV with arrival times in seconds, for --shape replay"),
+    Option(
+        "--rate",
+        "10",
+        rate,
+        "Arrivals per second (where step, spike and ramp start)",
+        shapes=("constant", "step", "spike", "poisson", "ramp"),
+    ),
+    Option(
+        "--peak-rate",
+        "",
+        rate,
+        "Arrivals per second at the top of step, spike and ramp (5 x --rate)",
+        shapes=("step", "spike", "ramp"),
+    ),
+    Option(
+        "--steps",
+        "",
+        str,
+        "Levels of --shape step: 1:10s,5:10s,20:10s, or 1,5,20, or how many",
+        shapes=("step",),
+    ),
+    Option("--spike-at", "10s", seconds, "When the spike begins", shapes=("spike",)),
+    Option("--spike-for", "5s", seconds, "How long the spike lasts", shapes=("spike",)),
+    Option("--replay", "", str, "CSV with arrival times in seconds, for --shape replay", shapes=("replay",)),
     Option("--seed", "1", count, "Seed of random gaps and payloads: same seed, same arrivals"),
     Option("--arrivals", "", count, "End after this many arrivals"),
     Option(
@@ -252,6 +273,7 @@ class LoadPlan:
         Raises ValueError, with a sentence that says what to write instead.
         """
         v = {option.name: _value(option, given.get(option.name)) for option in OPTIONS}
+        _refuse_unread(v, given)
         if run_time_s is not None and run_time_s <= 0:
             raise ValueError("--run-time must be longer than 0 s: write for example --run-time 30s")
         run_time = math.inf if run_time_s is None else float(run_time_s)
@@ -330,8 +352,7 @@ class LoadPlan:
 
     def arrivals(self) -> Arrivals:
         """The measured arrivals of an open plan."""
-        poisson = self.gaps == "poisson" and self.shape != "replay"
-        return Arrivals(self._shape(), poisson, self.seed, self.run_time_s, self.limit)
+        return Arrivals(self._shape(), self.gaps == "poisson", self.seed, self.run_time_s, self.limit)
 
     def warmup(self) -> Arrivals:
         """The arrivals of the warm-up, on a time axis of their own that ends at `warmup_s`.
@@ -373,6 +394,29 @@ def _value(option: Option, text: object) -> Any:
         return option.parse(text)
     except ValueError as error:
         raise ValueError(f"{option.flag}: {error}") from error
+
+
+def read_by_shape(given: Mapping[str, Any], keep: Collection[str] = ()) -> dict[str, Any]:
+    """`given` without the options that its shape does not read, those named in `keep` apart.
+
+    A form sends every field, also those that are left from another shape.
+    """
+    shape = given.get("shape") or OPTIONS[0].default
+    unread = {option.name for option in OPTIONS if shape not in option.shapes}.difference(keep)
+    return {name: value for name, value in given.items() if name not in unread}
+
+
+def _refuse_unread(values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that the shape does not read; its default may have come by itself."""
+    shape = values["shape"]
+    for option in OPTIONS:
+        if shape not in option.shapes and values[option.name] != _value(option, None):
+            last = option.shapes[-1]
+            others = f"{', '.join(option.shapes[:-1])} or {last}" if option.shapes[:-1] else last
+            raise ValueError(
+                f"{option.flag} {given[option.name]} does nothing with --shape {shape}: "
+                f"leave it out, or choose --shape {others}"
+            )
 
 
 def _recorded(path: str | None) -> tuple[float, ...]:

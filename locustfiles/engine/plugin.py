@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Response, jsonify, request
-from locust import User, events
+from locust import LoadTestShape, User, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import LocalRunner, WorkerRunner
@@ -16,7 +16,7 @@ from locust.util.timespan import parse_timespan
 
 from locustfiles.engine.coordinator import Coordinator
 from locustfiles.engine.generator import Generator
-from locustfiles.engine.options import BAD_INPUT, OPTIONS, LoadPlan
+from locustfiles.engine.options import BAD_INPUT, OPTIONS, LoadPlan, read_by_shape
 from locustfiles.engine.users import ArrivalUser, note_request_failure, refuse_unpaced
 
 STOP_TIMEOUT_S = 10.0
@@ -33,7 +33,7 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
 def _plan(environment: Environment) -> LoadPlan:
     options = environment.parsed_options
     assert options is not None
-    return LoadPlan.from_options(vars(options), options.load_run_time)
+    return LoadPlan.from_options(read_by_shape(vars(options)), options.load_run_time)
 
 
 def set_up(environment: Environment, **_: Any) -> None:
@@ -46,6 +46,7 @@ def set_up(environment: Environment, **_: Any) -> None:
     ):
         return
     logging.getLogger("locust.runners").addFilter(_is_not_about_spawn_rate)
+    logging.getLogger("locust.main").addFilter(_is_not_about_run_time)
     environment.events.request.add_listener(note_request_failure)
     if not isinstance(runner, WorkerRunner):
         _check_options(environment)
@@ -68,7 +69,8 @@ def _check_options(environment: Environment) -> None:
     try:
         if not options.class_picker:
             refuse_unpaced(environment.user_classes)
-        plan = _plan(environment)
+            _refuse_shape_class(environment.shape_class)
+        plan = LoadPlan.from_options(vars(options), options.load_run_time)
         _refuse_nobody(options.num_users)
     except ValueError as error:
         sys.stderr.write(f"locust: error: {error}\n")
@@ -86,25 +88,40 @@ def _refuse_nobody(users: int | None) -> None:
         raise ValueError(f"--users {users} leaves nobody to send: write 1 or more, or leave it out")
 
 
+def _refuse_shape_class(shape: LoadTestShape | None) -> None:
+    """Raise ValueError for Locust's own shapes: they set users, which are only the in-flight cap here."""
+    if shape is not None:
+        raise ValueError(
+            f"{type(shape).__name__} is a LoadTestShape, which would set users and not arrivals: remove it, "
+            "and write the rate as --shape, such as --shape step --steps 1:10s,5:10s,20:10s"
+        )
+
+
 def _check_form(environment: Environment) -> None:
-    """Let the web form's start button say what is wrong with the plan."""
+    """Let the web form's start button say what is wrong with the plan, and the form show its run time."""
     web_ui = environment.web_ui
     assert web_ui is not None
     assert web_ui.app is not None
     options = environment.parsed_options
     assert options is not None
+    environment.events.test_start.add_listener(
+        lambda **_: setattr(options, "run_time", options.load_run_time)
+    )
 
     @web_ui.app.before_request
     def check() -> Response | None:
         if request.method != "POST" or not request.path.endswith("/swarm"):
             return None
-        wanted = {**vars(options), **request.form.to_dict()}
+        form = request.form.to_dict()
+        wanted = {**vars(options), **form}
+        changed = [name for name, text in form.items() if text != str(vars(options).get(name))]
         try:
             refuse_unpaced(_picked(environment))
+            _refuse_shape_class((environment.available_shape_classes or {}).get(form.get("shape_class", "")))
             _refuse_nobody(request.form.get("user_count", type=int))  # Locust refuses what is no number
-            if run_time := request.form.get("run_time"):
-                wanted["load_run_time"] = parse_timespan(run_time)
-            LoadPlan.from_options(wanted, wanted["load_run_time"])
+            if "run_time" in form:  # not in that of a running test, which goes on as long as it was to
+                wanted["load_run_time"] = parse_timespan(form["run_time"]) if form["run_time"] else None
+            LoadPlan.from_options(read_by_shape(wanted, keep=changed), wanted["load_run_time"])
         except ValueError as error:
             return jsonify({"success": False, "message": str(error), "host": environment.host})
         options.load_run_time = wanted["load_run_time"]
@@ -121,6 +138,11 @@ def _picked(environment: Environment) -> Sequence[type[User]]:
 def _is_not_about_spawn_rate(record: logging.LogRecord) -> bool:
     """Locust warns of high spawn rates because its users start to work at once; ours wait for the clock."""
     return "spawn rate is very high" not in record.getMessage()
+
+
+def _is_not_about_run_time(record: logging.LogRecord) -> bool:
+    """Locust sees no run time since the engine keeps it: the last answer ends the run, no timer does."""
+    return "No run time limit set" not in record.getMessage()
 
 
 events.init_command_line_parser.add_listener(add_options)

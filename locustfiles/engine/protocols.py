@@ -29,7 +29,7 @@ class Spoken:
     @classmethod
     @abstractmethod
     def decode(cls, body: bytes) -> Answer:
-        """The top-5 in an answer; raises ValueError, KeyError or TypeError when it holds none."""
+        """The top-5 in an answer; whatever it raises when there is none names the failure."""
 
     @classmethod
     def is_right(cls, image: Image, body: bytes) -> bool:

@@ -48,6 +48,7 @@ class Worker:
     plan_s: float = -math.inf
     in_flight: int = 0
     users_max: int = 0
+    missing_max: int = 0  # users that were not there while load was made
     outstanding: int = 0  # arrivals of the record that it reported as planned, and no end of yet
     cpu_s: float = 0.0
     cpu_max: float = 0.0
@@ -73,6 +74,7 @@ class Worker:
         self.rss_max = max(self.rss_max, tick["rss_bytes"])
         if self.plan_s < 0:
             return
+        self.missing_max = max(self.missing_max, tick["missing"])
         self.pause_max_s = max(self.pause_max_s, tick["pause_s"])
         self.wall_s += tick["interval_s"]
         self.cpu_s += tick["cpu_cores"] * tick["interval_s"]
@@ -98,6 +100,7 @@ class Trial:
         self.failures: Counter[str] = Counter()
         self.total = Second()
         self.late = 0  # of those dropped, the ones that a worker was too late to send
+        self.unmanned = 0  # of those dropped, the ones that came while users were missing
         self.cut_off = 0  # of those failed, the ones that had not ended when the trial did
         self.lost: list[dict[str, Any]] = []
         self.in_flight_by_second: dict[int, int] = {}
@@ -131,6 +134,8 @@ class Trial:
             dropped=dropped,
         )
         self.late += increment.late
+        if tick["missing"]:
+            self.unmanned += dropped - increment.late
         worker.outstanding += tick["planned"] - completed - failed - dropped
         for outcome, ended in increment.outcomes.items():
             if outcome.error is not None:
@@ -298,6 +303,8 @@ class Trial:
                 ],
                 precise=all(w.precise for w in workers),
                 late_dropped=self.late,
+                unmanned_dropped=self.unmanned,
+                missing=sum(w.missing_max for w in workers),
                 users=max((w.users_max for w in workers), default=0),
                 cut_off=0 if self.stopping else self.cut_off,
                 early_stop=self.stopping and math.isfinite(self.plan.run_time_s),

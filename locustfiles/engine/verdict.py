@@ -14,7 +14,7 @@ from locustfiles.engine.histogram import PERCENTILES
 LAG_FLOOR_MS = 1.0
 """Dispatch lag below this distorts nothing that a network round trip would not."""
 SUSPECT_SHARE, INVALID_SHARE = 0.10, 0.50
-"""Share of the latency's p99 that dispatch lag may make up."""
+"""Share of the latency's p99 that dispatch lag may make up; the second also of what may be unmanned."""
 BUNCHED_MS = 10.0
 BUSY_CORES = 0.80
 PAUSE_MS = 100.0
@@ -36,6 +36,10 @@ class Evidence:
     lost_dropped: int
     lost: Sequence[str] = ()
     late_dropped: int = 0
+    unmanned_dropped: int = 0
+    """Arrivals that found no free user while fewer were there than the load asks for."""
+    missing: int = 0
+    """The most users that were not there at a time."""
     precise: bool = True
     early_stop: bool = False
     cut_off: int = 0
@@ -54,13 +58,13 @@ class Evidence:
 
     @property
     def busy(self) -> int:
-        """Arrivals that found no free user."""
-        return self.counts["dropped"] - self.lost_dropped - self.late_dropped
+        """Arrivals that found every user busy."""
+        return self.counts["dropped"] - self.lost_dropped - self.late_dropped - self.unmanned_dropped
 
     @property
     def nobody_started(self) -> bool:
         """Whether arrivals found no free user since there never was one."""
-        return not self.users and not self.ended and self.busy > 0
+        return not self.users and not self.ended and self.unmanned_dropped > 0
 
 
 @dataclass
@@ -103,6 +107,8 @@ def judge(e: Evidence) -> Verdict:
         v._add(
             "suspect", f"{e.late_dropped} arrivals were dropped since a generator was too late to send them"
         )
+    if not e.nobody_started:
+        _judge_users(e, v)
     if e.early_stop:
         v._add("suspect", "the run was stopped before its planned end")
     if e.cut_off:
@@ -137,6 +143,20 @@ def _judge_lag(e: Evidence, v: Verdict) -> None:
         v._add(
             "suspect",
             f"dispatch lag p99 is {lag:.2f} ms and the mean gap {e.mean_gap_ms:.2f} ms: arrivals bunched up",
+        )
+
+
+def _judge_users(e: Evidence, v: Verdict) -> None:
+    """Whether the users that the load asks for were there: a server makes them busy, it does not end them."""
+    why = "(ended, or never started: the locustfile and Locust's log say why)"
+    if e.closed and e.missing:
+        v._add("suspect", f"up to {e.missing} callers were missing {why}: fewer called than --users asks for")
+    elif e.unmanned_dropped:
+        mostly = e.unmanned_dropped > INVALID_SHARE * e.counts["planned"]
+        v._add(
+            "invalid" if mostly else "suspect",
+            f"{e.unmanned_dropped} arrivals were dropped while up to {e.missing} users were missing {why}; "
+            "percentiles are lower bounds",
         )
 
 

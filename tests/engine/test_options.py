@@ -29,6 +29,7 @@ from locustfiles.engine.options import (
     LoadPlan,
     count,
     rate,
+    read_by_shape,
     seconds,
     share,
 )
@@ -176,6 +177,38 @@ class TestSteps:
             assert all(0 <= r < math.inf and 0 < s < math.inf for r, s in levels)
 
 
+class TestOptionsThatTheShapeDoesNotRead:
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            ({"replay": "/nope.csv"}, "--replay /nope.csv .* --shape constant: leave it out, or .* replay$"),
+            ({"steps": "1:10s"}, "--steps 1:10s does nothing .* or choose --shape step$"),
+            ({"peak_rate": "100", "shape": "poisson"}, "or choose --shape step, spike or ramp$"),
+            ({"spike_for": "3s", "shape": "ramp"}, "--spike-for 3s does nothing with --shape ramp"),
+            ({"rate": "100", "shape": "closed"}, "--rate 100 does nothing with --shape closed"),
+            ({"gaps": "poisson", "shape": "replay"}, "--gaps poisson does nothing with --shape replay"),
+            ({"gaps": "poisson", "shape": "closed"}, "--gaps poisson does nothing with --shape closed"),
+        ],
+    )
+    def test_are_refused(self, options: dict[str, str], sentence: str) -> None:
+        with pytest.raises(ValueError, match=sentence):
+            plan(**options)
+
+    def test_may_be_given_as_their_defaults(self) -> None:
+        defaults = {option.name: option.default for option in OPTIONS}
+        assert plan(**defaults | {"spike_at": "10", "gaps": "even"}) == plan()
+        assert plan(**defaults | {"shape": "closed", "rate": "10/s"}).closed
+
+    def test_are_left_out_of_what_a_form_sends_that_was_not_changed(self) -> None:
+        form = {"shape": "constant", "rate": "5", "steps": "1:10s", "spike_at": "3s"}
+        assert read_by_shape(form) == {"shape": "constant", "rate": "5"}
+        assert read_by_shape(form, keep=["rate", "steps"]) == {
+            "shape": "constant",
+            "rate": "5",
+            "steps": "1:10s",
+        }
+
+
 class TestBadPlans:
     @pytest.mark.parametrize(
         ("options", "run_time_s", "sentence"),
@@ -256,7 +289,7 @@ class TestPlans:
 
     def test_rise_to_five_times_the_rate_unless_told_otherwise(self) -> None:
         assert plan(rate="7").peak_rate == 35
-        assert plan(rate="7", peak_rate="8").peak_rate == 8
+        assert plan(rate="7", peak_rate="8", shape="spike").peak_rate == 8
 
     def test_have_no_end_without_a_run_time(self) -> None:
         endless = plan(None)
@@ -287,10 +320,6 @@ class TestPlans:
     def test_are_the_same_for_poisson_as_shape_and_as_gaps_of_a_constant_rate(self) -> None:
         shape, gaps = plan(shape="poisson").arrivals(), plan(gaps="poisson").arrivals()
         assert shape.times().tolist() == gaps.times().tolist()
-
-    def test_send_a_recording_as_it_is_even_with_random_gaps(self, recording: Callable[..., str]) -> None:
-        replayed = plan(shape="replay", replay=recording("0.5\n0.7\n"), gaps="poisson")
-        assert replayed.arrivals().times().tolist() == [0.5, 0.7]
 
     @pytest.mark.parametrize(
         ("options", "run_time_s", "users"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import gevent
 import pytest
@@ -10,10 +11,15 @@ from gevent.pool import Group
 from locust import SequentialTaskSet, User, task
 from locust.env import Environment
 
+from locustfiles import tensorflow_serving_user
 from locustfiles.engine.options import LoadPlan
 from locustfiles.engine.pacing import Dispatcher
+from locustfiles.engine.payloads import Image
+from locustfiles.engine.protobuf import field
+from locustfiles.engine.protocols import Protocol
 from locustfiles.engine.recorder import Recorder
-from locustfiles.engine.users import ArrivalUser, Pacing, refuse_unpaced
+from locustfiles.engine.users import ArrivalUser, Pacing, PredictUser, refuse_unpaced
+from locustfiles.engine.v2 import V2Json
 
 
 class SlowToStart(ArrivalUser):
@@ -77,6 +83,37 @@ class TestAUserThatIsToldToStop:
         users.join(timeout=1)
         assert not len(users)
         assert pacing.dispatcher.users == 0
+
+
+class TestAnAnswerThatNoDecoderCanRead:
+    @pytest.mark.parametrize(
+        ("protocol", "body", "stumbles"),
+        [
+            pytest.param(tensorflow_serving_user.Rest, b'{"predictions": []}', "IndexError", id="no row"),
+            pytest.param(
+                tensorflow_serving_user.Grpc,
+                field(1, field(1, "probabilities")),
+                "IndexError",
+                id="a name without its tensor",
+            ),
+            pytest.param(V2Json, b'{"outputs": ' + 100_000 * b"[", "RecursionError", id="a deep nest"),
+            pytest.param(
+                V2Json,
+                b'{"outputs": [{"name": "class_id", "data": [Infinity]},'
+                b' {"name": "confidence", "data": [1]}]}',
+                "OverflowError",
+                id="an infinite class",
+            ),
+            pytest.param(PredictUser, b"<html>", "JSONDecodeError", id="no JSON"),
+        ],
+    )
+    def test_is_a_failure_with_a_name(self, protocol: Protocol, body: bytes, stumbles: str) -> None:
+        class Caller(PredictUser):
+            spoken = protocol
+            _known_good: ClassVar[set[tuple[str, bytes]]] = set()
+
+        image = Image("cat.jpg", "small", b"", ((281, 0.9),))
+        assert Caller(Environment())._judge(image, body) == f"unreadable answer: {stumbles}"
 
 
 class TestUserClasses:

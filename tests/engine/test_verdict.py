@@ -57,16 +57,32 @@ TABLE: dict[str, tuple[dict[str, Any], str, bool, str | None]] = {
         "no request was answered, so there is nothing to measure",
     ),
     "nobody there to send": (
-        {"counts": counts(0, dropped=90), "users": 0, "latency_ms": times(None), "lag_ms": times(None)},
+        {
+            **{"counts": counts(0, dropped=90), "unmanned_dropped": 90, "missing": 9, "users": 0},
+            **{"latency_ms": times(None), "lag_ms": times(None)},
+        },
         "invalid",
         False,
         "no user could start, so nothing was sent",
     ),
     "users that are gone at the end": (
-        {"counts": counts(19_000, dropped=1_000), "users": 0},
-        "valid",
-        True,
-        "saturated: 1000 arrivals found every user busy",
+        {"counts": counts(19_000, dropped=1_000), "unmanned_dropped": 1_000, "missing": 9},
+        "suspect",
+        False,
+        "1000 arrivals were dropped while up to 9 users were missing (ended, or never started",
+    ),
+    "users that are gone most of the time": (
+        {"counts": counts(11_000, dropped=11_001), "unmanned_dropped": 11_001, "missing": 9},
+        "invalid",
+        False,
+        "11001 arrivals were dropped while up to 9 users were missing",
+    ),
+    "users that nothing missed": ({"missing": 9}, "valid", False, None),
+    "callers that are gone": (
+        {"missing": 9, "closed": True},
+        "suspect",
+        False,
+        "up to 9 callers were missing (ended, or never started",
     ),
     "tasks that never returned": (
         {"counts": counts(19_996, failed=4), "cut_off": 4},

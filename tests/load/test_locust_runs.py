@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from analysis.hlog import read_hlog
+from locustfiles.engine.coordinator import SILENT_S
 from scripts.server import free_port
 from tests.load.processes import Locusts
 from tests.waiting import until
@@ -57,6 +59,29 @@ class MyUser(ArrivalUser, User):
         pass
 """
 
+OWN_SHAPE = """
+from locust import LoadTestShape
+
+class MyShape(LoadTestShape):
+    def tick(self):
+        return (10, 10) if self.get_run_time() < 60 else None
+"""
+
+END_AFTER_TEN = """
+        from locust.exception import StopUser
+        if self.arrival[1] >= 10:
+            raise StopUser
+"""
+
+BROKEN_ENCODE = """
+from tests.load import steady_user
+
+class MyUser(steady_user.SteadyUser):
+    @classmethod
+    def encode(cls, image):
+        return {}["image"]
+"""
+
 NESTED = """
     @task
     class Flow(TaskSet):
@@ -64,6 +89,28 @@ NESTED = """
         def step(self):
             self.client.get("/")
 """
+
+
+class WebForm:
+    """A Locust with a web UI, and what its form sends."""
+
+    def __init__(self, locusts: Locusts, *arguments: str) -> None:
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}"
+        locusts.start("--web-host", "127.0.0.1", "--web-port", str(port), *arguments)
+        until(self._is_there, "the web UI answers")
+
+    def _is_there(self) -> bool:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(self._url, timeout=5).close()
+            return True
+        return False
+
+    def post(self, path: str, **fields: str) -> dict[str, Any]:
+        form = urllib.parse.urlencode({"user_count": "10", "spawn_rate": "10"} | fields).encode()
+        with urllib.request.urlopen(f"{self._url}/{path}", form, timeout=5) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
 
 
 def when_recorded(locusts: Locusts, seconds: int) -> None:
@@ -254,6 +301,7 @@ class TestARunThatStartsItselfInTheWebUi:
         assert process.wait(30) == 0, locusts.log()
         assert locusts.summary()["counts"]["completed"] == 100
         assert locusts.summary()["duration_s"] == 2
+        assert "No run time limit set" not in locusts.log()
 
     def test_stays_when_nobody_said_that_it_may_quit(self, steady_server: Any, locusts: Locusts) -> None:
         process = self.start(locusts, steady_server().url)
@@ -299,20 +347,71 @@ class TestARunWithoutUsers:
         assert summary["reasons"][0].startswith("no user could start")
 
     def test_is_refused_by_the_web_form(self, steady_server: Any, locusts: Locusts) -> None:
-        port = free_port()
-        locusts.start("--host", steady_server().url, "--web-host", "127.0.0.1", "--web-port", str(port))
-        answer: dict[str, Any] = {}
-
-        def started() -> bool:
-            with contextlib.suppress(OSError):
-                form = b"user_count=0&spawn_rate=1&run_time=1s"
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/swarm", form, timeout=5) as response:
-                    answer.update(json.load(response))
-            return bool(answer)
-
-        until(started, "the web form answers")
+        form = WebForm(locusts, "--host", steady_server().url)
+        answer = form.post("swarm", user_count="0", run_time="1s")
         assert not answer["success"]
         assert "--users 0 leaves nobody to send" in answer["message"]
+
+
+class TestTheWebForm:
+    def test_takes_an_empty_run_time_for_none(self, steady_server: Any, locusts: Locusts) -> None:
+        record = ("--record", str(locusts.record))
+        form = WebForm(locusts, "--host", steady_server().url, "--run-time", "30s", *record)
+        assert form.post("swarm", run_time="")["success"]
+        when_recorded(locusts, 1)
+        form.post("stop")
+        until((locusts.record / "summary.json").exists, "the summary is written")
+        assert locusts.summary()["shape"]["run_time_s"] is None
+
+    def test_keeps_the_run_time_of_a_running_test_that_is_edited(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
+        form = WebForm(locusts, "--host", steady_server().url, "--record", str(locusts.record))
+        assert form.post("swarm", run_time="30s")["success"]
+        when_recorded(locusts, 1)
+        assert form.post("swarm", rate="20")["success"]
+        form.post("stop")
+        until((locusts.record / "summary.json").exists, "the summary is written")
+        shape = locusts.summary()["shape"]
+        assert (shape["rate"], shape["run_time_s"]) == (20, 30)
+
+    def test_refuses_what_the_shape_does_not_read_only_if_it_was_changed(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
+        spike = {"shape": "spike", "rate": "20", "spike_at": "3s"}
+        options = [part for name, text in spike.items() for part in (f"--{name.replace('_', '-')}", text)]
+        form = WebForm(locusts, "--host", steady_server().url, *options)
+        answer = form.post("swarm", **spike | {"shape": "constant", "steps": "1:10s"})
+        assert "--steps 1:10s does nothing with --shape constant" in answer["message"]
+        assert form.post("swarm", **spike | {"shape": "constant", "steps": ""})["success"]
+
+
+class TestUsersThatEndInMidRun:
+    def test_leave_drops_that_are_not_the_servers(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_PROTOCOL.replace("pass", END_AFTER_TEN))
+        summary = locusts.run(
+            *(steady_server(), "--rate", "20", "--run-time", "3s", "--users", "2"), expect=1, locustfile=own
+        )
+        assert summary["counts"]["failed"] == 2
+        assert summary["counts"]["dropped"] >= 40
+        assert (summary["verdict"], summary["saturated"]) == ("invalid", False)
+        assert "while up to 2 users were missing" in summary["reasons"][0]
+
+    def test_end_a_number_of_calls_that_nobody_is_left_to_make(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_PROTOCOL.replace("pass", END_AFTER_TEN))
+        summary = locusts.run(
+            *(steady_server(), "--shape", "closed", "--users", "2", "--arrivals", "1000"),
+            locustfile=own,
+        )
+        assert summary["counts"]["planned"] == 12
+        assert any("up to 2 callers were missing" in reason for reason in summary["reasons"])
+        assert summary["verdict"] == "suspect"
 
 
 class TestARecordCanBeReadByOthers:
@@ -376,6 +475,13 @@ class TestAnybodysLocustfile:
         assert locusts.start("--headless", "--rate", "20", locustfile=own).wait(30) == 2
         assert "MyUser has a task set, Flow, which would run at its own pace" in locusts.log()
 
+    def test_with_a_shape_of_locusts_own_is_refused(self, locusts: Locusts, tmp_path: Path) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(OWN_LOCUSTFILE + OWN_SHAPE)
+        assert locusts.start("--headless", "--rate", "20", locustfile=own).wait(30) == 2
+        assert "MyShape is a LoadTestShape, which would set users and not arrivals" in locusts.log()
+        assert "--shape step --steps" in locusts.log()
+
 
 class TestFailures:
     def test_of_the_server_are_named_and_end_the_run_with_1(
@@ -392,6 +498,19 @@ class TestFailures:
         process = locusts.start("--headless", "--host", f"http://127.0.0.1:{free_port()}", "--rate", "10")
         assert process.wait(30) == 3, locusts.log()
         assert "is not reachable (connection refused): start the server or correct --host" in locusts.log()
+
+    @pytest.mark.parametrize(
+        "processes", [pytest.param((), id="one"), pytest.param(("--processes", "2"), id="two")]
+    )
+    def test_of_ones_own_locustfile_to_prepare_end_with_2_and_say_where(
+        self, processes: tuple[str, ...], steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        own.write_text(BROKEN_ENCODE)
+        arguments = ("--headless", "--host", steady_server().url, "--run-time", "1s", *processes)
+        assert locusts.start(*arguments, locustfile=own).wait(30) == 2, locusts.log()
+        assert "MyUser cannot be prepared: KeyError: 'image'" in locusts.log()
+        assert 'return {}["image"]' in locusts.log()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system to fill up")
     def test_of_a_full_disk_end_the_run_with_3_and_keep_what_is_written(
@@ -415,6 +534,9 @@ class TestFailures:
         [
             pytest.param(("--rate", "-5"), "'-5' is not an arrival rate", id="a negative rate"),
             pytest.param(("--users", "0"), "--users 0 leaves nobody to send", id="no users"),
+            pytest.param(
+                ("--steps", "1:10s"), "--steps 1:10s does nothing with --shape constant", id="unread"
+            ),
             pytest.param(("--run-time", "0s"), "--run-time must be longer than 0 s", id="no time"),
         ],
     )
@@ -493,6 +615,18 @@ class TestWorkersComeAndGo:
         counts = locusts.summary()["counts"]
         assert counts["planned"] == 10 * self.RATE
         assert counts["planned"] == counts["completed"] + counts["failed"] + counts["dropped"]
+
+    def test_one_that_is_done_long_before_the_others_is_not_lost(
+        self, steady_server: Any, locusts: Locusts, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "own.py"
+        slow_at_the_end = f"import gevent; gevent.sleep({2 * SILENT_S} * (self.arrival[1] == 19))"
+        own.write_text(OWN_PROTOCOL.replace("pass", slow_at_the_end))
+        summary = locusts.run(
+            *(steady_server(), "--rate", "20", "--run-time", "1s", "--processes", "2"), locustfile=own
+        )
+        assert summary["counts"]["completed"] == 20
+        assert summary["lost_workers"] == []
 
     def test_workers_end_when_their_master_is_killed(self, steady_server: Any, locusts: Locusts) -> None:
         server = steady_server()
