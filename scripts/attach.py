@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from scripts.cluster import ClusterTarget, Place, kept_record
 from scripts.errors import CannotRun, UserError
 from scripts.family import lives
 from scripts.kube import Kube, contexts
-from scripts.lease import NAME, Holder, Taken, driven, me
+from scripts.lease import NAME, Holder, Taken, driven
 from scripts.looks import lines
 from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
@@ -150,14 +149,10 @@ def follow(record: RunRecord, plan: Plan, kube: Kube, progress: Progress, stop: 
 
     """
     holder = _holder(kube, record.folder.name)
-    if holder is None:
+    if holder is None or holder.is_me or not driven(kube, holder, time.time(), stop.sleep):
         return False
-    if holder.who != me():
-        if driven(kube, holder, time.time(), stop.sleep):
-            raise Taken(kube.namespace, holder, driven=True)
-        return False
-    if holder.pid == os.getpid() or not lives(holder.pid):
-        return False
+    if not holder.here:
+        raise Taken(kube.namespace, holder, driven=True)
     order = steps(plan, list(record.head["backends"]))
     with progress.showing(plan, order, record):
         _show_trials(record, order, lambda: lives(holder.pid), progress, stop)

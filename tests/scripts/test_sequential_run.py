@@ -18,7 +18,7 @@ from rich.console import Console
 from analysis.report import build_report
 from scripts import attach, run
 from scripts.errors import UserError
-from scripts.lease import Holder, me
+from scripts.lease import Holder, me, ours
 from scripts.looks import first_facts
 from scripts.plan import CEILING, Plan, Step, read_plan
 from scripts.progress import Progress
@@ -287,7 +287,9 @@ class TestARunThatAnotherProcessDrives:
             alive[0] = False
 
         monkeypatch.setattr(stop, "sleep", sleep)
-        monkeypatch.setattr(attach, "_holder", lambda *_: Holder(driven.folder.name, me(), 0, True, 0.0))
+        holder = Holder(driven.folder.name, me(), ours(), 0, True, 0.0)
+        monkeypatch.setattr(attach, "_holder", lambda *_: holder)
+        monkeypatch.setattr(attach, "driven", lambda *_: True)
         monkeypatch.setattr(attach, "lives", lambda _: alive[0])
         heard = StringIO()
         progress = Progress(Console(file=heard, width=300))
