@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.cluster_load import ClusterLoad, fetch
+from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import RESULTS, find, placed, server_objects
 from scripts.cluster_server import PULL_PATIENCE_S, ClusterServer
+from scripts.cluster_volume import fetch
 from scripts.errors import CannotRun
 from scripts.guard import guarded
 from scripts.kube import Away, Kube, Object, rendered

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,12 +10,12 @@ from pathlib import Path
 from scripts.cluster_objects import (
     LOCUST,
     MASTER,
-    RESULTS,
     TRIAL_NOTE,
     WORKER,
     master_job,
     worker_deployment,
 )
+from scripts.cluster_volume import INSIDE, RECORDS, fetch
 from scripts.errors import CannotRun, afterwards
 from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
@@ -25,10 +23,8 @@ from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made, 
 from scripts.pod_logs import logs_of
 from scripts.pod_sampler import PodSampler
 
-RECORDS = "/results"
 USER_FILES = "/app/locustfiles"
 STOP_PATIENCE_S = 45.0
-_BESIDE_THE_VOLUME = ("exec", f"deployment/{RESULTS}", "-c", RESULTS, "--")
 
 
 class ClusterLoad:
@@ -90,8 +86,9 @@ class ClusterLoad:
             at = found.index("--replay") + 1
             there = f"{RECORDS}/{self._trial}-replay.csv"
             write = f"mkdir -p $(dirname '{there}') && cat > '{there}'"
-            inside = ("exec", "-i", f"deployment/{RESULTS}", "-c", RESULTS, "--", "sh", "-c", write)
-            self._kube.kubectl(*inside, data=Path(found[at]).read_bytes())
+            self._kube.kubectl(
+                INSIDE[0], "-i", *INSIDE[1:], "sh", "-c", write, data=Path(found[at]).read_bytes()
+            )
             found[at] = there
         return found
 
@@ -191,21 +188,11 @@ class ClusterLoad:
 
     def _inside(self, *command: str) -> bytes:
         """Run a command beside the volume."""
-        return self._kube.kubectl(*_BESIDE_THE_VOLUME, *command)
+        return self._kube.kubectl(*INSIDE, *command)
 
     def _follow(self) -> None:
         """Mirror the files that tell how the load goes, for whoever watches."""
-        inside = [*_BESIDE_THE_VOLUME, "timeout", "86400"]
+        inside = [*INSIDE, "timeout", "86400"]
         for name in ("generator.csv", "latency.hlog"):
             tail = ["tail", "-n", "+1", "-F", f"{RECORDS}/{self._trial}/{name}"]
             self._mirror.enter_context(self._kube.kept(*inside, *tail, file=self._folder / name))
-
-
-def fetch(kube: Kube, trial: str, into: Path) -> None:
-    """Copy a trial's folder from the volume; what was mirrored meanwhile is replaced."""
-    folder = f"{RECORDS}/{trial}"
-    pack = f"mkdir -p '{folder}' && tar -C '{folder}' -cf - ."
-    packed = kube.kubectl(*_BESIDE_THE_VOLUME, "sh", "-c", pack)
-    into.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(into, filter="data")

@@ -10,6 +10,7 @@ import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from scripts.cluster import fetch_made, have_namespace
 from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import TRIAL_NOTE, placed
 from scripts.cluster_server import ClusterServer
+from scripts.cluster_volume import fetch
 from scripts.errors import CannotRun
 from scripts.kube import Kube
 from scripts.pod_sampler import PodSampler
@@ -66,6 +68,7 @@ class Scripted(Kube):
         self.asked: list[str] = []
         self.job: Object | None = None
         self.packed = b""
+        self.cut_at: list[int] = []
         self.logs: dict[str, bytes] = {}
         self.happened: list[Object] = []
         self.silent_node = False
@@ -105,7 +108,9 @@ class Scripted(Kube):
         self.asked.append(" ".join([*arguments, *(["<", given] if given else [])]))
         if self.silent_node and arguments[0] == "exec":
             raise CannotRun("kubectl exec: error dialing backend")
-        return self.packed if "tar" in " ".join(arguments) else b""
+        if "tar" not in " ".join(arguments):
+            return b""
+        return self.packed[: self.cut_at.pop(0)] if self.cut_at else self.packed
 
     def did(self, words: str) -> bool:
         return any(words in asked for asked in self.asked)
@@ -261,12 +266,38 @@ class TestTheKeysOfAServerInACluster:
 
 def archive(**files: str) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as packed:
+    with tarfile.open(fileobj=stream, mode="w:gz") as packed:
         for name, text in files.items():
             info = tarfile.TarInfo(f"./{name}")
             info.size = len(text)
             packed.addfile(info, io.BytesIO(text.encode()))
     return stream.getvalue()
+
+
+class TestATrialOnTheVolume:
+    FILES = MappingProxyType({"generator.csv": "1,2\n" * 500, "summary.json": "{}", "locust.log": "done"})
+
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 0.99])
+    def test_that_comes_without_its_end_is_asked_for_again(
+        self, kube: Scripted, tmp_path: Path, share: float
+    ) -> None:
+        kube.packed = archive(**self.FILES)
+        kube.cut_at = [int(share * len(kube.packed))]
+        fetch(kube, "run-1/fastapi/steady/1", tmp_path)
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == self.FILES
+        assert len(kube.asked) == 2
+
+    def test_that_never_comes_whole_says_so(self, kube: Scripted, tmp_path: Path) -> None:
+        kube.packed = archive(**self.FILES)[:-1]
+        sentence = r"^run-1/fastapi/steady/1 came damaged from the volume, 3 times in a row: Compressed file"
+        with pytest.raises(CannotRun, match=sentence):
+            fetch(kube, "run-1/fastapi/steady/1", tmp_path)
+
+    def test_that_cannot_be_written_names_the_folder(self, kube: Scripted, tmp_path: Path) -> None:
+        kube.packed = archive(**self.FILES)
+        (tmp_path / "1").write_text("a file where the folder should be")
+        with pytest.raises(CannotRun, match=rf"^a/1 cannot be written to {tmp_path}/1: File exists$"):
+            fetch(kube, "a/1", tmp_path / "1")
 
 
 class TestTheNamespace:
