@@ -88,7 +88,7 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
     stop, progress = Stop(), Progress(console)
     with stop.on_signals():
         target = ClusterTarget(project, plan, record.head["cluster"]["workers"], place, stop)
-        finished = record.head["ended"] is not None and record.head["status"] != "failed"
+        finished = _has_ended(record) and record.head["status"] != "failed"
         try:
             finished = finished or follow(record, plan, target.kube, progress, stop)
         except Interrupted:
@@ -158,7 +158,12 @@ def follow(record: RunRecord, plan: Plan, kube: Kube, progress: Progress, stop: 
         _show_trials(record, order, lambda: lives(holder.pid), progress, stop)
     while lives(holder.pid):
         stop.sleep(_LOOK_S)
-    return _again(record.folder).head["ended"] is not None
+    return _has_ended(_again(record.folder))
+
+
+def _has_ended(record: RunRecord) -> bool:
+    """Tell whether nothing is left to be done or to be fetched."""
+    return record.head["ended"] is not None and not any(trial.unfetched for trial in record.trials)
 
 
 def _show_trials(

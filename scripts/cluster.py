@@ -20,7 +20,7 @@ from typing import Any
 from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import RESULTS, find, placed, server_objects
 from scripts.cluster_server import PULL_PATIENCE_S, ClusterServer
-from scripts.cluster_volume import fetch
+from scripts.cluster_volume import Volume
 from scripts.errors import CannotRun
 from scripts.guard import guarded
 from scripts.kube import Away, Kube, Object, rendered
@@ -30,6 +30,7 @@ from scripts.pod_faults import is_ready, pod_fault
 from scripts.pod_sampler import PodSampler
 from scripts.project import Project, Service
 from scripts.stop import Stop
+from scripts.target import Unfetched
 
 DEFAULT_NAMESPACE = "modelswarm"
 PART_OF = "app.kubernetes.io/part-of"
@@ -71,7 +72,7 @@ class ClusterTarget:
         self._plan, self.workers, self._place, self._stop = plan, workers, place, stop
         self.kube = Kube(place.context, place.namespace, self.mark)
         self.base = self._placed(project.root / "k8s" / "overlays" / place.kind)
-        self.sampler = PodSampler(self.kube)
+        self.sampler, self.volume = PodSampler(self.kube), Volume(self.kube)
         self._run = ""
 
     def _placed(self, folder: Path) -> list[Object]:
@@ -115,7 +116,7 @@ class ClusterTarget:
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
-        """Take the namespace, have the volume, and remove everything afterwards."""
+        """Take the namespace, have the volume, and remove everything afterwards that is not owed."""
         self._run = folder.name
         have_namespace(self.kube, find(self.base, "Namespace", self._place.namespace))
         lease = Lease(self.kube, self._run, self._place.detached)
@@ -124,17 +125,33 @@ class ClusterTarget:
             guarded(self.mark, Path(scratch)),
             lease.held(),
         ):
+            kept = kept_record(self.kube)
+            ours = kept is not None and kept[0] == self._run
+            self.volume.owed |= owed(folder) if ours else {}
             try:
-                kept = kept_record(self.kube)
-                if kept is None or kept[0] != self._run:
+                if not ours:
                     self.clear()  # what a command that was killed left
                 self._furnish()
-                if kept is not None and kept[0] == self._run:
-                    fetch_made(self.kube, folder, kept[1])
+                with suppress(CannotRun):  # it is tried again at the end
+                    self.volume.fetch_owed()
                 yield
             finally:
-                self._run = ""  # what is noted from now on stays on this machine
-                self.clear()
+                self._close(lease)
+
+    def _close(self, lease: Lease) -> None:
+        """Leave nothing in the namespace but what cannot be fetched."""
+        try:
+            self.volume.fetch_owed()
+        except CannotRun as error:
+            lease.leave()
+            with suppress(CannotRun):  # it may be for the same reason, and whoever fetches clears up too
+                self.clear(all_but_results=True)
+            raise Unfetched(
+                f"{', '.join(self.volume.owed)} could not be fetched: {error}. "
+                f"The cluster keeps it, and `modelswarm attach {self._run}` fetches it."
+            ) from error
+        self._run = ""  # what is noted from now on stays on this machine
+        self.clear()
 
     def _furnish(self) -> None:
         """Make what all trials share, and wait for the pod that keeps the volume readable."""
@@ -156,18 +173,23 @@ class ClusterTarget:
                 raise CannotRun(f"The volume for results was not there within {PULL_PATIENCE_S:.0f} s")
             self._stop.sleep(self.poll_s)
 
-    def clear(self) -> None:
-        """Remove everything of a run from the namespace but the Lease; the namespace stays."""
-        self.kube.delete(KINDS, labels=OURS)
+    def clear(self, all_but_results: bool = False) -> None:
+        """Remove everything of a run from the namespace but the Lease; the namespace stays.
+
+        `all_but_results` keeps the volume, the pod beside it, and `run.json`, too.
+        """
+        labels = f"{OURS},app.kubernetes.io/name!={RESULTS}" if all_but_results else OURS
+        self.kube.delete(KINDS, labels=labels)
         services = [each["metadata"]["name"] for each in self.base if each["kind"] == "Service"]
         self.kube.delete("service", *services)
-        self.kube.delete("configmap", RECORD)
-        self.kube.delete("persistentvolumeclaim", RESULTS)
+        if not all_but_results:
+            self.kube.delete("configmap", RECORD)
+            self.kube.delete("persistentvolumeclaim", RESULTS)
 
     def note(self, text: str) -> None:
         """Keep `run.json` in the cluster too, so that it outlives this machine."""
-        if not self._run:
-            return  # the namespace is not taken yet
+        if not self._run or self.kube.refusal is not None:
+            return  # the namespace is not taken yet, or not any more
         record = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -197,7 +219,7 @@ class ClusterTarget:
         """Prepare the load of one trial."""
         trial = f"{self._run}/{step.path}"
         name = service.user_file.name
-        return ClusterLoad(self.kube, self.sampler, self.base, name, folder, trial, self.workers)
+        return ClusterLoad(self.kube, self.volume, self.sampler, self.base, name, folder, trial, self.workers)
 
 
 def _describe(node: Object) -> dict[str, str]:
@@ -229,12 +251,18 @@ def have_namespace(kube: Kube, wanted: Object) -> None:
         kube.apply([wanted])
 
 
-def fetch_made(kube: Kube, folder: Path, record: str) -> None:
-    """Fetch trials that a command on another machine made, as `run.json` tells: the volume will go."""
-    for trial in json.loads(record)["trials"]:
-        into = folder / trial["path"]
-        if trial["status"] == "ok" and not (into / "summary.json").exists():
-            fetch(kube, f"{folder.name}/{trial['path']}", into)
+def owed(folder: Path) -> dict[str, Path]:
+    """Return which trials a run's `run.json` says were measured while their record is not here.
+
+    It could not be fetched, or a command on another machine fetched it.
+    """
+    trials = json.loads((folder / "run.json").read_text())["trials"]
+    return {
+        f"{folder.name}/{trial['path']}": folder / trial["path"]
+        for trial in trials
+        if (trial["status"] == "ok" or trial.get("unfetched"))
+        and not (folder / trial["path"] / "summary.json").exists()
+    }
 
 
 def remove_all(kube: Kube) -> None:

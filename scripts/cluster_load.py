@@ -15,13 +15,14 @@ from scripts.cluster_objects import (
     master_job,
     worker_deployment,
 )
-from scripts.cluster_volume import INSIDE, RECORDS, fetch
+from scripts.cluster_volume import RECORDS, Volume
 from scripts.errors import CannotRun, afterwards
 from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
 from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made, pod_fault
 from scripts.pod_logs import logs_of
 from scripts.pod_sampler import PodSampler
+from scripts.target import MEASURED, Unfetched
 
 USER_FILES = "/app/locustfiles"
 STOP_PATIENCE_S = 45.0
@@ -33,6 +34,7 @@ class ClusterLoad:
     def __init__(
         self,
         kube: Kube,
+        volume: Volume,
         sampler: PodSampler,
         base: Sequence[Object],
         user_file: str,
@@ -41,7 +43,7 @@ class ClusterLoad:
         workers: int,
     ) -> None:
         """Prepare the load of one trial; `trial` is its folder on the volume, `base` has the templates."""
-        self._kube, self._sampler, self._base = kube, sampler, base
+        self._kube, self._volume, self._sampler, self._base = kube, volume, sampler, base
         self._user_file, self._folder, self._trial, self._workers = user_file, folder, trial, workers
         self._mirror = ExitStack()
         self._started = False
@@ -67,7 +69,7 @@ class ClusterLoad:
         master += ["--record", f"{RECORDS}/{self._trial}", *self._with_files(arguments)]
         master += ["--master", "--expect-workers", str(self._workers), "--expect-workers-max-wait", "180"]
         self._kube.delete("job", MASTER)
-        self._inside("rm", "-rf", f"{RECORDS}/{self._trial}")
+        self._volume.run("rm", "-rf", f"{RECORDS}/{self._trial}")
         self._kube.apply(
             [
                 master_job(self._base, self._trial, master, variables),
@@ -85,10 +87,7 @@ class ClusterLoad:
         if "--replay" in found:
             at = found.index("--replay") + 1
             there = f"{RECORDS}/{self._trial}-replay.csv"
-            write = f"mkdir -p $(dirname '{there}') && cat > '{there}'"
-            self._kube.kubectl(
-                INSIDE[0], "-i", *INSIDE[1:], "sh", "-c", write, data=Path(found[at]).read_bytes()
-            )
+            self._volume.write(there, Path(found[at]).read_bytes())
             found[at] = there
         return found
 
@@ -98,7 +97,9 @@ class ClusterLoad:
             raise CannotRun(f"nothing is known of its pods: {self._sampler.trouble}")
         ended = self._ended()
         if ended is not None:
-            return int(ended["exitCode"])
+            if (status := int(ended["exitCode"])) in MEASURED:
+                self._volume.owed[self._trial] = self._folder
+            return status
         snapshot = self._sampler.snapshot
         names = [MASTER] if self._has_begun() else [MASTER, WORKER]
         for pod in [pod for name in names for pod in snapshot.of(name)]:
@@ -142,14 +143,22 @@ class ClusterLoad:
         return complaint_in(file.read_text(errors="replace"))
 
     def stop(self) -> None:
-        """Ask the master to end if it has not, fetch what was recorded, and remove it."""
+        """Ask the master to end if it has not, fetch what was recorded, and remove it.
+
+        Raises:
+            Unfetched: what was recorded is on the volume still.
+
+        """
         if not self._started:
             return
         with afterwards(self._remove):
-            self._ask_to_end(self._kube.pods(f"app.kubernetes.io/name={MASTER}"))
-            self._mirror.close()
-            self._keep_logs()
-            fetch(self._kube, self._trial, self._folder)
+            try:
+                self._ask_to_end(self._kube.pods(f"app.kubernetes.io/name={MASTER}"))
+                self._mirror.close()
+                self._keep_logs()
+                self._volume.fetch(self._trial, self._folder)
+            except (CannotRun, OSError) as error:
+                raise Unfetched(f"its record could not be fetched: {error}") from error
 
     def _remove(self) -> None:
         self._mirror.close()
@@ -186,13 +195,9 @@ class ClusterLoad:
                 for pod in self._kube.pods(f"app.kubernetes.io/name={name}"):
                     file.write(logs_of(self._kube, pod, LOCUST))
 
-    def _inside(self, *command: str) -> bytes:
-        """Run a command beside the volume."""
-        return self._kube.kubectl(*INSIDE, *command)
-
     def _follow(self) -> None:
         """Mirror the files that tell how the load goes, for whoever watches."""
-        inside = [*INSIDE, "timeout", "86400"]
         for name in ("generator.csv", "latency.hlog"):
-            tail = ["tail", "-n", "+1", "-F", f"{RECORDS}/{self._trial}/{name}"]
-            self._mirror.enter_context(self._kube.kept(*inside, *tail, file=self._folder / name))
+            file = f"{RECORDS}/{self._trial}/{name}"
+            tail = self._volume.inside("timeout", "86400", "tail", "-n", "+1", "-F", file)
+            self._mirror.enter_context(self._kube.kept("exec", *tail, file=self._folder / name))

@@ -158,10 +158,15 @@ class Lease:
         """Nothing is held yet."""
         self._kube, self._run, self._detached = kube, run, detached
         self._clock, self._pause = clock, pause
+        self._left = False
+
+    def leave(self) -> None:
+        """Keep the namespace for the run when the block ends: something of it is still there."""
+        self._left = self._detached = True
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the namespace while the block lasts; afterwards it is free.
+        """Hold the namespace while the block lasts; afterwards it is free, unless it is left to the run.
 
         Raises:
             Taken: another run holds it.
@@ -172,8 +177,11 @@ class Lease:
             with in_background("lease", self._renew_until):
                 yield
         finally:
-            with suppress(CannotRun):  # left behind, it runs out
-                self._kube.delete("lease", NAME)
+            with suppress(CannotRun):  # it runs out by itself
+                if self._left:
+                    self._renew()
+                else:
+                    self._kube.delete("lease", NAME)
 
     def take(self) -> None:
         """Take the namespace, also over from a command that is gone.
@@ -205,18 +213,24 @@ class Lease:
     def _renew_until(self, done: threading.Event) -> None:
         while not done.wait(RENEW_EVERY_S):
             try:
-                found = self._kube.lease(NAME)
-                if found is None:
-                    continue
-                holder = Holder.of(found)
-                if holder.run != self._run or not holder.is_me:
-                    # This machine slept for longer than the Lease holds, and somebody went on with the work.
-                    what = f"the namespace {self._kube.namespace} was taken over meanwhile"
-                    self._kube.let_go(f"{what} by {holder.who} for the run {holder.run}")
+                if not self._renew():
                     return
-                self._kube.put_lease(NAME, self._body(found), False)
             except CannotRun:
                 continue  # the trial meets what is wrong, and says it
+
+    def _renew(self) -> bool:
+        """Renew the Lease; return whether it is still this run's."""
+        found = self._kube.lease(NAME)
+        if found is None:
+            return True
+        holder = Holder.of(found)
+        if holder.run != self._run or not holder.is_me:
+            # This machine slept for longer than the Lease holds, and somebody went on with the work.
+            what = f"the namespace {self._kube.namespace} was taken over meanwhile"
+            self._kube.let_go(f"{what} by {holder.who} for the run {holder.run}")
+            return False
+        self._kube.put_lease(NAME, self._body(found), False)
+        return True
 
     def _body(self, before: Object | None) -> Object:
         stamp = self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

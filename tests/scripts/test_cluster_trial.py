@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import subprocess
@@ -10,23 +11,26 @@ import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from scripts.cluster import fetch_made, have_namespace
+from scripts.cluster import OURS, ClusterTarget, Place, have_namespace
 from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import TRIAL_NOTE, placed
 from scripts.cluster_server import ClusterServer
-from scripts.cluster_volume import fetch
+from scripts.cluster_volume import Volume
 from scripts.errors import CannotRun
 from scripts.kube import Kube
+from scripts.lease import Holder
+from scripts.plan import Plan, steps
 from scripts.pod_sampler import PodSampler
 from scripts.project import Project
-from scripts.stop import Stop
-from scripts.target import NeverReady
+from scripts.stop import Interrupted, Stop
+from scripts.target import NeverReady, Unfetched
+from scripts.trial import Bench, TrialRecord, make_trial
 from tests.projects import ROOT
 
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
@@ -137,7 +141,8 @@ def load(kube: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clu
         [each for f in files for each in yaml.safe_load_all(f.read_text()) if each], "modelswarm", {}
     )
     sampler = PodSampler(kube)
-    return ClusterLoad(kube, sampler, base, "fastapi_user.py", tmp_path, "run-1/fastapi/steady/1", 2)
+    trial = "run-1/fastapi/steady/1"
+    return ClusterLoad(kube, Volume(kube), sampler, base, "fastapi_user.py", tmp_path, trial, 2)
 
 
 def nobody(phase: str) -> None:
@@ -283,7 +288,7 @@ class TestATrialOnTheVolume:
     ) -> None:
         kube.packed = archive(**self.FILES)
         kube.cut_at = [int(share * len(kube.packed))]
-        fetch(kube, "run-1/fastapi/steady/1", tmp_path)
+        Volume(kube).fetch("run-1/fastapi/steady/1", tmp_path)
         assert {file.name: file.read_text() for file in tmp_path.iterdir()} == self.FILES
         assert len(kube.asked) == 2
 
@@ -291,13 +296,13 @@ class TestATrialOnTheVolume:
         kube.packed = archive(**self.FILES)[:-1]
         sentence = r"^run-1/fastapi/steady/1 came damaged from the volume, 3 times in a row: Compressed file"
         with pytest.raises(CannotRun, match=sentence):
-            fetch(kube, "run-1/fastapi/steady/1", tmp_path)
+            Volume(kube).fetch("run-1/fastapi/steady/1", tmp_path)
 
     def test_that_cannot_be_written_names_the_folder(self, kube: Scripted, tmp_path: Path) -> None:
         kube.packed = archive(**self.FILES)
         (tmp_path / "1").write_text("a file where the folder should be")
         with pytest.raises(CannotRun, match=rf"^a/1 cannot be written to {tmp_path}/1: File exists$"):
-            fetch(kube, "a/1", tmp_path / "1")
+            Volume(kube).fetch("a/1", tmp_path / "1")
 
 
 class TestTheNamespace:
@@ -321,18 +326,139 @@ class TestTheNamespace:
         assert not kube.did("apply")
 
 
-class TestTrialsThatAnotherMachineMade:
-    def test_are_fetched_before_the_volume_goes(self, kube: Scripted, tmp_path: Path) -> None:
-        kube.packed = archive(**{"summary.json": "{}"})
-        here = tmp_path / "run-1" / "fastapi" / "steady" / "1"
-        here.mkdir(parents=True)
-        (here / "summary.json").write_text("mine")
-        made = [{"path": f"fastapi/steady/{n}", "status": "ok"} for n in (1, 2)]
-        failed = {"path": "fastapi/steady/3", "status": "failed"}
-        fetch_made(kube, tmp_path / "run-1", json.dumps({"trials": [*made, failed]}))
-        assert (here / "summary.json").read_text() == "mine"
-        assert (here.parent / "2" / "summary.json").read_text() == "{}"
-        assert [asked for asked in kube.asked if "/results/run-1/fastapi/steady/2" in asked] == kube.asked
+class Room(Scripted):
+    """A namespace whose ConfigMap has a run, and whose volume may be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scenes = [[pod("results", "r", **READY)]]
+        self.held: Object | None = None
+        self.refusal = None
+
+    def read(self, kind: str, name: str) -> Object | None:
+        return self.job if kind == "configmap" else {"metadata": {}}
+
+    def lease(self, name: str) -> Object | None:
+        return self.held
+
+    def put_lease(self, name: str, body: Object, new: bool) -> bool:
+        self.held = copy.deepcopy(body)
+        self.held["metadata"]["resourceVersion"] = "1"
+        return True
+
+    def holds(self, folder: Path) -> None:
+        self.job = {"data": {"run": folder.name, "run.json": (folder / "run.json").read_text()}}
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    room = Room()
+    files = sorted((ROOT / "k8s" / "base").glob("[!k]*.yaml"))
+    base = [each for file in files for each in yaml.safe_load_all(file.read_text()) if each]
+    monkeypatch.setattr("scripts.cluster.Kube", lambda *_: room)
+    monkeypatch.setattr("scripts.cluster.rendered", lambda _: base)
+    monkeypatch.setattr("scripts.cluster.guarded", lambda *_: nullcontext())
+    return room
+
+
+@pytest.fixture
+def target(room: Room) -> ClusterTarget:
+    plan = Plan.model_validate({"name": "p", "scenario": [{"name": "s", "rate": 1, "run_time": "1s"}]})
+    return ClusterTarget(Project(ROOT), plan, 2, Place("kind", "here", "modelswarm", {}), Stop())
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A run with a trial that is here, one of another machine, one that could not be fetched, one failed."""
+    here = tmp_path / "run-1" / "fastapi" / "steady" / "1"
+    here.mkdir(parents=True)
+    (here / "summary.json").write_text("mine")
+    trials = [{"path": f"fastapi/steady/{n}", "status": "ok"} for n in (1, 2)]
+    trials += [{"path": f"fastapi/steady/{n}", "status": "failed", "unfetched": n == 3} for n in (3, 4)]
+    (tmp_path / "run-1" / "run.json").write_text(json.dumps({"trials": trials}))
+    return tmp_path / "run-1"
+
+
+VOLUME = "delete persistentvolumeclaim results"
+
+
+class TestATrialThatWasMeasuredAndNotFetched:
+    def test_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def measure(*_: object) -> None:
+            raise Unfetched("its record could not be fetched: the node is silent")
+
+        monkeypatch.setattr("scripts.trial._measure", measure)
+        (service,) = Project(ROOT).select(["fastapi"])
+        plan = Plan.model_validate({"name": "p", "scenario": [{"name": "s", "rate": 1, "run_time": "1s"}]})
+        step = steps(plan, ["fastapi"])[0]
+        record = TrialRecord.of(step)
+        there = SimpleNamespace(stop=lambda: [])
+        target: Any = SimpleNamespace(server=lambda *_: there, load=lambda *_: there)
+        make_trial(Bench(Project(ROOT), plan, target, tmp_path, Stop()), step, service, record, nobody)
+        assert (record.status, record.unfetched) == ("failed", True)
+        assert record.error == "its record could not be fetched: the node is silent"
+
+
+class TestTheNamespaceAfterARun:
+    def test_is_left_empty(self, target: ClusterTarget, room: Room, made: Path) -> None:
+        with target.opened(made):
+            pass
+        assert room.did(VOLUME)
+        assert room.did("delete lease modelswarm")
+
+    def test_keeps_nothing_that_was_not_fetched_at_first_and_is_in_the_end(
+        self, target: ClusterTarget, room: Room, made: Path
+    ) -> None:
+        with target.opened(made):
+            target.volume.owed["run-1/fastapi/steady/5"] = made / "fastapi" / "steady" / "5"
+            room.packed = archive(**{"summary.json": "{}"})
+        assert (made / "fastapi" / "steady" / "5" / "summary.json").read_text() == "{}"
+        assert room.did(VOLUME)
+
+    @pytest.mark.parametrize("also", [None, Interrupted()])
+    def test_keeps_what_cannot_be_fetched_with_who_may_fetch_it(
+        self, target: ClusterTarget, room: Room, made: Path, also: Exception | None
+    ) -> None:
+        sentence = (
+            r"^run-1/fastapi/steady/5 could not be fetched: kubectl exec: error dialing backend\. "
+            r"The cluster keeps it, and `modelswarm attach run-1` fetches it\.$"
+        )
+
+        def fall_silent() -> None:
+            target.volume.owed["run-1/fastapi/steady/5"] = made / "fastapi" / "steady" / "5"
+            room.silent_node, room.asked = True, []
+            if also:
+                raise also
+
+        with pytest.raises(Unfetched, match=sentence), target.opened(made):
+            fall_silent()
+        assert not room.did(VOLUME)
+        assert not room.did("delete configmap")
+        assert not room.did("delete lease")
+        (labels,) = [asked.partition("selector=")[2] for asked in room.asked if "selector" in asked]
+        assert labels == f"{OURS},{NAME}!=results"
+        assert room.held is not None
+        assert Holder.of(room.held).detached
+
+    def test_of_a_run_that_is_gone_on_with_has_its_trials_fetched_before_the_volume_goes(
+        self, target: ClusterTarget, room: Room, made: Path
+    ) -> None:
+        room.holds(made)
+        room.packed = archive(**{"summary.json": "{}"})
+        with target.opened(made):
+            summaries = {file.parent.name: file.read_text() for file in made.rglob("summary.json")}
+            assert summaries == {"1": "mine", "2": "{}", "3": "{}"}
+            assert not room.did("delete")
+
+    def test_of_a_run_that_is_gone_on_with_in_vain_stays(
+        self, target: ClusterTarget, room: Room, made: Path
+    ) -> None:
+        room.holds(made)
+        room.scenes = [[pod("results", "r", PULLING, phase="Pending")]]
+        room.silent_node = True
+        with pytest.raises(Unfetched, match="steady/2, run-1/fastapi/steady/3"), target.opened(made):
+            pass
+        assert not room.did(VOLUME)
 
 
 class TestLocustInACluster:
@@ -424,6 +550,32 @@ class TestLocustInACluster:
             load.stop()
         assert kube.did("delete job locust-master")
         assert kube.did("delete deployment locust-worker")
+
+    def test_that_has_measured_and_cannot_be_fetched_is_owed(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        self.start(load, kube, pod("locust-master", "m", {"terminated": {"exitCode": 0}}, phase="Succeeded"))
+        assert load.exit_status() == 0
+        kube.silent_node = True
+        with pytest.raises(Unfetched, match=r"^its record could not be fetched: kubectl exec: error dialing"):
+            load.stop()
+        assert load._volume.owed == {"run-1/fastapi/steady/1": tmp_path}
+
+    def test_that_is_fetched_is_owed_no_more(self, load: ClusterLoad, kube: Scripted) -> None:
+        self.start(load, kube, pod("locust-master", "m", {"terminated": {"exitCode": 0}}, phase="Succeeded"))
+        assert load.exit_status() == 0
+        kube.packed = archive()
+        load.stop()
+        assert load._volume.owed == {}
+
+    def test_whose_log_cannot_be_written_here_is_removed_all_the_same(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        self.start(load, kube, pod("locust-master", "m", {"terminated": {"exitCode": 0}}, phase="Succeeded"))
+        (tmp_path / "locust.log").mkdir()
+        with pytest.raises(Unfetched, match="Is a directory"):
+            load.stop()
+        assert kube.did("delete job locust-master")
 
     def test_whose_master_is_deleted_says_so(self, load: ClusterLoad, kube: Scripted) -> None:
         self.start(load, kube, pod("locust-master", "m"))
