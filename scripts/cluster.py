@@ -112,14 +112,14 @@ class ClusterTarget:
             Taken: another run uses it.
 
         """
-        Lease(self.kube, self._run, self._place.detached).refuse_taken()
+        Lease(self.kube, Path(), self._place.detached).refuse_taken()
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
         """Take the namespace, have the volume, and remove everything afterwards that is not owed."""
         self._run = folder.name
         have_namespace(self.kube, find(self.base, "Namespace", self._place.namespace))
-        lease = Lease(self.kube, self._run, self._place.detached)
+        lease = Lease(self.kube, folder, self._place.detached)
         with (
             tempfile.TemporaryDirectory(prefix="msw-") as scratch,
             guarded(self.mark, Path(scratch)),

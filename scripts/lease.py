@@ -39,6 +39,8 @@ class Holder:
     whose: str
     """Among which processes its pid is one: see `ours`."""
     pid: int
+    folder: str
+    """Where on that machine the run is written."""
     detached: bool
     """Whether the run is meant to outlive the command that drives it."""
     renewed_s: float
@@ -54,6 +56,7 @@ class Holder:
             who=notes.get(f"{_PREFIX}who", "somebody"),
             whose=notes.get(f"{_PREFIX}whose", ""),
             pid=int(notes.get(f"{_PREFIX}pid", 0)),
+            folder=notes.get(f"{_PREFIX}folder", ""),
             detached=notes.get(f"{_PREFIX}detached") == "true",
             renewed_s=renewed.timestamp(),
         )
@@ -150,13 +153,14 @@ class Lease:
     def __init__(
         self,
         kube: Kube,
-        run: str,
+        folder: Path,
         detached: bool,
         clock: Callable[[], datetime] = now,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Nothing is held yet."""
-        self._kube, self._run, self._detached = kube, run, detached
+        """Nothing is held yet for the run of that folder."""
+        self._kube, self._folder, self._detached = kube, folder, detached
+        self._run = folder.name
         self._clock, self._pause = clock, pause
         self._left = False
 
@@ -238,6 +242,7 @@ class Lease:
             "who": me(),
             "whose": ours(),
             "pid": str(os.getpid()),
+            "folder": str(self._folder.resolve()),
             "detached": str(self._detached).lower(),
         }
         metadata: dict[str, Any] = {

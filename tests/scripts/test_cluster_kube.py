@@ -254,7 +254,7 @@ def lease(
     pause: Callable[[float], object] = nothing,
 ) -> Lease:
     at = datetime(2026, 11, 21, 18, 0, tzinfo=UTC) + timedelta(seconds=after_s)
-    return Lease(kube, run, detached, clock=lambda: at, pause=pause)
+    return Lease(kube, Path(run), detached, clock=lambda: at, pause=pause)
 
 
 def from_elsewhere(api: Api) -> None:
@@ -422,7 +422,7 @@ class TestANamespace:
 
     def test_with_a_run_under_way_is_not_cleared(self, kube: Kube, api: Api) -> None:
         refuse_driven(kube)
-        Lease(kube, "run-1", False).take()
+        Lease(kube, Path("run-1"), False).take()
         with pytest.raises(Taken, match="used by the run run-1"):
             refuse_driven(kube)
         api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = NOBODY

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from rich.console import Console
 from analysis.report import build_report
 from scripts import attach, run
 from scripts.errors import UserError
-from scripts.lease import Holder, me, ours
+from scripts.lease import Holder, Taken, me, ours
 from scripts.looks import first_facts
 from scripts.plan import CEILING, Plan, Step, read_plan
 from scripts.progress import Progress
@@ -287,7 +289,7 @@ class TestARunThatAnotherProcessDrives:
             alive[0] = False
 
         monkeypatch.setattr(stop, "sleep", sleep)
-        holder = Holder(driven.folder.name, me(), ours(), 0, True, 0.0)
+        holder = Holder(driven.folder.name, me(), ours(), 0, str(driven.folder), True, 0.0)
         monkeypatch.setattr(attach, "_holder", lambda *_: holder)
         monkeypatch.setattr(attach, "driven", lambda *_: True)
         monkeypatch.setattr(attach, "lives", lambda _: alive[0])
@@ -298,6 +300,28 @@ class TestARunThatAnotherProcessDrives:
         said = [line for line in heard.getvalue().splitlines() if line.startswith("after ")]
         assert said == ["after 3 blocks: echo_z slower than echo_x (p = 0.0215); settled"]
         assert "[7/16]" not in heard.getvalue()
+
+    def test_into_another_folder_is_not_watched_here(
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copied = runs.begin("echo_x", "echo_z")
+        holder = Holder(copied.folder.name, me(), ours(), 0, "/elsewhere", True, 0.0)
+        monkeypatch.setattr(attach, "_holder", lambda *_: holder)
+        monkeypatch.setattr(attach, "driven", lambda *_: True)
+        plan, progress = Plan.model_validate(copied.head["plan"]), Progress(Console())
+        with pytest.raises(Taken, match=f"used by the run {copied.folder.name} of {me()}"):
+            attach.follow(copied, plan, SimpleNamespace(namespace="room"), progress, Stop())  # type: ignore[arg-type]
+
+    def test_is_followed_in_vain_where_nobody_renews_the_lease(
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its pid is another process's by now."""
+        left = runs.begin("echo_x", "echo_z")
+        holder = Holder(left.folder.name, me(), ours(), os.getppid(), str(left.folder), True, 0.0)
+        monkeypatch.setattr(attach, "_holder", lambda *_: holder)
+        monkeypatch.setattr(attach, "driven", lambda *_: False)
+        plan, progress = Plan.model_validate(left.head["plan"]), Progress(Console())
+        assert not attach.follow(left, plan, None, progress, Stop())  # type: ignore[arg-type]
 
 
 class TestATrialWhoseRecordIsStillInTheCluster:
