@@ -26,8 +26,8 @@ from scripts.guard import guarded
 from scripts.kube import Away, Kube, Object, rendered
 from scripts.lease import NAME, Lease
 from scripts.plan import Plan, Step
-from scripts.pod_faults import is_ready, pod_fault
-from scripts.pod_sampler import PodSampler
+from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, is_ready, not_made
+from scripts.pod_sampler import PodSampler, Snapshot
 from scripts.project import Project, Service
 from scripts.stop import Stop
 from scripts.target import Unfetched
@@ -160,16 +160,19 @@ class ClusterTarget:
             wanted = [each for each in wanted if each.get("spec", {}).get("type") != "NodePort"]
         self.kube.apply(wanted)
         self.kube.apply([find(self.base, "Deployment", RESULTS)])
-        began_s = time.monotonic()
+        made_s, began_s = time.time(), time.monotonic()
         while True:
             pods = self.kube.pods(f"app.kubernetes.io/name={RESULTS}")
             if any(is_ready(pod) for pod in pods):
                 return
-            nodes, events = self.kube.nodes(), self.kube.events()
-            for pod in pods:
-                if fault := pod_fault(pod, nodes, events, time.time()):
-                    raise CannotRun(f"The volume for results cannot be had: {fault}")
-            if time.monotonic() - began_s > PULL_PATIENCE_S:
+            snapshot = Snapshot(pods, self.kube.nodes(), self.kube.events())
+            waited_s = time.monotonic() - began_s
+            fault = snapshot.fault(RESULTS, time.time())
+            if not pods and waited_s > UNSCHEDULABLE_GRACE_S:
+                fault = not_made(RESULTS, snapshot.events, made_s - CLOCKS_APART_S)
+            if fault:
+                raise CannotRun(f"The volume for results cannot be had: {fault}")
+            if waited_s > PULL_PATIENCE_S:
                 raise CannotRun(f"The volume for results was not there within {PULL_PATIENCE_S:.0f} s")
             self._stop.sleep(self.poll_s)
 

@@ -19,7 +19,7 @@ from scripts.cluster_volume import RECORDS, Volume
 from scripts.errors import CannotRun, afterwards
 from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
-from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made, pod_fault
+from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made
 from scripts.pod_logs import logs_of
 from scripts.pod_sampler import PodSampler
 from scripts.target import MEASURED, Unfetched
@@ -100,25 +100,25 @@ class ClusterLoad:
             if (status := int(ended["exitCode"])) in MEASURED:
                 self._volume.owed[self._trial] = self._folder
             return status
-        snapshot = self._sampler.snapshot
-        names = [MASTER] if self._has_begun() else [MASTER, WORKER]
-        for pod in [pod for name in names for pod in snapshot.of(name)]:
-            if fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time()):
+        for name in [MASTER] if self._has_begun() else [MASTER, WORKER]:
+            if fault := self._sampler.snapshot.fault(name, time.time()):
                 raise CannotRun(f"Locust's {fault}")
-        self._refuse_without_master()
+        self._refuse_without_pods()
         return None
 
-    def _refuse_without_master(self) -> None:
-        """Give up on a master that was there and is gone, or that the cluster does not make."""
+    def _refuse_without_pods(self) -> None:
+        """Give up on a master that was there and is gone, and on pods that the cluster does not make."""
         snapshot = self._sampler.snapshot
         masters = snapshot.of(MASTER)
         if masters:
             self._master = masters[0]["metadata"]["name"]
         elif self._master:
             raise CannotRun(f"Locust's pod {self._master} was deleted")
-        elif self._began_s and time.time() - self._began_s > UNSCHEDULABLE_GRACE_S:
-            reason = not_made(MASTER, snapshot.events, self._began_s - CLOCKS_APART_S)
-            if reason:
+        if not self._began_s or time.time() - self._began_s < UNSCHEDULABLE_GRACE_S:
+            return
+        wanted = {MASTER: 1, WORKER: 0 if self._has_begun() else self._workers}
+        for name in [name for name, count in wanted.items() if len(snapshot.of(name)) < count]:
+            if reason := not_made(name, snapshot.events, self._began_s - CLOCKS_APART_S):
                 raise CannotRun(reason)
 
     def _ended(self) -> Object | None:

@@ -217,6 +217,14 @@ class TestAServerInACluster:
         assert kube.did("delete deployment fastapi")
         assert kube.did("delete service fastapi")
 
+    def test_whose_log_cannot_be_kept_is_removed_all_the_same(
+        self, server: ClusterServer, kube: Scripted, tmp_path: Path
+    ) -> None:
+        (tmp_path / "server.log").mkdir()
+        with pytest.raises(IsADirectoryError):
+            server.stop()
+        assert kube.did("delete deployment fastapi")
+
     def test_of_which_the_cluster_makes_no_pod_quotes_the_reason(
         self, server: ClusterServer, kube: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -440,6 +448,17 @@ class TestTheNamespaceAfterARun:
         assert room.held is not None
         assert Holder.of(room.held).detached
 
+    def test_has_no_volume_where_the_cluster_makes_no_pod_for_it(
+        self, target: ClusterTarget, room: Room, made: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter(range(0, 100_000, 20))
+        monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+        monkeypatch.setattr(target._stop, "sleep", lambda _: None)
+        room.scenes, room.happened = [[]], [not_created("results-6c8", "exceeded quota: q")]
+        sentence = r"^The volume for results cannot be had: no pod of results can be made: exceeded quota: q$"
+        with pytest.raises(CannotRun, match=sentence), target.opened(made):
+            pass
+
     def test_of_a_run_that_is_gone_on_with_has_its_trials_fetched_before_the_volume_goes(
         self, target: ClusterTarget, room: Room, made: Path
     ) -> None:
@@ -594,6 +613,17 @@ class TestLocustInACluster:
         now_s = time.time()
         monkeypatch.setattr(time, "time", lambda: now_s + 60)
         with pytest.raises(CannotRun, match=r"^no pod of locust-master can be made: exceeded quota: q$"):
+            load.exit_status()
+
+    def test_some_of_whose_workers_the_cluster_does_not_make_quotes_the_reason(
+        self, load: ClusterLoad, kube: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kube.happened = [not_created("locust-worker-5d9", "exceeded quota: q")]
+        self.start(load, kube, pod("locust-master", "m"), pod("locust-worker", "w"))
+        assert load.exit_status() is None
+        now_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: now_s + 60)
+        with pytest.raises(CannotRun, match=r"^no pod of locust-worker can be made: exceeded quota: q$"):
             load.exit_status()
 
     def test_that_a_killed_command_began_is_recognised(self, load: ClusterLoad, kube: Scripted) -> None:
