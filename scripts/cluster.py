@@ -160,14 +160,14 @@ class ClusterTarget:
             wanted = [each for each in wanted if each.get("spec", {}).get("type") != "NodePort"]
         self.kube.apply(wanted)
         self.kube.apply([find(self.base, "Deployment", RESULTS)])
-        made_s, began_s = time.time(), time.monotonic()
+        made_s, began_s = self.kube.now_s(), time.monotonic()
         while True:
             pods = self.kube.pods(f"app.kubernetes.io/name={RESULTS}")
             if any(is_ready(pod) for pod in pods):
                 return
             snapshot = Snapshot(pods, self.kube.nodes(), self.kube.events())
             waited_s = time.monotonic() - began_s
-            fault = snapshot.fault(RESULTS, time.time())
+            fault = snapshot.fault(RESULTS, self.kube.now_s())
             if not pods and waited_s > UNSCHEDULABLE_GRACE_S:
                 fault = not_made(RESULTS, snapshot.events, made_s - CLOCKS_APART_S)
             if fault:

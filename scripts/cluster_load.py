@@ -78,7 +78,7 @@ class ClusterLoad:
                 ),
             ]
         )
-        self._started, self._began_s = True, time.time()
+        self._started, self._began_s = True, self._kube.now_s()
         self._follow()
 
     def _with_files(self, arguments: Sequence[str]) -> list[str]:
@@ -101,7 +101,7 @@ class ClusterLoad:
                 self._volume.owed[self._trial] = self._folder
             return status
         for name in [MASTER] if self._has_begun() else [MASTER, WORKER]:
-            if fault := self._sampler.snapshot.fault(name, time.time()):
+            if fault := self._sampler.snapshot.fault(name, self._kube.now_s()):
                 raise CannotRun(f"Locust's {fault}")
         self._refuse_without_pods()
         return None
@@ -114,7 +114,7 @@ class ClusterLoad:
             self._master = masters[0]["metadata"]["name"]
         elif self._master:
             raise CannotRun(f"Locust's pod {self._master} was deleted")
-        if not self._began_s or time.time() - self._began_s < UNSCHEDULABLE_GRACE_S:
+        if not self._began_s or self._kube.now_s() - self._began_s < UNSCHEDULABLE_GRACE_S:
             return
         wanted = {MASTER: 1, WORKER: 0 if self._has_begun() else self._workers}
         for name in [name for name, count in wanted.items() if len(snapshot.of(name)) < count]:

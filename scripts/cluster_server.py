@@ -86,9 +86,9 @@ class ClusterServer:
 
     def start(self, tell: Tell) -> None:
         """Deploy it and wait until its own probe holds."""
-        self._sampler.begin(time.time())
+        self._sampler.begin(self._kube.now_s())
         self._kube.apply(self._manifest)
-        began_s, made_s, running_s = time.time() - CLOCKS_APART_S, time.monotonic(), None
+        began_s, made_s, running_s = self._kube.now_s() - CLOCKS_APART_S, time.monotonic(), None
         while True:
             pods = self._sampler.look(everything=True).of(self._name)
             if ended := self.ended():
@@ -146,7 +146,7 @@ class ClusterServer:
     def ended(self) -> str | None:
         """Return what befell its pods."""
         snapshot = self._sampler.snapshot
-        if fault := snapshot.fault(self._name, time.time()):
+        if fault := snapshot.fault(self._name, self._kube.now_s()):
             return fault
         left = self._began - {pod["metadata"]["name"] for pod in snapshot.of(self._name)}
         return f"pod {min(left)} was deleted" if left else None

@@ -103,7 +103,7 @@ def _watch(
     while True:
         snapshot = target.sampler.look(everything=True)
         for name in (server_name(service), MASTER, WORKER):
-            if fault := snapshot.fault(name, time.time()):
+            if fault := snapshot.fault(name, target.kube.now_s()):
                 raise CannotRun(fault)
         if not told and asks_for_login(port):
             console.print(f"http://localhost:{port} is the web UI: user {USER}, password {password}")

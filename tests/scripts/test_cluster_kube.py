@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,22 @@ class TestAsking:
         api.server.server_close()
         with pytest.raises(Away, match="has been away"):
             kube.pods("")
+
+    @pytest.mark.parametrize("ahead_s", [-3600, 3600])
+    def test_tells_the_time_by_the_clusters_clock(
+        self, kube: Kube, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+    ) -> None:
+        theirs = time.time() + ahead_s
+        monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: formatdate(theirs))
+        kube.pods("")
+        assert kube.now_s() == pytest.approx(theirs, abs=60)
+
+    def test_goes_by_its_own_clock_where_the_cluster_tells_no_time(
+        self, kube: Kube, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: "teatime")
+        kube.pods("")
+        assert kube.now_s() == pytest.approx(time.time(), abs=60)
 
     def test_an_account_that_may_not_see_nodes_sees_none(self, kube: Kube) -> None:
         assert kube.nodes() == []

@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 import time
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -68,6 +68,7 @@ class Scripted(Kube):
 
     def __init__(self) -> None:
         self.context, self.namespace = "here", "modelswarm"
+        self._ahead_s = 0.0
         self.scenes: list[list[Object]] = [[]]
         self.asked: list[str] = []
         self.job: Object | None = None
@@ -224,6 +225,30 @@ class TestAServerInACluster:
         with pytest.raises(IsADirectoryError):
             server.stop()
         assert kube.did("delete deployment fastapi")
+
+    def test_that_has_found_no_node_for_a_moment_is_not_given_up_by_a_clock_that_is_ahead(
+        self, server: ClusterServer, kube: Scripted
+    ) -> None:
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        theirs = datetime.now(UTC) - timedelta(hours=1)
+        waiting = condition | {"lastTransitionTime": theirs.isoformat()}
+        kube._ahead_s = -3600
+        kube.scenes = [[pod("fastapi", "fastapi-1", phase="Pending", conditions=[waiting])]]
+        server._sampler.look()
+        assert server.ended() is None
+        kube._ahead_s = 0
+        assert server.ended() == "pod fastapi-1 finds no node"
+
+    def test_keeps_the_events_of_a_cluster_whose_clock_is_behind(
+        self, server: ClusterServer, kube: Scripted, tmp_path: Path
+    ) -> None:
+        kube._ahead_s = -3600
+        at = (datetime.now(UTC) - timedelta(seconds=3540)).isoformat()
+        kube.happened = [not_created("fastapi-1", "late") | {"lastTimestamp": at, "reason": "Pulled"}]
+        kube.scenes = [[pod("fastapi", "fastapi-1", **READY)], []]
+        server.start(nobody)
+        server.stop()
+        assert "late" in (tmp_path / "events.csv").read_text()
 
     def test_of_which_the_cluster_makes_no_pod_quotes_the_reason(
         self, server: ClusterServer, kube: Scripted, monkeypatch: pytest.MonkeyPatch
