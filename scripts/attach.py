@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
+import shlex
 import subprocess
 import sys
 import time
@@ -62,7 +63,10 @@ def start_detached(
             raise CannotRun(f"The run did not start: {log.read_text(errors='replace').strip()[-800:]}")
         time.sleep(_LOOK_S)
     console.print(f"The run {record.folder.name} goes on by itself (process {driver.pid}).", highlight=False)
-    console.print(f"`modelswarm attach {record.folder.name}` follows it, and finishes it if it has stopped.")
+    name = called(project, record.folder)
+    console.print(
+        f"`modelswarm attach {name}` follows it, and finishes it if it has stopped.", soft_wrap=True
+    )
     return 0
 
 
@@ -89,11 +93,12 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
     stop, progress = Stop(), Progress(console)
     with stop.on_signals():
         target = ClusterTarget(project, plan, record.head["cluster"]["workers"], place, stop)
-        finished = record.head["ended"] is not None and record.head["status"] != "failed"
+        finished = _has_ended(record) and record.head["status"] != "failed"
         try:
             finished = finished or follow(record, plan, target.kube, progress, stop)
         except Interrupted:
-            console.print(f"The run goes on; `modelswarm attach {folder.name}` comes back to it.")
+            name = called(project, folder)
+            console.print(f"The run goes on; `modelswarm attach {name}` comes back to it.", soft_wrap=True)
             return 0
         if not finished:
             record = RunRecord.read(folder, _newest(folder, target.kube) or text)
@@ -102,6 +107,11 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
             with reported_anyway(record, console):
                 make_run(project, plan, services, target, record, stop, progress)
     return conclude(folder, stop, console)
+
+
+def called(project: Project, folder: Path) -> str:
+    """Return what `attach` finds a run by."""
+    return folder.name if folder.parent.resolve() == project.results.resolve() else shlex.quote(str(folder))
 
 
 def place_of(record: RunRecord, at_hand: Kube | None) -> Place:
@@ -124,6 +134,7 @@ def find(project: Project, name: str | None, kube: Kube | None) -> tuple[Path, s
 
     Raises:
         UserError: neither has it.
+        Taken: somebody drives it whose folder is not here.
 
     """
     if name is not None:
@@ -131,12 +142,16 @@ def find(project: Project, name: str | None, kube: Kube | None) -> tuple[Path, s
             if (folder / "run.json").exists():
                 return folder.resolve(), (folder / "run.json").read_text()
     kept = kept_record(kube) if kube is not None else None
-    if kept is None or name not in (None, kept[0]):
+    if kube is None or kept is None or name not in (None, kept[0]):
         where = f"the namespace {kube.namespace} of {kube.context}" if kube else "a cluster (none is known)"
         raise UserError(f"There is no run {name or ''} in {project.results}, nor in {where}.")
-    folder = project.results / kept[0]
+    folder, holder = project.results / kept[0], _holder(kube, kept[0])
+    if holder is not None and holder.who == me() and (Path(holder.folder) / "run.json").exists():
+        folder = Path(holder.folder)  # begun with --out, or from another checkout
     if (folder / "run.json").exists():
         return folder, (folder / "run.json").read_text()
+    if holder is not None and driven(kube, holder, time.time()):
+        raise Taken(kube.namespace, holder, driven=True)  # a copy would not be written to any more
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(kept[1])
     return folder, kept[1]
@@ -146,24 +161,25 @@ def follow(record: RunRecord, plan: Plan, kube: Kube, progress: Progress, stop: 
     """Show a run that another process drives; return whether it came to its end.
 
     Raises:
-        Taken: the process is on another machine, so its files are not here.
+        Taken: the process writes to another folder, or on another machine.
 
     """
     holder = _holder(kube, record.folder.name)
-    if holder is None:
+    if holder is None or holder.is_me or not driven(kube, holder, time.time(), stop.sleep):
         return False
-    if holder.who != me():
-        if driven(kube, holder, time.time(), stop.sleep):
-            raise Taken(kube.namespace, holder, driven=True)
-        return False
-    if holder.pid == os.getpid() or not lives(holder.pid):
-        return False
+    if not holder.here or Path(holder.folder) != record.folder.resolve():
+        raise Taken(kube.namespace, holder, driven=True)
     order = steps(plan, list(record.head["backends"]))
     with progress.showing(plan, order, record):
         _show_trials(record, order, lambda: lives(holder.pid), progress, stop)
     while lives(holder.pid):
         stop.sleep(_LOOK_S)
-    return _again(record.folder).head["ended"] is not None
+    return _has_ended(_again(record.folder))
+
+
+def _has_ended(record: RunRecord) -> bool:
+    """Tell whether nothing is left to be done or to be fetched."""
+    return record.head["ended"] is not None and not any(trial.unfetched for trial in record.trials)
 
 
 def _show_trials(
@@ -197,11 +213,21 @@ def _again(folder: Path) -> RunRecord:
 
 
 def _newest(folder: Path, kube: Kube) -> str | None:
-    """Return the newest `run.json`: this machine's is written first, where it has one."""
+    """Return the `run.json` that knows of more ended trials: what is here may be a copy from the cluster.
+
+    Of two that know the same it is this machine's, which is written first.
+    """
+    found = []
     with suppress(OSError):
-        return (folder / "run.json").read_text()
+        found.append((folder / "run.json").read_text())
     kept = kept_record(kube)
-    return kept[1] if kept and kept[0] == folder.name else None
+    if kept and kept[0] == folder.name:
+        found.append(kept[1])
+    return max(found, key=_ended_trials, default=None)
+
+
+def _ended_trials(text: str) -> int:
+    return sum(trial["ended"] is not None for trial in json.loads(text)["trials"])
 
 
 def _holder(kube: Kube, run: str) -> Holder | None:

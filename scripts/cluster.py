@@ -17,18 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.cluster_load import ClusterLoad, fetch
+from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import RESULTS, find, placed, server_objects
 from scripts.cluster_server import PULL_PATIENCE_S, ClusterServer
+from scripts.cluster_volume import Volume
 from scripts.errors import CannotRun
 from scripts.guard import guarded
 from scripts.kube import Away, Kube, Object, rendered
 from scripts.lease import NAME, Lease
 from scripts.plan import Plan, Step
-from scripts.pod_faults import is_ready, pod_fault
-from scripts.pod_sampler import PodSampler
+from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, is_ready, not_made
+from scripts.pod_sampler import PodSampler, Snapshot
 from scripts.project import Project, Service
 from scripts.stop import Stop
+from scripts.target import Unfetched
 
 DEFAULT_NAMESPACE = "modelswarm"
 PART_OF = "app.kubernetes.io/part-of"
@@ -70,7 +72,7 @@ class ClusterTarget:
         self._plan, self.workers, self._place, self._stop = plan, workers, place, stop
         self.kube = Kube(place.context, place.namespace, self.mark)
         self.base = self._placed(project.root / "k8s" / "overlays" / place.kind)
-        self.sampler = PodSampler(self.kube)
+        self.sampler, self.volume = PodSampler(self.kube), Volume(self.kube)
         self._run = ""
 
     def _placed(self, folder: Path) -> list[Object]:
@@ -110,30 +112,46 @@ class ClusterTarget:
             Taken: another run uses it.
 
         """
-        Lease(self.kube, self._run, self._place.detached).refuse_taken()
+        Lease(self.kube, Path(), self._place.detached).refuse_taken()
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
-        """Take the namespace, have the volume, and remove everything afterwards."""
+        """Take the namespace, have the volume, and remove everything afterwards that is not owed."""
         self._run = folder.name
         have_namespace(self.kube, find(self.base, "Namespace", self._place.namespace))
-        lease = Lease(self.kube, self._run, self._place.detached)
+        lease = Lease(self.kube, folder, self._place.detached)
         with (
             tempfile.TemporaryDirectory(prefix="msw-") as scratch,
             guarded(self.mark, Path(scratch)),
             lease.held(),
         ):
+            kept = kept_record(self.kube)
+            ours = kept is not None and kept[0] == self._run
+            self.volume.owed |= owed(folder) if ours else {}
             try:
-                kept = kept_record(self.kube)
-                if kept is None or kept[0] != self._run:
+                if not ours:
                     self.clear()  # what a command that was killed left
                 self._furnish()
-                if kept is not None and kept[0] == self._run:
-                    fetch_made(self.kube, folder, kept[1])
+                with suppress(CannotRun):  # it is tried again at the end
+                    self.volume.fetch_owed()
                 yield
             finally:
-                self._run = ""  # what is noted from now on stays on this machine
-                self.clear()
+                self._close(lease)
+
+    def _close(self, lease: Lease) -> None:
+        """Leave nothing in the namespace but what cannot be fetched."""
+        try:
+            self.volume.fetch_owed()
+        except CannotRun as error:
+            lease.leave()
+            with suppress(CannotRun):  # it may be for the same reason, and whoever fetches clears up too
+                self.clear(all_but_results=True)
+            raise Unfetched(
+                f"{', '.join(self.volume.owed)} could not be fetched: {error}. "
+                f"The cluster keeps it, and `modelswarm attach {self._run}` fetches it."
+            ) from error
+        self._run = ""  # what is noted from now on stays on this machine
+        self.clear()
 
     def _furnish(self) -> None:
         """Make what all trials share, and wait for the pod that keeps the volume readable."""
@@ -142,31 +160,39 @@ class ClusterTarget:
             wanted = [each for each in wanted if each.get("spec", {}).get("type") != "NodePort"]
         self.kube.apply(wanted)
         self.kube.apply([find(self.base, "Deployment", RESULTS)])
-        began_s = time.monotonic()
+        made_s, began_s = self.kube.now_s(), time.monotonic()
         while True:
             pods = self.kube.pods(f"app.kubernetes.io/name={RESULTS}")
             if any(is_ready(pod) for pod in pods):
                 return
-            nodes, events = self.kube.nodes(), self.kube.events()
-            for pod in pods:
-                if fault := pod_fault(pod, nodes, events, time.time()):
-                    raise CannotRun(f"The volume for results cannot be had: {fault}")
-            if time.monotonic() - began_s > PULL_PATIENCE_S:
+            snapshot = Snapshot(pods, self.kube.nodes(), self.kube.events())
+            waited_s = time.monotonic() - began_s
+            fault = snapshot.fault(RESULTS, self.kube.now_s())
+            if not pods and waited_s > UNSCHEDULABLE_GRACE_S:
+                fault = not_made(RESULTS, snapshot.events, made_s - CLOCKS_APART_S)
+            if fault:
+                raise CannotRun(f"The volume for results cannot be had: {fault}")
+            if waited_s > PULL_PATIENCE_S:
                 raise CannotRun(f"The volume for results was not there within {PULL_PATIENCE_S:.0f} s")
             self._stop.sleep(self.poll_s)
 
-    def clear(self) -> None:
-        """Remove everything of a run from the namespace but the Lease; the namespace stays."""
-        self.kube.delete(KINDS, labels=OURS)
+    def clear(self, all_but_results: bool = False) -> None:
+        """Remove everything of a run from the namespace but the Lease; the namespace stays.
+
+        `all_but_results` keeps the volume, the pod beside it, and `run.json`, too.
+        """
+        labels = f"{OURS},app.kubernetes.io/name!={RESULTS}" if all_but_results else OURS
+        self.kube.delete(KINDS, labels=labels)
         services = [each["metadata"]["name"] for each in self.base if each["kind"] == "Service"]
         self.kube.delete("service", *services)
-        self.kube.delete("configmap", RECORD)
-        self.kube.delete("persistentvolumeclaim", RESULTS)
+        if not all_but_results:
+            self.kube.delete("configmap", RECORD)
+            self.kube.delete("persistentvolumeclaim", RESULTS)
 
     def note(self, text: str) -> None:
         """Keep `run.json` in the cluster too, so that it outlives this machine."""
-        if not self._run:
-            return  # the namespace is not taken yet
+        if not self._run or self.kube.refusal is not None:
+            return  # the namespace is not taken yet, or not any more
         record = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -196,7 +222,7 @@ class ClusterTarget:
         """Prepare the load of one trial."""
         trial = f"{self._run}/{step.path}"
         name = service.user_file.name
-        return ClusterLoad(self.kube, self.sampler, self.base, name, folder, trial, self.workers)
+        return ClusterLoad(self.kube, self.volume, self.sampler, self.base, name, folder, trial, self.workers)
 
 
 def _describe(node: Object) -> dict[str, str]:
@@ -228,12 +254,18 @@ def have_namespace(kube: Kube, wanted: Object) -> None:
         kube.apply([wanted])
 
 
-def fetch_made(kube: Kube, folder: Path, record: str) -> None:
-    """Fetch trials that a command on another machine made, as `run.json` tells: the volume will go."""
-    for trial in json.loads(record)["trials"]:
-        into = folder / trial["path"]
-        if trial["status"] == "ok" and not (into / "summary.json").exists():
-            fetch(kube, f"{folder.name}/{trial['path']}", into)
+def owed(folder: Path) -> dict[str, Path]:
+    """Return which trials a run's `run.json` says were measured while their record is not here.
+
+    It could not be fetched, or a command on another machine fetched it.
+    """
+    trials = json.loads((folder / "run.json").read_text())["trials"]
+    return {
+        f"{folder.name}/{trial['path']}": folder / trial["path"]
+        for trial in trials
+        if (trial["status"] == "ok" or trial.get("unfetched"))
+        and not (folder / trial["path"] / "summary.json").exists()
+    }
 
 
 def remove_all(kube: Kube) -> None:

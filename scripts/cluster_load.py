@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,23 +10,22 @@ from pathlib import Path
 from scripts.cluster_objects import (
     LOCUST,
     MASTER,
-    RESULTS,
     TRIAL_NOTE,
     WORKER,
     master_job,
     worker_deployment,
 )
+from scripts.cluster_volume import RECORDS, Volume
 from scripts.errors import CannotRun, afterwards
 from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
-from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made, pod_fault
+from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made
 from scripts.pod_logs import logs_of
 from scripts.pod_sampler import PodSampler
+from scripts.target import MEASURED, Unfetched
 
-RECORDS = "/results"
 USER_FILES = "/app/locustfiles"
 STOP_PATIENCE_S = 45.0
-_BESIDE_THE_VOLUME = ("exec", f"deployment/{RESULTS}", "-c", RESULTS, "--")
 
 
 class ClusterLoad:
@@ -37,6 +34,7 @@ class ClusterLoad:
     def __init__(
         self,
         kube: Kube,
+        volume: Volume,
         sampler: PodSampler,
         base: Sequence[Object],
         user_file: str,
@@ -45,7 +43,7 @@ class ClusterLoad:
         workers: int,
     ) -> None:
         """Prepare the load of one trial; `trial` is its folder on the volume, `base` has the templates."""
-        self._kube, self._sampler, self._base = kube, sampler, base
+        self._kube, self._volume, self._sampler, self._base = kube, volume, sampler, base
         self._user_file, self._folder, self._trial, self._workers = user_file, folder, trial, workers
         self._mirror = ExitStack()
         self._started = False
@@ -71,7 +69,7 @@ class ClusterLoad:
         master += ["--record", f"{RECORDS}/{self._trial}", *self._with_files(arguments)]
         master += ["--master", "--expect-workers", str(self._workers), "--expect-workers-max-wait", "180"]
         self._kube.delete("job", MASTER)
-        self._inside("rm", "-rf", f"{RECORDS}/{self._trial}")
+        self._volume.run("rm", "-rf", f"{RECORDS}/{self._trial}")
         self._kube.apply(
             [
                 master_job(self._base, self._trial, master, variables),
@@ -80,7 +78,7 @@ class ClusterLoad:
                 ),
             ]
         )
-        self._started, self._began_s = True, time.time()
+        self._started, self._began_s = True, self._kube.now_s()
         self._follow()
 
     def _with_files(self, arguments: Sequence[str]) -> list[str]:
@@ -89,9 +87,7 @@ class ClusterLoad:
         if "--replay" in found:
             at = found.index("--replay") + 1
             there = f"{RECORDS}/{self._trial}-replay.csv"
-            write = f"mkdir -p $(dirname '{there}') && cat > '{there}'"
-            inside = ("exec", "-i", f"deployment/{RESULTS}", "-c", RESULTS, "--", "sh", "-c", write)
-            self._kube.kubectl(*inside, data=Path(found[at]).read_bytes())
+            self._volume.write(there, Path(found[at]).read_bytes())
             found[at] = there
         return found
 
@@ -101,26 +97,28 @@ class ClusterLoad:
             raise CannotRun(f"nothing is known of its pods: {self._sampler.trouble}")
         ended = self._ended()
         if ended is not None:
-            return int(ended["exitCode"])
-        snapshot = self._sampler.snapshot
-        names = [MASTER] if self._has_begun() else [MASTER, WORKER]
-        for pod in [pod for name in names for pod in snapshot.of(name)]:
-            if fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time()):
+            if (status := int(ended["exitCode"])) in MEASURED:
+                self._volume.owed[self._trial] = self._folder
+            return status
+        for name in [MASTER] if self._has_begun() else [MASTER, WORKER]:
+            if fault := self._sampler.snapshot.fault(name, self._kube.now_s()):
                 raise CannotRun(f"Locust's {fault}")
-        self._refuse_without_master()
+        self._refuse_without_pods()
         return None
 
-    def _refuse_without_master(self) -> None:
-        """Give up on a master that was there and is gone, or that the cluster does not make."""
+    def _refuse_without_pods(self) -> None:
+        """Give up on a master that was there and is gone, and on pods that the cluster does not make."""
         snapshot = self._sampler.snapshot
         masters = snapshot.of(MASTER)
         if masters:
             self._master = masters[0]["metadata"]["name"]
         elif self._master:
             raise CannotRun(f"Locust's pod {self._master} was deleted")
-        elif self._began_s and time.time() - self._began_s > UNSCHEDULABLE_GRACE_S:
-            reason = not_made(MASTER, snapshot.events, self._began_s - CLOCKS_APART_S)
-            if reason:
+        if not self._began_s or self._kube.now_s() - self._began_s < UNSCHEDULABLE_GRACE_S:
+            return
+        wanted = {MASTER: 1, WORKER: 0 if self._has_begun() else self._workers}
+        for name in [name for name, count in wanted.items() if len(snapshot.of(name)) < count]:
+            if reason := not_made(name, snapshot.events, self._began_s - CLOCKS_APART_S):
                 raise CannotRun(reason)
 
     def _ended(self) -> Object | None:
@@ -145,14 +143,22 @@ class ClusterLoad:
         return complaint_in(file.read_text(errors="replace"))
 
     def stop(self) -> None:
-        """Ask the master to end if it has not, fetch what was recorded, and remove it."""
+        """Ask the master to end if it has not, fetch what was recorded, and remove it.
+
+        Raises:
+            Unfetched: what was recorded is on the volume still.
+
+        """
         if not self._started:
             return
         with afterwards(self._remove):
-            self._ask_to_end(self._kube.pods(f"app.kubernetes.io/name={MASTER}"))
-            self._mirror.close()
-            self._keep_logs()
-            fetch(self._kube, self._trial, self._folder)
+            try:
+                self._ask_to_end(self._kube.pods(f"app.kubernetes.io/name={MASTER}"))
+                self._mirror.close()
+                self._keep_logs()
+                self._volume.fetch(self._trial, self._folder)
+            except (CannotRun, OSError) as error:
+                raise Unfetched(f"its record could not be fetched: {error}") from error
 
     def _remove(self) -> None:
         self._mirror.close()
@@ -189,23 +195,9 @@ class ClusterLoad:
                 for pod in self._kube.pods(f"app.kubernetes.io/name={name}"):
                     file.write(logs_of(self._kube, pod, LOCUST))
 
-    def _inside(self, *command: str) -> bytes:
-        """Run a command beside the volume."""
-        return self._kube.kubectl(*_BESIDE_THE_VOLUME, *command)
-
     def _follow(self) -> None:
         """Mirror the files that tell how the load goes, for whoever watches."""
-        inside = [*_BESIDE_THE_VOLUME, "timeout", "86400"]
         for name in ("generator.csv", "latency.hlog"):
-            tail = ["tail", "-n", "+1", "-F", f"{RECORDS}/{self._trial}/{name}"]
-            self._mirror.enter_context(self._kube.kept(*inside, *tail, file=self._folder / name))
-
-
-def fetch(kube: Kube, trial: str, into: Path) -> None:
-    """Copy a trial's folder from the volume; what was mirrored meanwhile is replaced."""
-    folder = f"{RECORDS}/{trial}"
-    pack = f"mkdir -p '{folder}' && tar -C '{folder}' -cf - ."
-    packed = kube.kubectl(*_BESIDE_THE_VOLUME, "sh", "-c", pack)
-    into.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(into, filter="data")
+            file = f"{RECORDS}/{self._trial}/{name}"
+            tail = self._volume.inside("timeout", "86400", "tail", "-n", "+1", "-F", file)
+            self._mirror.enter_context(self._kube.kept("exec", *tail, file=self._folder / name))

@@ -15,7 +15,6 @@ SERVER, LOCUST = "server", "locust"
 MASTER, WORKER, RESULTS = "locust-master", "locust-worker", "results"
 TRIAL_NOTE = "modelswarm/trial"
 """The annotation of the master's Job that names run and trial."""
-_CLUSTER_WIDE = {"Namespace"}
 
 
 def placed(objects: Iterable[Object], namespace: str, images: Mapping[str, str]) -> list[Object]:
@@ -24,7 +23,7 @@ def placed(objects: Iterable[Object], namespace: str, images: Mapping[str, str])
     for each in copy.deepcopy(list(objects)):
         if each["kind"] == "Namespace":
             each["metadata"]["name"] = namespace
-        elif each["kind"] not in _CLUSTER_WIDE:
+        else:
             each["metadata"]["namespace"] = namespace
         for container in _containers(each):
             image = container["image"]

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from scripts.cluster_objects import SERVER, container_port, server_name, service_port
+from scripts.errors import afterwards
 from scripts.kube import Kube, Object
 from scripts.pod_faults import (
     CLOCKS_APART_S,
     UNSCHEDULABLE_GRACE_S,
     is_ready,
     not_made,
-    pod_fault,
     waiting_for,
 )
 from scripts.pod_logs import logs_of
@@ -86,9 +86,9 @@ class ClusterServer:
 
     def start(self, tell: Tell) -> None:
         """Deploy it and wait until its own probe holds."""
-        self._sampler.begin(time.time())
+        self._sampler.begin(self._kube.now_s())
         self._kube.apply(self._manifest)
-        began_s, made_s, running_s = time.time() - CLOCKS_APART_S, time.monotonic(), None
+        began_s, made_s, running_s = self._kube.now_s() - CLOCKS_APART_S, time.monotonic(), None
         while True:
             pods = self._sampler.look(everything=True).of(self._name)
             if ended := self.ended():
@@ -146,11 +146,9 @@ class ClusterServer:
     def ended(self) -> str | None:
         """Return what befell its pods."""
         snapshot = self._sampler.snapshot
-        pods = snapshot.of(self._name)
-        for pod in pods:
-            if fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time()):
-                return fault
-        left = self._began - {pod["metadata"]["name"] for pod in pods}
+        if fault := snapshot.fault(self._name, self._kube.now_s()):
+            return fault
+        left = self._began - {pod["metadata"]["name"] for pod in snapshot.of(self._name)}
         return f"pod {min(left)} was deleted" if left else None
 
     def last_words(self) -> str:
@@ -165,12 +163,15 @@ class ClusterServer:
     def stop(self) -> list[str]:
         """Keep its logs and the events, and remove it."""
         self._forwarded.close()
-        self._keep_logs()
-        self._sampler.keep_events(self._folder)
+        with afterwards(self._remove):
+            self._keep_logs()
+            self._sampler.keep_events(self._folder)
+        return []
+
+    def _remove(self) -> None:
         for each in self._manifest:
             self._kube.delete(each["kind"].lower(), each["metadata"]["name"])
         self._gone()
-        return []
 
     def _gone(self) -> None:
         """Wait until its pods have ended: the next server wants their cores."""

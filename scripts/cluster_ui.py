@@ -15,11 +15,10 @@ from rich.console import Console
 
 from scripts.cluster import DEFAULT_NAMESPACE, ClusterTarget, Place
 from scripts.cluster_load import USER_FILES
-from scripts.cluster_objects import LOCUST, MASTER, find, ui_deployments
+from scripts.cluster_objects import LOCUST, MASTER, WORKER, find, server_name, ui_deployments
 from scripts.errors import CannotRun
 from scripts.kube import Object
 from scripts.plan import Plan, Scenario
-from scripts.pod_faults import pod_fault
 from scripts.project import Project, Service
 from scripts.server import refuse_busy_ports
 from scripts.stop import Interrupted, Stop
@@ -64,7 +63,7 @@ def serve_ui_in_cluster(
                     f"{port}:{WEB_PORT}",
                 )
                 with nullcontext() if mapped else target.kube.kept(*forward):
-                    _watch(target, port, password, stop, console)
+                    _watch(target, service, port, password, stop, console)
             finally:
                 console.print("Stopping …")
                 server.stop()
@@ -96,15 +95,15 @@ def _kept(kind: str, name: str, namespace: str, data: Mapping[str, str]) -> Obje
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": dict(data)}
 
 
-def _watch(target: ClusterTarget, port: int, password: str, stop: Stop, console: Console) -> None:
+def _watch(
+    target: ClusterTarget, service: Service, port: int, password: str, stop: Stop, console: Console
+) -> None:
     """Say where the web UI is once it answers; return never, unless a pod fails or the user stops it."""
     began_s, told = time.monotonic(), False
     while True:
         snapshot = target.sampler.look(everything=True)
-        for pod in snapshot.pods:
-            if "deletionTimestamp" not in pod["metadata"] and (
-                fault := pod_fault(pod, snapshot.nodes, snapshot.events, time.time())
-            ):
+        for name in (server_name(service), MASTER, WORKER):
+            if fault := snapshot.fault(name, target.kube.now_s()):
                 raise CannotRun(fault)
         if not told and asks_for_login(port):
             console.print(f"http://localhost:{port} is the web UI: user {USER}, password {password}")

@@ -13,7 +13,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -106,8 +107,18 @@ class Kube:
         self.context, self.namespace, self._mark = context, namespace, mark
         self._patience_s, self._pause_s = patience_s, pause_s
         self._connected = threading.local()
+        self._ahead_s = 0.0
         self.refusal: str | None = None
         """Why nothing may be asked any more."""
+
+    def now_s(self) -> float:
+        """Return the time by the cluster's clock, once it has answered, in seconds since the epoch."""
+        return time.time() + self._ahead_s
+
+    def _hear_time(self, date: str | None) -> None:
+        """Learn how far the API server's clock is ahead of ours; its header tells whole seconds."""
+        with suppress(ValueError, TypeError):
+            self._ahead_s = parsedate_to_datetime(date or "").timestamp() - time.time()
 
     def let_go(self, reason: str) -> None:
         """Touch the namespace no more: whatever is asked from now on ends in a CannotRun with this reason."""
@@ -226,6 +237,7 @@ class Kube:
                 answer = getattr(self._api(group), call)(
                     *arguments, **options, _preload_content=False, _request_timeout=_TIMEOUT_S
                 )
+                self._hear_time(answer.headers.get("Date"))
                 data: bytes = answer.data
                 return data
             except ApiException as error:

@@ -11,7 +11,7 @@ Object = Mapping[str, Any]
 UNSCHEDULABLE_GRACE_S = 45.0
 """So long a pod may find no place: the one before it may still hold it."""
 CLOCKS_APART_S = 5.0
-"""The cluster's clock may be so far behind this machine's."""
+"""So far may what is known of the cluster's clock be off: it tells whole seconds, and answers take time."""
 _NO_VOLUME = ("FailedMount", "FailedAttachVolume")
 _KILLED = range(129, 160)
 """Exit statuses by which a shell or runtime tells of a signal."""
@@ -31,8 +31,8 @@ def pod_fault(
 ) -> str | None:
     """Return what has befallen a pod that ought to run, as `pod NAME …`, or None.
 
-    Every restart counts: what was measured on both sides of one was not one server. `now_s` is the time in
-    seconds since the epoch.
+    Every restart counts: what was measured on both sides of one was not one server. `now_s` is the time by
+    the cluster's clock, in seconds since the epoch.
     """
     clause = (
         _failed(pod)

@@ -21,7 +21,7 @@ from typing import Any
 from scripts.background import in_background
 from scripts.errors import CannotRun
 from scripts.kube import Kube, Object, Refused
-from scripts.pod_faults import is_ready, when_s
+from scripts.pod_faults import is_ready, pod_fault, when_s
 from scripts.sampler import COLUMNS as LOCAL_COLUMNS
 
 EVENT_COLUMNS = ["time", "pod", "reason", "message", "type"]
@@ -156,6 +156,11 @@ class Snapshot:
             if pod["metadata"]["labels"].get("app.kubernetes.io/name") == name
             and "deletionTimestamp" not in pod["metadata"]
         ]
+
+    def fault(self, name: str, now_s: float) -> str | None:
+        """Return what has befallen the first of these pods that something has befallen."""
+        faults = (pod_fault(pod, self.nodes, self.events, now_s) for pod in self.of(name))
+        return next(filter(None, faults), None)
 
 
 class PodSampler:

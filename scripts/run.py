@@ -193,11 +193,22 @@ def make_run(
         record.head["status"] = "interrupted"
     except BaseException:
         if record.head["status"] != "complete":  # else only clearing up failed
-            record.head["status"] = "failed"
+            record.head["status"] = "interrupted" if stop.asked else "failed"
         raise
     finally:
+        _settle(record)
         record.head["ended"] = utc_now()
         record.save()
+
+
+def _settle(record: RunRecord) -> None:
+    """Say of each trial that was measured whether its record is here by now, or still to be fetched."""
+    for trial in record.trials:
+        here = (record.folder / trial.path / "summary.json").exists()
+        if trial.unfetched and here:
+            trial.status, trial.error, trial.unfetched = "ok", None, False
+        elif trial.status == "ok" and not here:
+            trial.status, trial.error, trial.unfetched = "failed", "its record could not be fetched", True
 
 
 def _make_trials(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from scripts.plan import Step
     from scripts.project import Service
 
+MEASURED = (0, 1)
+"""Exit statuses of a Locust that has measured: 1 says that some request failed, which the report counts."""
 Tell = Callable[[str], None]
 """Hears, in a few words, what is being waited for."""
 
@@ -25,6 +27,10 @@ def ending(log: str) -> str:
 
 class NeverReady(CannotRun):
     """The server did not start, or never predicted."""
+
+
+class Unfetched(CannotRun):
+    """The load was measured, but its record could not be brought here yet."""
 
 
 class Server(Protocol):
@@ -97,7 +103,12 @@ class Load(Protocol):
         """Return the last line of its log that a person can use."""
 
     def stop(self) -> None:
-        """End it, giving it time to write what it has, and have its record in the trial's folder."""
+        """End it, giving it time to write what it has, and have its record in the trial's folder.
+
+        Raises:
+            Unfetched: the record stays for now where it was made.
+
+        """
 
 
 class Target(Protocol):
@@ -116,7 +127,13 @@ class Target(Protocol):
         """What `run.json` tells of it: at least `fairness`."""
 
     def opened(self, folder: Path) -> AbstractContextManager[None]:
-        """Hold it for the run of that folder while the block lasts, and leave nothing there afterwards."""
+        """Hold it for the run of that folder while the block lasts, and leave nothing there afterwards.
+
+        Raises:
+            CannotRun: it cannot be had.
+            Unfetched: a record cannot be had from there even now, so that is left.
+
+        """
 
     def note(self, text: str) -> None:
         """Hear the newest text of `run.json`."""

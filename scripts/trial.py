@@ -19,7 +19,7 @@ from scripts.plan import Plan, Step
 from scripts.project import Project, Service
 from scripts.server import child_environment
 from scripts.stop import Interrupted, Stop
-from scripts.target import Load, NeverReady, Server, Target, Tell
+from scripts.target import MEASURED, Load, NeverReady, Server, Target, Tell, Unfetched
 
 Status = Literal["ok", "failed", "interrupted", "pending", "running"]
 
@@ -43,6 +43,8 @@ class TrialRecord:
     parity: dict[str, int] | None = None
     others_cores: float | None = None
     """How much of the server's cores other processes used during the load."""
+    unfetched: bool = False
+    """Whether all that it lacks is its record, which the cluster still has."""
     killed: list[str] = field(default_factory=list)
     """Processes of the server that did not end on SIGTERM in time."""
 
@@ -95,6 +97,7 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
         raise
     except CannotRun as error:
         record.status, record.error = "failed", str(error)
+        record.unfetched = isinstance(error, Unfetched)
         if isinstance(error, NeverReady):
             raise
     finally:
@@ -235,5 +238,5 @@ def _load(
         record.locust_exit = load.exit_status()
         if ended := server.ended():
             raise CannotRun(f"server {ended} towards the end of the load")
-        if record.locust_exit not in (0, 1):  # 1: some request failed, which the report counts
+        if record.locust_exit not in MEASURED:
             raise CannotRun(f"Locust ended with status {record.locust_exit}: {load.complaint()}")

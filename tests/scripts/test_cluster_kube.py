@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,22 @@ class TestAsking:
         with pytest.raises(Away, match="has been away"):
             kube.pods("")
 
+    @pytest.mark.parametrize("ahead_s", [-3600, 3600])
+    def test_tells_the_time_by_the_clusters_clock(
+        self, kube: Kube, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+    ) -> None:
+        theirs = time.time() + ahead_s
+        monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: formatdate(theirs))
+        kube.pods("")
+        assert kube.now_s() == pytest.approx(theirs, abs=60)
+
+    def test_goes_by_its_own_clock_where_the_cluster_tells_no_time(
+        self, kube: Kube, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: "teatime")
+        kube.pods("")
+        assert kube.now_s() == pytest.approx(time.time(), abs=60)
+
     def test_an_account_that_may_not_see_nodes_sees_none(self, kube: Kube) -> None:
         assert kube.nodes() == []
 
@@ -239,6 +257,7 @@ class TestAsking:
 
 
 Clock = Callable[[], datetime]
+NOBODY = "4194999"  # above any pid
 
 
 def nothing(_: float) -> None:
@@ -253,11 +272,25 @@ def lease(
     pause: Callable[[float], object] = nothing,
 ) -> Lease:
     at = datetime(2026, 11, 21, 18, 0, tzinfo=UTC) + timedelta(seconds=after_s)
-    return Lease(kube, run, detached, clock=lambda: at, pause=pause)
+    return Lease(kube, Path(run), detached, clock=lambda: at, pause=pause)
 
 
 def from_elsewhere(api: Api) -> None:
-    api.leases[NAME]["metadata"]["annotations"] |= {"modelswarm/who": "eve@elsewhere", "modelswarm/pid": "1"}
+    api.leases[NAME]["metadata"]["annotations"] |= {
+        "modelswarm/who": "eve@elsewhere",
+        "modelswarm/whose": "another boot",
+        "modelswarm/pid": "1",
+    }
+
+
+def renewing(api: Api) -> Callable[[float], None]:
+    """Let the Lease be renewed while time passes."""
+
+    def pause(_: float) -> None:
+        later = datetime(2026, 11, 21, 18, 0, 10, tzinfo=UTC).isoformat()
+        api.leases[NAME]["spec"]["renewTime"] = later
+
+    return pause
 
 
 @contextmanager
@@ -301,15 +334,46 @@ class TestANamespace:
         self, kube: Kube, api: Api, skew_s: int
     ) -> None:
         """Its renewals are seen, however old or new they say they are."""
-
-        def renewed(_: float) -> None:
-            later = datetime(2026, 11, 21, 18, 0, 10, tzinfo=UTC).isoformat()
-            api.leases[NAME]["spec"]["renewTime"] = later
-
         lease(kube, "run-1").take()
         from_elsewhere(api)
         with pytest.raises(Taken, match="used by the run run-1"):
-            lease(kube, "run-2", after_s=skew_s, pause=renewed).take()
+            lease(kube, "run-2", after_s=skew_s, pause=renewing(api)).take()
+
+    @pytest.mark.parametrize("after_s", [40, -1])
+    def test_is_not_taken_from_a_command_of_this_machine_that_could_not_renew_for_a_while(
+        self, kube: Kube, api: Api, after_s: int
+    ) -> None:
+        """The API server was away for half a minute, or the clock was set back."""
+        lease(kube, "run-1").take()
+        with pytest.raises(Taken, match="used by the run run-1"):
+            lease(kube, "run-2", after_s=after_s, pause=renewing(api)).take()
+
+    def test_is_not_taken_from_a_process_of_another_container_with_this_ones_name(
+        self, kube: Kube, api: Api
+    ) -> None:
+        lease(kube, "run-1").take()
+        from_elsewhere(api)
+        api.leases[NAME]["metadata"]["annotations"] |= {"modelswarm/who": me(), "modelswarm/pid": NOBODY}
+        with pytest.raises(Taken, match="used by the run run-1"):
+            lease(kube, "run-2", after_s=2).take()
+
+    def test_is_not_taken_from_another_containers_command_of_the_same_run_and_pid(
+        self, kube: Kube, api: Api
+    ) -> None:
+        lease(kube, "run-1").take()
+        from_elsewhere(api)
+        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = str(os.getpid())
+        with pytest.raises(Taken, match="used by the run run-1"):
+            lease(kube, "run-1", after_s=2).take()
+
+    def test_of_a_command_from_before_a_restart_is_free_though_its_pid_is_used_again(
+        self, kube: Kube, api: Api
+    ) -> None:
+        lease(kube, "run-1").take()
+        from_elsewhere(api)
+        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = str(os.getpid())
+        lease(kube, "run-2", after_s=31).take()
+        assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
 
     def test_is_taken_over_from_a_silent_run_whose_machine_is_ahead(self, kube: Kube, api: Api) -> None:
         watched: list[float] = []
@@ -329,7 +393,7 @@ class TestANamespace:
 
     def test_of_a_command_of_this_machine_that_is_gone_is_free_at_once(self, kube: Kube, api: Api) -> None:
         lease(kube, "run-1").take()
-        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = "4194999"  # above any pid
+        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = NOBODY
         lease(kube, "run-2", after_s=1).take()
         assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
 
@@ -376,10 +440,10 @@ class TestANamespace:
 
     def test_with_a_run_under_way_is_not_cleared(self, kube: Kube, api: Api) -> None:
         refuse_driven(kube)
-        Lease(kube, "run-1", False).take()
+        Lease(kube, Path("run-1"), False).take()
         with pytest.raises(Taken, match="used by the run run-1"):
             refuse_driven(kube)
-        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = "4194999"
+        api.leases[NAME]["metadata"]["annotations"]["modelswarm/pid"] = NOBODY
         refuse_driven(kube)
 
     def test_that_may_not_be_renewed_is_asked_for_again(

@@ -120,6 +120,7 @@ class StandIn(Kube):
 
     def __init__(self) -> None:
         self.namespace, self.text, self.refused = "modelswarm", KUBELET, False
+        self._ahead_s = 0.0
         self.fault: CannotRun | None = None
         self.averages: list[dict[str, Any]] = []
         self.last_exit = 137

@@ -6,14 +6,16 @@ import json
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from scripts import kind
-from scripts.attach import find, place_of
+from scripts.attach import _newest, called, find, place_of
 from scripts.cluster import Place
 from scripts.errors import CannotRun, UserError
+from scripts.lease import Holder, Taken, me
 from scripts.places import REGISTRY_VARIABLE, Wish, clear, lacking, resolve
 from scripts.project import Project
 from scripts.run import RunRecord
@@ -107,6 +109,20 @@ def write_run(project: Project, name: str, **head: object) -> Path:
     return folder
 
 
+KEPT = '{"trials": []}'
+ROOM: Any = SimpleNamespace(namespace="room", context="here")
+
+
+def holder(who: str, folder: Path) -> Holder:
+    return Holder("three", who, "", 1, str(folder), True, 0.0)
+
+
+def in_the_cluster(monkeypatch: pytest.MonkeyPatch, holder: Holder | None) -> None:
+    """Let the cluster hold the run `three`, driven by somebody."""
+    monkeypatch.setattr("scripts.attach.kept_record", lambda kube: ("three", KEPT))
+    monkeypatch.setattr("scripts.attach._holder", lambda kube, run: holder)
+
+
 class TestTheRunToGoOnWith:
     def test_is_found_by_name_or_by_path(self, project: Project) -> None:
         folder = write_run(project, "one")
@@ -120,10 +136,49 @@ class TestTheRunToGoOnWith:
     def test_that_only_the_cluster_has_gets_a_folder_here(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scripts.attach.kept_record", lambda kube: ("three", '{"trials": []}'))
-        folder, text = find(project, None, object())  # type: ignore[arg-type]
+        in_the_cluster(monkeypatch, None)
+        folder, text = find(project, None, ROOM)
         assert folder == project.results / "three"
-        assert (folder / "run.json").read_text() == text == '{"trials": []}'
+        assert (folder / "run.json").read_text() == text == KEPT
+
+    def test_that_this_machine_writes_elsewhere_is_found_there(
+        self, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (there := tmp_path / "out" / "three").mkdir(parents=True)
+        (there / "run.json").write_text("{}")
+        in_the_cluster(monkeypatch, holder(me(), there))
+        assert find(project, None, ROOM) == (there, "{}")
+        assert not (project.results / "three").exists()
+
+    def test_that_somebody_else_drives_gets_no_copy_that_nobody_would_write_to(
+        self, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        in_the_cluster(monkeypatch, holder("eve@elsewhere", tmp_path))
+        monkeypatch.setattr("scripts.attach.driven", lambda *_: True)
+        with pytest.raises(Taken, match="used by the run three of eve@elsewhere"):
+            find(project, "three", ROOM)
+        assert not (project.results / "three").exists()
+
+    @pytest.mark.parametrize(("here", "there", "newest"), [(1, 2, "kept"), (2, 1, "own"), (1, 1, "own")])
+    def test_goes_on_from_the_record_that_knows_more(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: int, there: int, newest: str
+    ) -> None:
+        def record(whose: str, ended: int) -> str:
+            trials = [{"ended": "now"}] * ended + [{"ended": None}] * (3 - ended)
+            return json.dumps({"whose": whose, "trials": trials})
+
+        (tmp_path / "run.json").write_text(record("own", here))
+        kept = tmp_path.name, record("kept", there)
+        monkeypatch.setattr("scripts.attach.kept_record", lambda kube: kept)
+        text = _newest(tmp_path, ROOM)
+        assert text is not None
+        assert json.loads(text)["whose"] == newest
+
+    def test_is_called_by_its_name_only_where_the_name_finds_it(
+        self, project: Project, tmp_path: Path
+    ) -> None:
+        assert called(project, project.results / "one") == "one"
+        assert called(project, tmp_path / "my runs" / "one") == f"'{tmp_path}/my runs/one'"
 
     def test_goes_on_where_it_was_begun(self, tmp_path: Path) -> None:
         cluster = {

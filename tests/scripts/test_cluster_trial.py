@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import subprocess
 import tarfile
 import time
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from scripts.cluster import fetch_made, have_namespace
+from scripts.cluster import OURS, ClusterTarget, Place, have_namespace
 from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import TRIAL_NOTE, placed
 from scripts.cluster_server import ClusterServer
+from scripts.cluster_volume import Volume
 from scripts.errors import CannotRun
 from scripts.kube import Kube
+from scripts.lease import Holder
+from scripts.plan import Plan, steps
 from scripts.pod_sampler import PodSampler
 from scripts.project import Project
-from scripts.stop import Stop
-from scripts.target import NeverReady
+from scripts.stop import Interrupted, Stop
+from scripts.target import NeverReady, Unfetched
+from scripts.trial import Bench, TrialRecord, make_trial
 from tests.projects import ROOT
 
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
@@ -62,10 +68,12 @@ class Scripted(Kube):
 
     def __init__(self) -> None:
         self.context, self.namespace = "here", "modelswarm"
+        self._ahead_s = 0.0
         self.scenes: list[list[Object]] = [[]]
         self.asked: list[str] = []
         self.job: Object | None = None
         self.packed = b""
+        self.cut_at: list[int] = []
         self.logs: dict[str, bytes] = {}
         self.happened: list[Object] = []
         self.silent_node = False
@@ -105,7 +113,9 @@ class Scripted(Kube):
         self.asked.append(" ".join([*arguments, *(["<", given] if given else [])]))
         if self.silent_node and arguments[0] == "exec":
             raise CannotRun("kubectl exec: error dialing backend")
-        return self.packed if "tar" in " ".join(arguments) else b""
+        if "tar" not in " ".join(arguments):
+            return b""
+        return self.packed[: self.cut_at.pop(0)] if self.cut_at else self.packed
 
     def did(self, words: str) -> bool:
         return any(words in asked for asked in self.asked)
@@ -132,7 +142,8 @@ def load(kube: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clu
         [each for f in files for each in yaml.safe_load_all(f.read_text()) if each], "modelswarm", {}
     )
     sampler = PodSampler(kube)
-    return ClusterLoad(kube, sampler, base, "fastapi_user.py", tmp_path, "run-1/fastapi/steady/1", 2)
+    trial = "run-1/fastapi/steady/1"
+    return ClusterLoad(kube, Volume(kube), sampler, base, "fastapi_user.py", tmp_path, trial, 2)
 
 
 def nobody(phase: str) -> None:
@@ -207,6 +218,38 @@ class TestAServerInACluster:
         assert kube.did("delete deployment fastapi")
         assert kube.did("delete service fastapi")
 
+    def test_whose_log_cannot_be_kept_is_removed_all_the_same(
+        self, server: ClusterServer, kube: Scripted, tmp_path: Path
+    ) -> None:
+        (tmp_path / "server.log").mkdir()
+        with pytest.raises(IsADirectoryError):
+            server.stop()
+        assert kube.did("delete deployment fastapi")
+
+    def test_that_has_found_no_node_for_a_moment_is_not_given_up_by_a_clock_that_is_ahead(
+        self, server: ClusterServer, kube: Scripted
+    ) -> None:
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        theirs = datetime.now(UTC) - timedelta(hours=1)
+        waiting = condition | {"lastTransitionTime": theirs.isoformat()}
+        kube._ahead_s = -3600
+        kube.scenes = [[pod("fastapi", "fastapi-1", phase="Pending", conditions=[waiting])]]
+        server._sampler.look()
+        assert server.ended() is None
+        kube._ahead_s = 0
+        assert server.ended() == "pod fastapi-1 finds no node"
+
+    def test_keeps_the_events_of_a_cluster_whose_clock_is_behind(
+        self, server: ClusterServer, kube: Scripted, tmp_path: Path
+    ) -> None:
+        kube._ahead_s = -3600
+        at = (datetime.now(UTC) - timedelta(seconds=3540)).isoformat()
+        kube.happened = [not_created("fastapi-1", "late") | {"lastTimestamp": at, "reason": "Pulled"}]
+        kube.scenes = [[pod("fastapi", "fastapi-1", **READY)], []]
+        server.start(nobody)
+        server.stop()
+        assert "late" in (tmp_path / "events.csv").read_text()
+
     def test_of_which_the_cluster_makes_no_pod_quotes_the_reason(
         self, server: ClusterServer, kube: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -261,12 +304,38 @@ class TestTheKeysOfAServerInACluster:
 
 def archive(**files: str) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as packed:
+    with tarfile.open(fileobj=stream, mode="w:gz") as packed:
         for name, text in files.items():
             info = tarfile.TarInfo(f"./{name}")
             info.size = len(text)
             packed.addfile(info, io.BytesIO(text.encode()))
     return stream.getvalue()
+
+
+class TestATrialOnTheVolume:
+    FILES = MappingProxyType({"generator.csv": "1,2\n" * 500, "summary.json": "{}", "locust.log": "done"})
+
+    @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 0.99])
+    def test_that_comes_without_its_end_is_asked_for_again(
+        self, kube: Scripted, tmp_path: Path, share: float
+    ) -> None:
+        kube.packed = archive(**self.FILES)
+        kube.cut_at = [int(share * len(kube.packed))]
+        Volume(kube).fetch("run-1/fastapi/steady/1", tmp_path)
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == self.FILES
+        assert len(kube.asked) == 2
+
+    def test_that_never_comes_whole_says_so(self, kube: Scripted, tmp_path: Path) -> None:
+        kube.packed = archive(**self.FILES)[:-1]
+        sentence = r"^run-1/fastapi/steady/1 came damaged from the volume, 3 times in a row: Compressed file"
+        with pytest.raises(CannotRun, match=sentence):
+            Volume(kube).fetch("run-1/fastapi/steady/1", tmp_path)
+
+    def test_that_cannot_be_written_names_the_folder(self, kube: Scripted, tmp_path: Path) -> None:
+        kube.packed = archive(**self.FILES)
+        (tmp_path / "1").write_text("a file where the folder should be")
+        with pytest.raises(CannotRun, match=rf"^a/1 cannot be written to {tmp_path}/1: File exists$"):
+            Volume(kube).fetch("a/1", tmp_path / "1")
 
 
 class TestTheNamespace:
@@ -290,18 +359,150 @@ class TestTheNamespace:
         assert not kube.did("apply")
 
 
-class TestTrialsThatAnotherMachineMade:
-    def test_are_fetched_before_the_volume_goes(self, kube: Scripted, tmp_path: Path) -> None:
-        kube.packed = archive(**{"summary.json": "{}"})
-        here = tmp_path / "run-1" / "fastapi" / "steady" / "1"
-        here.mkdir(parents=True)
-        (here / "summary.json").write_text("mine")
-        made = [{"path": f"fastapi/steady/{n}", "status": "ok"} for n in (1, 2)]
-        failed = {"path": "fastapi/steady/3", "status": "failed"}
-        fetch_made(kube, tmp_path / "run-1", json.dumps({"trials": [*made, failed]}))
-        assert (here / "summary.json").read_text() == "mine"
-        assert (here.parent / "2" / "summary.json").read_text() == "{}"
-        assert [asked for asked in kube.asked if "/results/run-1/fastapi/steady/2" in asked] == kube.asked
+class Room(Scripted):
+    """A namespace whose ConfigMap has a run, and whose volume may be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scenes = [[pod("results", "r", **READY)]]
+        self.held: Object | None = None
+        self.refusal = None
+
+    def read(self, kind: str, name: str) -> Object | None:
+        return self.job if kind == "configmap" else {"metadata": {}}
+
+    def lease(self, name: str) -> Object | None:
+        return self.held
+
+    def put_lease(self, name: str, body: Object, new: bool) -> bool:
+        self.held = copy.deepcopy(body)
+        self.held["metadata"]["resourceVersion"] = "1"
+        return True
+
+    def holds(self, folder: Path) -> None:
+        self.job = {"data": {"run": folder.name, "run.json": (folder / "run.json").read_text()}}
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    room = Room()
+    files = sorted((ROOT / "k8s" / "base").glob("[!k]*.yaml"))
+    base = [each for file in files for each in yaml.safe_load_all(file.read_text()) if each]
+    monkeypatch.setattr("scripts.cluster.Kube", lambda *_: room)
+    monkeypatch.setattr("scripts.cluster.rendered", lambda _: base)
+    monkeypatch.setattr("scripts.cluster.guarded", lambda *_: nullcontext())
+    return room
+
+
+@pytest.fixture
+def target(room: Room) -> ClusterTarget:
+    plan = Plan.model_validate({"name": "p", "scenario": [{"name": "s", "rate": 1, "run_time": "1s"}]})
+    return ClusterTarget(Project(ROOT), plan, 2, Place("kind", "here", "modelswarm", {}), Stop())
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A run with a trial that is here, one of another machine, one that could not be fetched, one failed."""
+    here = tmp_path / "run-1" / "fastapi" / "steady" / "1"
+    here.mkdir(parents=True)
+    (here / "summary.json").write_text("mine")
+    trials = [{"path": f"fastapi/steady/{n}", "status": "ok"} for n in (1, 2)]
+    trials += [{"path": f"fastapi/steady/{n}", "status": "failed", "unfetched": n == 3} for n in (3, 4)]
+    (tmp_path / "run-1" / "run.json").write_text(json.dumps({"trials": trials}))
+    return tmp_path / "run-1"
+
+
+VOLUME = "delete persistentvolumeclaim results"
+
+
+class TestATrialThatWasMeasuredAndNotFetched:
+    def test_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def measure(*_: object) -> None:
+            raise Unfetched("its record could not be fetched: the node is silent")
+
+        monkeypatch.setattr("scripts.trial._measure", measure)
+        (service,) = Project(ROOT).select(["fastapi"])
+        plan = Plan.model_validate({"name": "p", "scenario": [{"name": "s", "rate": 1, "run_time": "1s"}]})
+        step = steps(plan, ["fastapi"])[0]
+        record = TrialRecord.of(step)
+        there = SimpleNamespace(stop=lambda: [])
+        target: Any = SimpleNamespace(server=lambda *_: there, load=lambda *_: there)
+        make_trial(Bench(Project(ROOT), plan, target, tmp_path, Stop()), step, service, record, nobody)
+        assert (record.status, record.unfetched) == ("failed", True)
+        assert record.error == "its record could not be fetched: the node is silent"
+
+
+class TestTheNamespaceAfterARun:
+    def test_is_left_empty(self, target: ClusterTarget, room: Room, made: Path) -> None:
+        with target.opened(made):
+            pass
+        assert room.did(VOLUME)
+        assert room.did("delete lease modelswarm")
+
+    def test_keeps_nothing_that_was_not_fetched_at_first_and_is_in_the_end(
+        self, target: ClusterTarget, room: Room, made: Path
+    ) -> None:
+        with target.opened(made):
+            target.volume.owed["run-1/fastapi/steady/5"] = made / "fastapi" / "steady" / "5"
+            room.packed = archive(**{"summary.json": "{}"})
+        assert (made / "fastapi" / "steady" / "5" / "summary.json").read_text() == "{}"
+        assert room.did(VOLUME)
+
+    @pytest.mark.parametrize("also", [None, Interrupted()])
+    def test_keeps_what_cannot_be_fetched_with_who_may_fetch_it(
+        self, target: ClusterTarget, room: Room, made: Path, also: Exception | None
+    ) -> None:
+        sentence = (
+            r"^run-1/fastapi/steady/5 could not be fetched: kubectl exec: error dialing backend\. "
+            r"The cluster keeps it, and `modelswarm attach run-1` fetches it\.$"
+        )
+
+        def fall_silent() -> None:
+            target.volume.owed["run-1/fastapi/steady/5"] = made / "fastapi" / "steady" / "5"
+            room.silent_node, room.asked = True, []
+            if also:
+                raise also
+
+        with pytest.raises(Unfetched, match=sentence), target.opened(made):
+            fall_silent()
+        assert not room.did(VOLUME)
+        assert not room.did("delete configmap")
+        assert not room.did("delete lease")
+        (labels,) = [asked.partition("selector=")[2] for asked in room.asked if "selector" in asked]
+        assert labels == f"{OURS},{NAME}!=results"
+        assert room.held is not None
+        assert Holder.of(room.held).detached
+
+    def test_has_no_volume_where_the_cluster_makes_no_pod_for_it(
+        self, target: ClusterTarget, room: Room, made: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter(range(0, 100_000, 20))
+        monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+        monkeypatch.setattr(target._stop, "sleep", lambda _: None)
+        room.scenes, room.happened = [[]], [not_created("results-6c8", "exceeded quota: q")]
+        sentence = r"^The volume for results cannot be had: no pod of results can be made: exceeded quota: q$"
+        with pytest.raises(CannotRun, match=sentence), target.opened(made):
+            pass
+
+    def test_of_a_run_that_is_gone_on_with_has_its_trials_fetched_before_the_volume_goes(
+        self, target: ClusterTarget, room: Room, made: Path
+    ) -> None:
+        room.holds(made)
+        room.packed = archive(**{"summary.json": "{}"})
+        with target.opened(made):
+            summaries = {file.parent.name: file.read_text() for file in made.rglob("summary.json")}
+            assert summaries == {"1": "mine", "2": "{}", "3": "{}"}
+            assert not room.did("delete")
+
+    def test_of_a_run_that_is_gone_on_with_in_vain_stays(
+        self, target: ClusterTarget, room: Room, made: Path
+    ) -> None:
+        room.holds(made)
+        room.scenes = [[pod("results", "r", PULLING, phase="Pending")]]
+        room.silent_node = True
+        with pytest.raises(Unfetched, match="steady/2, run-1/fastapi/steady/3"), target.opened(made):
+            pass
+        assert not room.did(VOLUME)
 
 
 class TestLocustInACluster:
@@ -394,6 +595,32 @@ class TestLocustInACluster:
         assert kube.did("delete job locust-master")
         assert kube.did("delete deployment locust-worker")
 
+    def test_that_has_measured_and_cannot_be_fetched_is_owed(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        self.start(load, kube, pod("locust-master", "m", {"terminated": {"exitCode": 0}}, phase="Succeeded"))
+        assert load.exit_status() == 0
+        kube.silent_node = True
+        with pytest.raises(Unfetched, match=r"^its record could not be fetched: kubectl exec: error dialing"):
+            load.stop()
+        assert load._volume.owed == {"run-1/fastapi/steady/1": tmp_path}
+
+    def test_that_is_fetched_is_owed_no_more(self, load: ClusterLoad, kube: Scripted) -> None:
+        self.start(load, kube, pod("locust-master", "m", {"terminated": {"exitCode": 0}}, phase="Succeeded"))
+        assert load.exit_status() == 0
+        kube.packed = archive()
+        load.stop()
+        assert load._volume.owed == {}
+
+    def test_whose_log_cannot_be_written_here_is_removed_all_the_same(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        self.start(load, kube, pod("locust-master", "m", {"terminated": {"exitCode": 0}}, phase="Succeeded"))
+        (tmp_path / "locust.log").mkdir()
+        with pytest.raises(Unfetched, match="Is a directory"):
+            load.stop()
+        assert kube.did("delete job locust-master")
+
     def test_whose_master_is_deleted_says_so(self, load: ClusterLoad, kube: Scripted) -> None:
         self.start(load, kube, pod("locust-master", "m"))
         assert load.exit_status() is None
@@ -411,6 +638,17 @@ class TestLocustInACluster:
         now_s = time.time()
         monkeypatch.setattr(time, "time", lambda: now_s + 60)
         with pytest.raises(CannotRun, match=r"^no pod of locust-master can be made: exceeded quota: q$"):
+            load.exit_status()
+
+    def test_some_of_whose_workers_the_cluster_does_not_make_quotes_the_reason(
+        self, load: ClusterLoad, kube: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kube.happened = [not_created("locust-worker-5d9", "exceeded quota: q")]
+        self.start(load, kube, pod("locust-master", "m"), pod("locust-worker", "w"))
+        assert load.exit_status() is None
+        now_s = time.time()
+        monkeypatch.setattr(time, "time", lambda: now_s + 60)
+        with pytest.raises(CannotRun, match=r"^no pod of locust-worker can be made: exceeded quota: q$"):
             load.exit_status()
 
     def test_that_a_killed_command_began_is_recognised(self, load: ClusterLoad, kube: Scripted) -> None:

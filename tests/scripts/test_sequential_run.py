@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from rich.console import Console
 from analysis.report import build_report
 from scripts import attach, run
 from scripts.errors import UserError
-from scripts.lease import Holder, me
+from scripts.lease import Holder, Taken, me, ours
 from scripts.looks import first_facts
 from scripts.plan import CEILING, Plan, Step, read_plan
 from scripts.progress import Progress
@@ -27,7 +29,7 @@ from scripts.reporting import status_of
 from scripts.run import RunRecord, begin_run, make_run
 from scripts.session import show_order
 from scripts.stop import Interrupted, Stop
-from scripts.target import NeverReady
+from scripts.target import NeverReady, Unfetched
 from scripts.trial import Bench, TrialRecord, utc_now
 from tests.analysis.folders import TrialSpec, steady, write_trial
 from tests.scripts.echo import EchoProject, echo_project
@@ -287,7 +289,9 @@ class TestARunThatAnotherProcessDrives:
             alive[0] = False
 
         monkeypatch.setattr(stop, "sleep", sleep)
-        monkeypatch.setattr(attach, "_holder", lambda *_: Holder(driven.folder.name, me(), 0, True, 0.0))
+        holder = Holder(driven.folder.name, me(), ours(), 0, str(driven.folder), True, 0.0)
+        monkeypatch.setattr(attach, "_holder", lambda *_: holder)
+        monkeypatch.setattr(attach, "driven", lambda *_: True)
         monkeypatch.setattr(attach, "lives", lambda _: alive[0])
         heard = StringIO()
         progress = Progress(Console(file=heard, width=300))
@@ -296,6 +300,80 @@ class TestARunThatAnotherProcessDrives:
         said = [line for line in heard.getvalue().splitlines() if line.startswith("after ")]
         assert said == ["after 3 blocks: echo_z slower than echo_x (p = 0.0215); settled"]
         assert "[7/16]" not in heard.getvalue()
+
+    def test_into_another_folder_is_not_watched_here(
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copied = runs.begin("echo_x", "echo_z")
+        holder = Holder(copied.folder.name, me(), ours(), 0, "/elsewhere", True, 0.0)
+        monkeypatch.setattr(attach, "_holder", lambda *_: holder)
+        monkeypatch.setattr(attach, "driven", lambda *_: True)
+        plan, progress = Plan.model_validate(copied.head["plan"]), Progress(Console())
+        with pytest.raises(Taken, match=f"used by the run {copied.folder.name} of {me()}"):
+            attach.follow(copied, plan, SimpleNamespace(namespace="room"), progress, Stop())  # type: ignore[arg-type]
+
+    def test_is_followed_in_vain_where_nobody_renews_the_lease(
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its pid is another process's by now."""
+        left = runs.begin("echo_x", "echo_z")
+        holder = Holder(left.folder.name, me(), ours(), os.getppid(), str(left.folder), True, 0.0)
+        monkeypatch.setattr(attach, "_holder", lambda *_: holder)
+        monkeypatch.setattr(attach, "driven", lambda *_: False)
+        plan, progress = Plan.model_validate(left.head["plan"]), Progress(Console())
+        assert not attach.follow(left, plan, None, progress, Stop())  # type: ignore[arg-type]
+
+
+class TestATrialWhoseRecordIsStillInTheCluster:
+    @pytest.fixture
+    def unfetched(self, runs: Runs, made: Made) -> RunRecord:
+        record = runs.make(runs.begin("echo_x", sequential=False, trials=1))
+        (trial,) = record.trials
+        trial.status, trial.error, trial.unfetched = "failed", "its record could not be fetched: …", True
+        record.head["ended"] = "2026-11-21T18:00:00Z"
+        record.save()
+        return runs.again(record)
+
+    def test_is_a_good_one_once_it_is_here(self, runs: Runs, unfetched: RunRecord) -> None:
+        (trial,) = runs.make(unfetched).trials
+        assert (trial.status, trial.error, trial.unfetched) == ("ok", None, False)
+
+    def test_stays_to_be_fetched_while_it_is_not(self, runs: Runs, unfetched: RunRecord) -> None:
+        (unfetched.folder / unfetched.trials[0].path / "summary.json").unlink()
+        (trial,) = runs.make(unfetched).trials
+        assert (trial.status, trial.unfetched) == ("failed", True)
+
+    def test_of_another_machine_is_no_good_one_here(self, runs: Runs, unfetched: RunRecord) -> None:
+        (trial,) = unfetched.trials
+        (unfetched.folder / trial.path / "summary.json").unlink()
+        trial.status, trial.unfetched = "ok", False
+        runs.make(unfetched)
+        assert (trial.status, trial.unfetched) == ("failed", True)
+
+    def test_does_not_hide_that_the_user_stopped_the_run(
+        self, runs: Runs, made: Made, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(step: Step) -> None:
+            raise Interrupted
+
+        @contextmanager
+        def opened(self: NoTarget, folder: Path) -> Iterator[None]:
+            try:
+                yield
+            finally:
+                raise Unfetched("the cluster keeps it")
+
+        monkeypatch.setattr(NoTarget, "opened", opened)
+        monkeypatch.setattr(Stop, "asked", True)
+        made.before = interrupted
+        record = runs.begin("echo_x", sequential=False, trials=1)
+        with pytest.raises(Unfetched, match="the cluster keeps it"):
+            runs.make(record)
+        assert record.head["status"] == "interrupted"
+
+    def test_does_not_let_the_run_pass_for_one_that_has_ended(self, runs: Runs, unfetched: RunRecord) -> None:
+        assert not attach._has_ended(unfetched)
+        assert attach._has_ended(runs.make(unfetched))
 
 
 class TestTheRecord:
