@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +39,7 @@ def start_detached(
     open_target: Callable[[Stop], Target],
     out: Path,
     console: Console,
+    reasons: Mapping[str, str],
 ) -> int:
     """Begin a run and leave it to a process that outlives this command and its terminal.
 
@@ -48,7 +49,7 @@ def start_detached(
     """
     target = open_target(Stop())
     assert isinstance(target, ClusterTarget)  # the local one is refused before
-    record = begin_run(project, plan, services, target, out)
+    record = begin_run(project, plan, services, target, out, reasons)
     code = "from scripts.cli import main; main()"
     command = [sys.executable, "-c", code, "--root", str(project.root), "attach", str(record.folder)]
     log = record.folder / DRIVER_LOG

@@ -20,6 +20,8 @@ import typer
 from scripts.errors import OK, UNMEASURED, CannotRun, UserError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from scripts.plan import Plan
@@ -110,6 +112,12 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=shutil.get_terminal_size((140, 24)).columns)
 
 
+def tell_left_out(reasons: Mapping[str, str], terminal: Console) -> None:
+    """Print which backends cannot be measured, and why."""
+    for key, reason in reasons.items():
+        terminal.print(f"{key} is left out: {reason}", highlight=False, markup=False)
+
+
 def names_in(values: list[str] | None) -> list[str]:
     """Split what may be given several times, or as one text with commas or spaces."""
     return [name for value in values or [] for name in value.replace(",", " ").split()]
@@ -166,19 +174,21 @@ def setup(
     options = ["--weights", weights] if weights else []
     options += ["--images", str(images.resolve())] if images else []
     project, wanted = project_of(context), names_in(names)
+    go_on = not wanted
     if plan and not wanted:
         from scripts.plan import read_plan
+        from scripts.run import planned
 
-        known = project.services()  # a name that is not is told by `run`
-        wanted = [name for name in read_plan(plan).backends if name.partition("+")[0] in known]
+        # Without its objectives: `run` may be given others, or the baseline that they need.
+        wanted = planned(project, plan, read_plan(plan, {"objectives": ()}).backends)
     if target == "local":
-        set_up(project, wanted, options, console())
+        set_up(project, wanted, options, console(), go_on=go_on)
         return
     from scripts.places import Wish, resolve
     from scripts.web_password import web_password
 
     where = resolve(project, Wish(target), console())
-    set_up(project, wanted, options, console(), environments=where == "local")
+    set_up(project, wanted, options, console(), environments=where == "local", go_on=go_on)
     web_password(project)
 
 
@@ -239,10 +249,10 @@ def run(
     from scripts.comparing import share
     from scripts.looks import first_facts
     from scripts.places import Wish, furnish, lacking, resolve
-    from scripts.plan import read_plan, shipped_plans
+    from scripts.plan import read_plan
     from scripts.project import Service
     from scripts.reporting import require_cells
-    from scripts.run import choose_services
+    from scripts.run import choose_services, planned
     from scripts.session import measure, show_order
 
     project, terminal = project_of(context), console()
@@ -253,15 +263,14 @@ def run(
     chosen = with_baseline(project, read_plan(plan, changes).with_scenarios(names_in(scenarios)))
     wish = Wish(target, kube_context, registry, namespace, detach)
     where = resolve(project, wish, terminal)
-    given = bool(names_in(backends)) or plan not in shipped_plans()
-    services, left_out = choose_services(
+    named = names_in(backends)
+    services, reasons = choose_services(
         project,
-        chosen.backends if given else (),
+        named,
         Service.missing if where == "local" else lacking,
-        proposed=chosen.backends,
+        proposed=() if named else planned(project, plan, chosen.backends),
     )
-    for sentence in left_out:
-        terminal.print(sentence, highlight=False, markup=False)
+    tell_left_out(reasons, terminal)
     if margin and not chosen.sequential:
         raise UserError(f"--margin {margin} is for a run that stops when it is settled: add --sequential.")
     require_cells(
@@ -275,15 +284,16 @@ def run(
         show_order(chosen, services, terminal)
         return
     runs = out or project.results
+    measurable = [service for service in services if service.key not in reasons]
 
     def open_target(stop: Stop) -> Target:
         if where == "local":
             from scripts.local import LocalTarget
 
-            return LocalTarget(project, chosen, services, workers)
+            return LocalTarget(project, chosen, measurable, workers)
         from scripts.cluster import ClusterTarget
 
-        place = furnish(project, where, wish, services, terminal)
+        place = furnish(project, where, wish, measurable, terminal)
         cluster = ClusterTarget(project, chosen, workers, place, stop)
         cluster.refuse_taken()
         return cluster
@@ -293,9 +303,9 @@ def run(
             raise UserError("--junit does not go with --detach: the run's folder gets its junit.xml.")
         from scripts.attach import start_detached
 
-        raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal))
+        raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal, reasons))
     raise typer.Exit(
-        measure(project, chosen, services, open_target, runs, terminal, ask=not yes, junit=junit)
+        measure(project, chosen, services, open_target, runs, terminal, reasons, ask=not yes, junit=junit)
     )
 
 
@@ -372,11 +382,10 @@ def capacity(
     search = wanted(slo, trial_time, seed, threads, callers)
     wish = Wish(target, kube_context, registry, namespace)
     where = resolve(project, wish, terminal)
-    services, left_out = choose_services(
+    services, reasons = choose_services(
         project, names_in(backends), Service.missing if where == "local" else lacking
     )
-    for sentence in left_out:
-        terminal.print(sentence, highlight=False, markup=False)
+    tell_left_out(reasons, terminal)
     stop = Stop()
     place = None if where == "local" else furnish(project, where, wish, services, terminal)
 

@@ -260,6 +260,20 @@ class TestSetup:
         assert needing.call("setup", "--plan", str(plan)).returncode == 0
         assert [path.name for path in (needing.root / ".venvs").glob("[!.]*")] == ["echo_x"]
 
+    def test_of_a_plan_that_names_no_backend_of_the_project_makes_nothing(self, needing: EchoProject) -> None:
+        done = needing.call("setup", "--plan", needing.plan(f'backends = ["echo_y"]\n{SHORT_PLAN}'))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "There is no backend 'echo_y'; did you mean 'echo_x'?" in done.stderr
+
+    def test_of_a_shipped_plan_makes_what_a_run_of_it_measures(self, needing: EchoProject) -> None:
+        assert needing.call("setup", "--plan", "quick").returncode == 0  # which proposes another project's
+        assert (needing.root / ".venvs" / "echo_x").exists()
+
+    def test_leaves_a_plans_objectives_to_the_run(self, needing: EchoProject) -> None:
+        plan = needing.plan(f'objectives = ["p99 < 1.2 * baseline"]\n{SHORT_PLAN}')
+        assert needing.call("setup", "--plan", plan).returncode == 0
+        assert needing.call("run", plan, "--dry-run").returncode == 2
+
     def test_makes_a_half_made_environment_again(self, needing: EchoProject) -> None:
         half = needing.root / ".venvs" / "echo_x"
         (half / "lib").mkdir(parents=True)
@@ -297,6 +311,10 @@ class TestSetup:
             "echo_x: installing",
         ]
         assert all(name in title for name, title in zip(names, titles, strict=True))
+        assert (needing.root / ".venvs" / "echo_x" / "modelswarm.json").exists()
+        planned = needing.plan(f'backends = ["a_bad_one", "echo_x"]\n{SHORT_PLAN}')
+        shutil.rmtree(needing.root / ".venvs" / "echo_x")
+        assert needing.call("setup", "--plan", planned).returncode == 3
         assert (needing.root / ".venvs" / "echo_x" / "modelswarm.json").exists()
         named = needing.call("setup", "a_bad_one", "echo_x")
         assert (named.returncode, "Could not be made" in named.stderr) == (3, False)

@@ -181,6 +181,24 @@ class TestBackendsThatFail:
         assert failing.left_behind() == []
 
 
+class TestABackendOfThePlanThatCannotBeMeasured:
+    PLAN = 'backends = ["absent", "echo_x"]\ntrials = 2\n' + SHORT_PLAN
+
+    def test_fails_by_name_and_the_others_go_on(self, echo: EchoProject) -> None:
+        echo.add("absent")
+        (echo.root / "services" / "absent" / "requirements.txt").write_text("")
+        done = echo.call("run", echo.plan(self.PLAN))
+        reason = "its environment is missing: run `modelswarm setup absent`"
+        assert f"absent is left out: {reason}" in done.stdout
+        trials = echo.run_json()["trials"]
+        assert {(one["backend"], one["status"], one["error"]) for one in trials} == {
+            ("absent", "failed", reason),
+            ("echo_x", "ok", None),
+        }
+        assert "its environment is missing" in (echo.run_folder() / "report.md").read_text()
+        assert done.returncode == echo.call("report", "latest").returncode == 3
+
+
 class TestABackendThatNeverGetsReady:
     def test_is_given_up_after_two_trials(self, echo: EchoProject) -> None:
         echo.add("broken", "dies_at_once")
