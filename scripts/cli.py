@@ -680,6 +680,11 @@ def clean(
     if target not in ("local", "auto"):
         from scripts.places import Wish, clear
 
+        for option, given in (("--results", results), ("--all", everything)):
+            if given:
+                raise UserError(
+                    f"{option} is about this machine, not about {target}: leave one of the two out."
+                )
         clear(project, Wish(target, kube_context, None, namespace), console(), ask=not yes)
         return
     paths = removable(project, results, everything)

@@ -101,6 +101,16 @@ class TestAMistake:
         assert "run `modelswarm setup echo_x`" in done.stderr
         assert "No backend is installed" in echo.call("run", "quick").stderr
 
+    def test_of_a_plan_without_an_installed_backend_names_those_that_are(self, echo: EchoProject) -> None:
+        echo.add("absent")
+        (echo.root / "services" / "absent" / "requirements.txt").write_text("")
+        done = echo.call("run", echo.plan(f'backends = ["absent"]\n{SHORT_PLAN}'))
+        assert done.returncode == 2
+        assert (
+            "None of this plan's backends is installed; installed are: echo_x. Name one with --backends, or "
+            "run `modelswarm setup absent`." in done.stderr
+        )
+
     def test_of_having_no_export_names_the_command(self, echo: EchoProject) -> None:
         shutil.rmtree(echo.root / "artifacts")
         done = echo.call("run", echo.plan(SHORT_PLAN))
@@ -220,6 +230,12 @@ class TestClean:
         assert "artifacts" in done.stdout
         assert done.returncode == 2
         assert (echo.root / "artifacts").exists()
+
+    @pytest.mark.parametrize("option", ["--results", "--all"])
+    def test_of_a_cluster_refuses_what_is_about_this_machine(self, echo: EchoProject, option: str) -> None:
+        done = echo.call("clean", "--target", "kind", option, "--yes")
+        assert done.returncode == 2
+        assert f"{option} is about this machine, not about kind: leave one of the two out." in done.stderr
 
     def test_removes_a_link_and_not_what_it_leads_to(
         self, echo: EchoProject, tmp_path_factory: pytest.TempPathFactory
