@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from scripts.cluster import ClusterTarget, Place, kept_record
-from scripts.errors import CannotRun, UserError
+from scripts.errors import OK, UNMEASURED, CannotRun, UserError
 from scripts.family import lives
 from scripts.kube import Kube, contexts
 from scripts.lease import NAME, Holder, Taken, driven, me
@@ -64,7 +64,7 @@ def start_detached(
         time.sleep(_LOOK_S)
     console.print(f"The run {record.folder.name} goes on by itself (process {driver.pid}).", highlight=False)
     console.print(f"`modelswarm attach {record.folder.name}` follows it, and finishes it if it has stopped.")
-    return 0
+    return OK
 
 
 def attach(project: Project, name: str | None, kube: Kube | None, console: Console) -> int:
@@ -95,7 +95,7 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
             finished = finished or follow(record, plan, target.kube, progress, stop)
         except Interrupted:
             console.print(f"The run goes on; `modelswarm attach {folder.name}` comes back to it.")
-            return 0
+            return UNMEASURED
         if not finished:
             record = RunRecord.read(folder, _newest(folder, target.kube) or text)
             record.note = target.note

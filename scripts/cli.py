@@ -6,7 +6,6 @@ Imports are inside the commands, so that each starts with no more than it needs.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import os
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from scripts.errors import OK, UNMEASURED, CannotRun, UserError, nearest
+from scripts.output import outlive_readers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,12 +34,24 @@ WEIGHTS = ("auto", "imagenet", "synthetic")
 IMAGE_ACTIONS = ("list", "build", "load", "push")
 
 
+class Commands(TyperGroup):
+    """The commands; Ctrl-C at a question ends each with 130, as anywhere outside a run."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except typer.Abort as error:
+            raise typer.Exit(130) from error
+
+
 def examples(*lines: str) -> str:
     """Format a command's examples for the end of its help."""
     return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
 
 
 app = typer.Typer(
+    cls=Commands,
     help="Which model server should I run for this model, on this hardware, at this load?",
     epilog="Exit status: 0 all held; 1 an objective was missed or a regression shown; "
     "2 wrong usage or input; 3 the measurement is not valid, or a trial could not be made.",
@@ -701,9 +714,7 @@ def clean(
 
 def main() -> None:
     """Run the command; turn what a person can do something about into a sentence and an exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown must not end it
+    outlive_readers()
     try:
         app()
     except UserError as error:

@@ -61,7 +61,7 @@ def measure(
         and sys.stdin.isatty()
         and not typer.confirm(f"This takes {'at most ' if plan.sequential else ''}{spoken(total_s)}. Go on?")
     ):
-        return 0
+        return UNMEASURED
     stop = Stop()
     with stop.on_signals():
         target = open_target(stop)

@@ -11,15 +11,17 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from scripts import kind
+from scripts import attach, kind
 from scripts.attach import find, place_of
 from scripts.cluster import Place
-from scripts.errors import UserError
+from scripts.errors import UNMEASURED, UserError
 from scripts.kube import Away, Object
 from scripts.lease import Taken, me, now
 from scripts.places import Wish, clear, lacking, resolve
+from scripts.plan import read_plan
 from scripts.project import Project
 from scripts.run import RunRecord
+from scripts.stop import Interrupted
 from scripts.web_password import web_password
 from tests.projects import ROOT
 
@@ -142,6 +144,22 @@ class TestTheRunToGoOnWith:
         at_hand = SimpleNamespace(context="mine")
         record = RunRecord.read(tmp_path, text)
         assert place_of(record, at_hand).context == "mine"  # type: ignore[arg-type]
+
+
+def test_a_run_that_is_followed_no_longer_is_not_known_to_have_held(
+    project: Project, console: Console, said: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bool:
+        raise Interrupted
+
+    plan = read_plan("quick").model_dump(mode="json")
+    facts = {"plan": plan, "cluster": {"workers": 2}, "backends": {}, "ended": None, "status": "running"}
+    write_run(project, "one", **facts)
+    monkeypatch.setattr(attach, "place_of", lambda record, kube: None)
+    monkeypatch.setattr(attach, "ClusterTarget", lambda *_: SimpleNamespace(kube=None))
+    monkeypatch.setattr(attach, "follow", interrupted)
+    assert attach.attach(project, "one", None, console) == UNMEASURED
+    assert "The run goes on; `modelswarm attach one` comes back to it." in said.getvalue()
 
 
 class Room:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 import time
 from importlib import metadata
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from scripts.environments import find_uv
+from scripts.errors import UNMEASURED
+from scripts.plan import read_plan
+from scripts.project import Project
+from scripts.session import measure
+from scripts.stop import Stop
+from scripts.target import Target
 from tests.analysis.folders import TrialSpec, steady, write_run
 from tests.projects import COMMAND
 from tests.scripts.echo import SHORT_PLAN, EchoProject
@@ -188,6 +197,48 @@ class TestResultsThatCannotBeWritten:
         assert done.returncode == 3
         assert "The disk is full" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+class TestAReaderThatLeaves:
+    def test_does_not_change_the_exit_status(self, echo: EchoProject) -> None:
+        run = write_run(echo.root / "run", [TrialSpec(steady(40), verdict="invalid", reasons=["late"])])
+        for arguments, status in ((["list"], 0), (["report", str(run), "--json"], 3)):
+            process = echo.start(*arguments)
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.wait(echo.patience_s) == status
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+
+
+class TestAQuestion:
+    @pytest.mark.parametrize(("answer", "status"), [(b"n\n", 2), (b"\x04", 130)])
+    def test_that_is_not_answered_is_not_a_missed_objective(
+        self, echo: EchoProject, answer: bytes, status: int
+    ) -> None:
+        terminal, its_end = pty.openpty()
+        os.write(terminal, answer)
+        command = [str(COMMAND), "--root", str(echo.root), "clean"]
+        done = subprocess.run(command, stdin=its_end, capture_output=True, check=False)
+        os.close(terminal)
+        os.close(its_end)
+        assert done.returncode == status
+        assert (echo.root / "artifacts").exists()
+
+    def test_before_a_long_run_that_is_answered_with_no_leaves_it_unmeasured(
+        self, echo: EchoProject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project = Project(echo.root)
+        plan = read_plan("quick", {"trials": 1000})
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("typer.confirm", lambda question: False)
+
+        def nowhere(stop: Stop) -> Target:
+            raise AssertionError("it was to make nothing")
+
+        services = project.select(["echo_x"])
+        status = measure(project, plan, services, nowhere, echo.root, Console(file=StringIO()), {}, ask=True)
+        assert status == UNMEASURED
 
 
 class TestDoctor:
