@@ -535,6 +535,8 @@ def ui(
     wish = Wish(target, kube_context, registry, namespace)
     where = resolve(project, wish, terminal)
     names = names_in([backend] if backend else None)
+    if len(names) > 1:
+        raise UserError(f"--backend {backend} names several: the web UI is for one, such as {names[0]}.")
     services, _ = choose_services(project, names, Service.missing if where == "local" else lacking)
     if where == "local":
         from scripts.ui import serve_ui

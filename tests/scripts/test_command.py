@@ -88,6 +88,10 @@ class TestAMistake:
             (["compare", "a", "b"], "There is no run folder a"),
             (["setup", "echo"], "There is no backend 'echo'; did you mean 'echo_x'?"),
             (["ui", "--backend", "echo_y"], "There is no backend 'echo_y'"),
+            (
+                ["ui", "--backend", "echo_x,b"],
+                "--backend echo_x,b names several: the web UI is for one, such as",
+            ),
             (["--root", "/", "list"], "it must hold the folders services and locustfiles"),
         ],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from scripts.server import free_port
+from scripts.server import free_port, port_is_free
 from tests.scripts.echo import SHORT_PLAN, EchoProject, echo_project
 from tests.waiting import until
 
@@ -272,7 +273,18 @@ class TestAPortThatIsTaken:
             done = echo.call("run", echo.plan(SHORT_PLAN))
         assert done.returncode == 3
         assert f"In use already: port {port} (needed by insisting)" in done.stderr
+        assert "or leave the backend out with --backends." in done.stderr
         assert not (echo.root / "results").exists()
+
+    def test_by_the_web_ui_gets_another_proposed(self, echo: EchoProject) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            done = echo.call("ui", "--target", "local", "--port", str(taken.getsockname()[1]))
+        assert done.returncode == 3
+        proposed = re.search(r"\(needed by Locust's web UI\)\..*or name another: --port (\d+)\.", done.stderr)
+        assert proposed
+        assert port_is_free(int(proposed[1]))
 
 
 class TestTheWebUi:
