@@ -76,7 +76,7 @@ class TestAMistake:
                 ["run", "quick", "--scenarios", "constant", "--objective", "poisson: p95 < 1s"],
                 "nothing here is called 'poisson'; there are constant, echo_x.",
             ),
-            (["run", "quick", "--trials", "0"], "trials = 0: input should be greater than or equal to 1"),
+            (["run", "quick", "--trials", "0"], "modelswarm: --trials 0: write 1 or more"),
             (["run", "a" * 300 + ".toml"], "There is no plan file aaa"),
             (["report", "a" * 300], "There is no run folder aaa"),
             (["ui", "--port", "99999"], "99999 is not in the range 1<=x<=65535"),
