@@ -21,10 +21,11 @@ from scripts.errors import OK, UNMEASURED, CannotRun, UserError, nearest
 from scripts.output import outlive_readers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
+    from scripts.cluster import Place
     from scripts.plan import Plan
     from scripts.project import Project
     from scripts.stop import Stop
@@ -304,12 +305,8 @@ def run(
             from scripts.local import LocalTarget
 
             return LocalTarget(project, chosen, measurable, workers)
-        from scripts.cluster import ClusterTarget
-
         place = furnish(project, where, wish, measurable, terminal)
-        cluster = ClusterTarget(project, chosen, workers, place, stop)
-        cluster.refuse_taken()
-        return cluster
+        return in_cluster(project, chosen, workers, place, stop)
 
     if detach:
         if junit:
@@ -356,7 +353,7 @@ def ab(
 @app.command(
     epilog=examples(
         'modelswarm capacity --slo "p95 < 200ms" --backends fastapi,bentoml',
-        'modelswarm capacity --slo "p99 < 1s, error_rate < 1%" --trial-time 60',
+        'modelswarm capacity --slo "p99 < 1s, error_rate < 1%" --trial-time 60s',
     )
 )
 def capacity(
@@ -365,7 +362,9 @@ def capacity(
     backends: Annotated[
         list[str] | None, typer.Option(help="Which backends, with options after a plus; repeat.")
     ] = None,
-    trial_time: Annotated[int, typer.Option(help="Seconds of load of each trial.", min=5)] = 30,
+    trial_time: Annotated[
+        str, typer.Option(help="How long the load of each trial lasts: 5s or more.")
+    ] = "30s",
     callers: Annotated[
         int, typer.Option(help="Callers in a loop that find the rate to begin below.", min=1)
     ] = 8,
@@ -384,15 +383,15 @@ def capacity(
 
     About fifteen trials of each backend: a ladder of rates, more around the answer, replicates at it.
     """
-    from scripts.capacity import find_capacities, show, status_of, wanted
+    from scripts.capacity import find_capacities, show, status_of, trial_seconds, wanted
     from scripts.places import Wish, furnish, lacking, resolve
     from scripts.project import Service
-    from scripts.run import choose_services, new_folder
+    from scripts.run import choose_services, new_folder, read_model
     from scripts.stop import Stop
     from scripts.trial import utc_now
 
     project, terminal = project_of(context), console()
-    search = wanted(slo, trial_time, seed, threads, callers)
+    search = wanted(slo, trial_seconds(trial_time), seed, threads, callers)
     wish = Wish(target, kube_context, registry, namespace)
     where = resolve(project, wish, terminal)
     services, reasons = choose_services(
@@ -402,20 +401,34 @@ def capacity(
     stop = Stop()
     place = None if where == "local" else furnish(project, where, wish, services, terminal)
 
-    def open_target(plan: Plan, service: Service) -> Target:
+    def open_target(plan: Plan, services: Sequence[Service]) -> Target:
         if place is None:
             from scripts.local import LocalTarget
 
-            return LocalTarget(project, plan, [service], workers)
-        from scripts.cluster import ClusterTarget
+            return LocalTarget(project, plan, services, workers)
+        return in_cluster(project, plan, workers, place, stop)
 
-        return ClusterTarget(project, plan, workers, place, stop)
-
+    read_model(project)
+    open_target(search.ceiling(), services)  # what refuses the search does so before it has a folder
     folder = new_folder(out or project.results, utc_now(), "capacity")
     with stop.on_signals():
         found = find_capacities(project, services, search, open_target, folder, stop, terminal)
     show(found, folder, terminal)
     raise typer.Exit(UNMEASURED if stop.asked else status_of(found, len(services)))
+
+
+def in_cluster(project: Project, plan: Plan, workers: int, place: Place, stop: Stop) -> Target:
+    """Return a cluster for the trials of a plan.
+
+    Raises:
+        Taken: another run uses the namespace.
+
+    """
+    from scripts.cluster import ClusterTarget
+
+    cluster = ClusterTarget(project, plan, workers, place, stop)
+    cluster.refuse_taken()
+    return cluster
 
 
 def with_baseline(project: Project, plan: Plan) -> Plan:

@@ -81,6 +81,11 @@ class TestAMistake:
             (["report", "a" * 300], "There is no run folder aaa"),
             (["ui", "--port", "99999"], "99999 is not in the range 1<=x<=65535"),
             (["capacity", "--slo", "p95 < 1s", "--threads", "5000"], "5000 is not in the range 1<=x<=1024"),
+            (
+                ["capacity", "--slo", "p95 < 1s", "--trial-time", "2s"],
+                "--trial-time 2s is too short: write 5s",
+            ),
+            (["capacity", "--slo", "p95 < 1s", "--trial-time", "x"], "--trial-time: 'x' is not a time span"),
             (["capacity", "--slo", "p95 < 1s", "--seed", "-5"], "--seed -5 cannot be used: write a number"),
             (["capacity", "--slo", "p95 < 1s", "--seed", "9" * 20], "cannot be used: write a number from 0"),
             (["report", "20990101T000000Z-x"], "There is no run folder 20990101T000000Z-x; there is none in"),
@@ -126,9 +131,11 @@ class TestAMistake:
 
     def test_of_having_no_export_names_the_command(self, echo: EchoProject) -> None:
         shutil.rmtree(echo.root / "artifacts")
-        done = echo.call("run", echo.plan(SHORT_PLAN))
-        assert done.returncode == 2
-        assert "run `modelswarm setup`" in done.stderr
+        for arguments in (["run", echo.plan(SHORT_PLAN)], ["capacity", "--slo", "p95 < 1s"]):
+            done = echo.call(*arguments)
+            assert done.returncode == 2
+            assert "run `modelswarm setup`" in done.stderr
+            assert not (echo.root / "results").exists()
 
     def test_in_a_placeholder_is_named(self, echo: EchoProject) -> None:
         echo.add("odd", command='["{pyton}", "x"]')
