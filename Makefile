@@ -25,8 +25,10 @@ setup: env ## Make every environment and the export (BACKENDS= for a choice); qu
 	@$(bin)/modelswarm setup $(BACKENDS)
 
 loadtest: env ## Set up, run a plan (PLAN=, BACKENDS=, TARGET=), write the report
-	@$(bin)/modelswarm setup $(BACKENDS) --plan $(PLAN) --target $(TARGET)
-	@$(bin)/modelswarm run $(PLAN) $(chosen) --target $(TARGET) $(ARGS)
+	@$(bin)/modelswarm setup $(BACKENDS) --plan $(PLAN) --target $(TARGET); made=$$?; \
+	[ $$made -eq 0 ] || [ $$made -eq 3 ] || exit $$made; \
+	$(bin)/modelswarm run $(PLAN) $(chosen) --target $(TARGET) $(ARGS); ran=$$?; \
+	exit $$((ran > made ? ran : made)) # what could not be made is told, and the others are measured
 
 test: setup ## Set up and run all tests that this machine can run; says what was skipped and why
 	@$(bin)/python -m pytest $(ARGS)

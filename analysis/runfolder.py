@@ -8,6 +8,7 @@ whose ``run.json`` is lost (trials are then found on disk), and the folder of a 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -274,12 +275,15 @@ def read_run(path: Path) -> Run:
         raise NotARunFolder(
             f"{path} is not a folder: name a run folder, such as results/20261121T143100Z-quick."
         )
-    raw = read_json(path / "run.json", "run.json", problems) if (path / "run.json").exists() else None
+    raw = read_json(path / "run.json", "run.json", problems)
     if raw is None:
+        why = problems[0].removesuffix(".")
+        if why.endswith("is missing"):  # that is told below, where it is a problem
+            problems.clear()
         entries = _found_on_disk(path)
         if not entries:
             raise NotARunFolder(
-                f"{path} holds no run: no readable run.json and no BACKEND/SCENARIO/TRIAL/summary.json."
+                f"{path} holds no run: {why}, and there is no BACKEND/SCENARIO/TRIAL/summary.json."
             )
         recorded = entries[0].path == RECORDED
         facts = RunFacts(status="recorded" if recorded else "unknown")
@@ -359,7 +363,8 @@ def _validated(model: type[M], raw: Any, name: str, problems: list[str]) -> M | 
 
 
 def _found_on_disk(path: Path) -> list[TrialEntry]:
-    if (path / "summary.json").exists() or (path / "latency.hlog").exists():
+    # Unlike pathlib's, False also of a folder that may not be looked into.
+    if any(os.path.exists(path / name) for name in ("summary.json", "latency.hlog")):
         return [TrialEntry(backend=encodable(path.resolve().name), scenario="recorded", path=RECORDED)]
     files = [*path.glob("*/*/*/summary.json"), *path.glob("*/*/*/latency.hlog")]
     folders = sorted({file.parent for file in files})

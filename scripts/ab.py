@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.markup import escape
 
 from analysis.ab import ABResult, compare_variants, notes_on, variants_of
 from analysis.ab_report import level, write_ab_report
-from analysis.runfolder import NotARunFolder, read_run
+from analysis.runfolder import NotARunFolder, Trial, read_run
 from analysis.validity import trial_verdict
 from analysis.words import NONE, ms, number, percent
 from scripts.errors import MISSED, OK, UNMEASURED, CannotRun, UserError
@@ -45,13 +46,14 @@ def compare_arms(
         CannotRun: none of its trials is valid.
 
     """
+    asked_for = shares(weights) if weights else {}
     try:
         run = read_run(folder)
         notes = notes_on(run.trials)
         trials = [one for one in run.trials if trial_verdict(one)[0] != "invalid"]
         if run.trials and not trials:
-            raise CannotRun(f"{folder}: nothing can be compared. {' '.join(notes)} Record it again.")
-        wanted = shares(weights) if weights else dict.fromkeys(variants_of(trials), 1.0)
+            raise CannotRun(f"{folder}: nothing can be compared: {_why_not(run.trials)} Record it again.")
+        wanted = asked_for or dict.fromkeys(variants_of(trials), 1.0)
         result = compare_variants(trials, wanted, control, margin, [*run.problems, *notes])
     except NotARunFolder as error:
         raise UserError(str(error)) from error
@@ -64,6 +66,15 @@ def compare_arms(
         page = write_ab_report(result, trials, run.facts, folder)
         console.print(escape(str(page)), soft_wrap=True)
     return {"not valid": UNMEASURED, "slower": MISSED, "fails": MISSED}.get(result.verdict, OK)
+
+
+def _why_not(trials: Sequence[Trial]) -> str:
+    """Why none of the trials is valid, each reason once."""
+    names: dict[str, list[str]] = {}
+    for trial in trials:
+        names.setdefault("; ".join(trial_verdict(trial)[1]), []).append(trial.name)
+    who = {why: f"{of[0]} is" if len(of) == 1 else f"{len(of)} trials are" for why, of in names.items()}
+    return " ".join(f"{some} not valid, as {why}." for why, some in who.items())
 
 
 def _print(result: ABResult, console: Console) -> None:

@@ -7,14 +7,14 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from scripts.cluster import ClusterTarget, Place, kept_record
-from scripts.errors import CannotRun, UserError
+from scripts.errors import OK, UNMEASURED, CannotRun, UserError
 from scripts.family import lives
 from scripts.kube import Kube, contexts
 from scripts.lease import NAME, Holder, Taken, driven, me
@@ -40,6 +40,7 @@ def start_detached(
     open_target: Callable[[Stop], Target],
     out: Path,
     console: Console,
+    reasons: Mapping[str, str],
 ) -> int:
     """Begin a run and leave it to a process that outlives this command and its terminal.
 
@@ -49,7 +50,7 @@ def start_detached(
     """
     target = open_target(Stop())
     assert isinstance(target, ClusterTarget)  # the local one is refused before
-    record = begin_run(project, plan, services, target, out)
+    record = begin_run(project, plan, services, target, out, reasons)
     code = "from scripts.cli import main; main()"
     command = [sys.executable, "-c", code, "--root", str(project.root), "attach", str(record.folder)]
     log = record.folder / DRIVER_LOG
@@ -67,7 +68,7 @@ def start_detached(
     console.print(
         f"`modelswarm attach {name}` follows it, and finishes it if it has stopped.", soft_wrap=True
     )
-    return 0
+    return OK
 
 
 def attach(project: Project, name: str | None, kube: Kube | None, console: Console) -> int:
@@ -99,7 +100,7 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
         except Interrupted:
             name = called(project, folder)
             console.print(f"The run goes on; `modelswarm attach {name}` comes back to it.", soft_wrap=True)
-            return 0
+            return UNMEASURED
         if not finished:
             record = RunRecord.read(folder, _newest(folder, target.kube) or text)
             record.note = target.note

@@ -19,6 +19,7 @@ from analysis.capacity_report import write_capacity_report
 from analysis.objectives import Objective, parse
 from analysis.runfolder import Run, read_run
 from analysis.words import NONE, listed, number, per_s
+from scripts.engine_options import seconds
 from scripts.errors import MISSED, OK, UNMEASURED, CannotRun, UserError
 from scripts.plan import MOST_SEED, Plan, Scenario
 from scripts.progress import Progress
@@ -32,8 +33,9 @@ FILE = "capacity.json"
 CEILING_S = 10
 MOST_ROUNDS = 12
 
-Open = Callable[[Plan, Service], Target]
-"""Where a round of trials of one framework is made."""
+Open = Callable[[Plan, Sequence[Service]], Target]
+"""Where a round of trials of these frameworks is made."""
+LEAST_S = 5
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,22 @@ class Search:
             warmup_requests=10,
             scenario=tuple(scenarios),
         )
+
+
+def trial_seconds(text: str) -> int:
+    """Return how long a trial's load lasts, in whole seconds: 30 for `30s`.
+
+    Raises:
+        UserError: it is no time span, or too short.
+
+    """
+    try:
+        span_s = seconds(text)
+    except ValueError as error:
+        raise UserError(f"--trial-time: {error}.") from error
+    if span_s < LEAST_S:
+        raise UserError(f"--trial-time {text} is too short: write {LEAST_S}s or more.")
+    return math.ceil(span_s)
 
 
 def wanted(expressions: Sequence[str], trial_s: int, seed: int, threads: int, callers: int) -> Search:
@@ -140,7 +158,7 @@ def _capacity(
     console: Console,
 ) -> Capacity:
     def made(plan: Plan) -> Run:
-        record = begin_run(project, plan, [service], target := open_target(plan, service), folder)
+        record = begin_run(project, plan, [service], target := open_target(plan, [service]), folder)
         make_run(project, plan, [service], target, record, stop, Progress(console))
         return read_run(record.folder)
 

@@ -6,7 +6,6 @@ Imports are inside the commands, so that each starts with no more than it needs.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import os
@@ -16,12 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from scripts.errors import OK, UNMEASURED, CannotRun, UserError, nearest
+from scripts.output import outlive_readers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import Console
 
+    from scripts.cluster import Place
     from scripts.plan import Plan
     from scripts.project import Project
     from scripts.stop import Stop
@@ -31,12 +35,24 @@ WEIGHTS = ("auto", "imagenet", "synthetic")
 IMAGE_ACTIONS = ("list", "build", "load", "push")
 
 
+class Commands(TyperGroup):
+    """The commands; Ctrl-C at a question ends each with 130, as anywhere outside a run."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except typer.Abort as error:
+            raise typer.Exit(130) from error
+
+
 def examples(*lines: str) -> str:
     """Format a command's examples for the end of its help."""
     return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
 
 
 app = typer.Typer(
+    cls=Commands,
     help="Which model server should I run for this model, on this hardware, at this load?",
     epilog="Exit status: 0 all held; 1 an objective was missed or a regression shown; "
     "2 wrong usage or input; 3 the measurement is not valid, or a trial could not be made.",
@@ -110,6 +126,12 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=shutil.get_terminal_size((140, 24)).columns)
 
 
+def tell_left_out(reasons: Mapping[str, str], terminal: Console) -> None:
+    """Print which backends cannot be measured, and why."""
+    for key, reason in reasons.items():
+        terminal.print(f"{key} is left out: {reason}", highlight=False, markup=False)
+
+
 def names_in(values: list[str] | None) -> list[str]:
     """Split what may be given several times, or as one text with commas or spaces."""
     return [name for value in values or [] for name in value.replace(",", " ").split()]
@@ -166,19 +188,21 @@ def setup(
     options = ["--weights", weights] if weights else []
     options += ["--images", str(images.resolve())] if images else []
     project, wanted = project_of(context), names_in(names)
+    go_on = not wanted
     if plan and not wanted:
         from scripts.plan import read_plan
+        from scripts.run import planned
 
-        known = project.services()  # a name that is not is told by `run`
-        wanted = [name for name in read_plan(plan).backends if name.partition("+")[0] in known]
+        # Without its objectives: `run` may be given others, or the baseline that they need.
+        wanted = planned(project, plan, read_plan(plan, {"objectives": ()}).backends)
     if target == "local":
-        set_up(project, wanted, options, console())
+        set_up(project, wanted, options, console(), go_on=go_on)
         return
     from scripts.places import Wish, resolve
     from scripts.web_password import web_password
 
     where = resolve(project, Wish(target), console())
-    set_up(project, wanted, options, console(), environments=where == "local")
+    set_up(project, wanted, options, console(), environments=where == "local", go_on=go_on)
     web_password(project)
 
 
@@ -239,10 +263,10 @@ def run(
     from scripts.comparing import share
     from scripts.looks import first_facts
     from scripts.places import Wish, furnish, lacking, resolve
-    from scripts.plan import read_plan, shipped_plans
+    from scripts.plan import read_plan
     from scripts.project import Service
     from scripts.reporting import require_cells
-    from scripts.run import choose_services
+    from scripts.run import choose_services, planned
     from scripts.session import measure, show_order
 
     project, terminal = project_of(context), console()
@@ -253,15 +277,14 @@ def run(
     chosen = with_baseline(project, read_plan(plan, changes).with_scenarios(names_in(scenarios)))
     wish = Wish(target, kube_context, registry, namespace, detach)
     where = resolve(project, wish, terminal)
-    given = bool(names_in(backends)) or plan not in shipped_plans()
-    services, left_out = choose_services(
+    named = names_in(backends)
+    services, reasons = choose_services(
         project,
-        chosen.backends if given else (),
+        named,
         Service.missing if where == "local" else lacking,
-        proposed=chosen.backends,
+        proposed=() if named else planned(project, plan, chosen.backends),
     )
-    for sentence in left_out:
-        terminal.print(sentence, highlight=False, markup=False)
+    tell_left_out(reasons, terminal)
     if margin and not chosen.sequential:
         raise UserError(f"--margin {margin} is for a run that stops when it is settled: add --sequential.")
     require_cells(
@@ -275,27 +298,24 @@ def run(
         show_order(chosen, services, terminal)
         return
     runs = out or project.results
+    measurable = [service for service in services if service.key not in reasons]
 
     def open_target(stop: Stop) -> Target:
         if where == "local":
             from scripts.local import LocalTarget
 
-            return LocalTarget(project, chosen, services, workers)
-        from scripts.cluster import ClusterTarget
-
-        place = furnish(project, where, wish, services, terminal)
-        cluster = ClusterTarget(project, chosen, workers, place, stop)
-        cluster.refuse_taken()
-        return cluster
+            return LocalTarget(project, chosen, measurable, workers)
+        place = furnish(project, where, wish, measurable, terminal)
+        return in_cluster(project, chosen, workers, place, stop)
 
     if detach:
         if junit:
             raise UserError("--junit does not go with --detach: the run's folder gets its junit.xml.")
         from scripts.attach import start_detached
 
-        raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal))
+        raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal, reasons))
     raise typer.Exit(
-        measure(project, chosen, services, open_target, runs, terminal, ask=not yes, junit=junit)
+        measure(project, chosen, services, open_target, runs, terminal, reasons, ask=not yes, junit=junit)
     )
 
 
@@ -333,7 +353,7 @@ def ab(
 @app.command(
     epilog=examples(
         'modelswarm capacity --slo "p95 < 200ms" --backends fastapi,bentoml',
-        'modelswarm capacity --slo "p99 < 1s, error_rate < 1%" --trial-time 60',
+        'modelswarm capacity --slo "p99 < 1s, error_rate < 1%" --trial-time 60s',
     )
 )
 def capacity(
@@ -342,7 +362,9 @@ def capacity(
     backends: Annotated[
         list[str] | None, typer.Option(help="Which backends, with options after a plus; repeat.")
     ] = None,
-    trial_time: Annotated[int, typer.Option(help="Seconds of load of each trial.", min=5)] = 30,
+    trial_time: Annotated[
+        str, typer.Option(help="How long the load of each trial lasts: 5s or more.")
+    ] = "30s",
     callers: Annotated[
         int, typer.Option(help="Callers in a loop that find the rate to begin below.", min=1)
     ] = 8,
@@ -361,39 +383,52 @@ def capacity(
 
     About fifteen trials of each backend: a ladder of rates, more around the answer, replicates at it.
     """
-    from scripts.capacity import find_capacities, show, status_of, wanted
+    from scripts.capacity import find_capacities, show, status_of, trial_seconds, wanted
     from scripts.places import Wish, furnish, lacking, resolve
     from scripts.project import Service
-    from scripts.run import choose_services, new_folder
+    from scripts.run import choose_services, new_folder, read_model
     from scripts.stop import Stop
     from scripts.trial import utc_now
 
     project, terminal = project_of(context), console()
-    search = wanted(slo, trial_time, seed, threads, callers)
+    search = wanted(slo, trial_seconds(trial_time), seed, threads, callers)
     wish = Wish(target, kube_context, registry, namespace)
     where = resolve(project, wish, terminal)
-    services, left_out = choose_services(
+    services, reasons = choose_services(
         project, names_in(backends), Service.missing if where == "local" else lacking
     )
-    for sentence in left_out:
-        terminal.print(sentence, highlight=False, markup=False)
+    tell_left_out(reasons, terminal)
     stop = Stop()
     place = None if where == "local" else furnish(project, where, wish, services, terminal)
 
-    def open_target(plan: Plan, service: Service) -> Target:
+    def open_target(plan: Plan, services: Sequence[Service]) -> Target:
         if place is None:
             from scripts.local import LocalTarget
 
-            return LocalTarget(project, plan, [service], workers)
-        from scripts.cluster import ClusterTarget
+            return LocalTarget(project, plan, services, workers)
+        return in_cluster(project, plan, workers, place, stop)
 
-        return ClusterTarget(project, plan, workers, place, stop)
-
+    read_model(project)
+    open_target(search.ceiling(), services)  # what refuses the search does so before it has a folder
     folder = new_folder(out or project.results, utc_now(), "capacity")
     with stop.on_signals():
         found = find_capacities(project, services, search, open_target, folder, stop, terminal)
     show(found, folder, terminal)
     raise typer.Exit(UNMEASURED if stop.asked else status_of(found, len(services)))
+
+
+def in_cluster(project: Project, plan: Plan, workers: int, place: Place, stop: Stop) -> Target:
+    """Return a cluster for the trials of a plan.
+
+    Raises:
+        Taken: another run uses the namespace.
+
+    """
+    from scripts.cluster import ClusterTarget
+
+    cluster = ClusterTarget(project, plan, workers, place, stop)
+    cluster.refuse_taken()
+    return cluster
 
 
 def with_baseline(project: Project, plan: Plan) -> Plan:
@@ -513,6 +548,8 @@ def ui(
     wish = Wish(target, kube_context, registry, namespace)
     where = resolve(project, wish, terminal)
     names = names_in([backend] if backend else None)
+    if len(names) > 1:
+        raise UserError(f"--backend {backend} names several: the web UI is for one, such as {names[0]}.")
     services, _ = choose_services(project, names, Service.missing if where == "local" else lacking)
     if where == "local":
         from scripts.ui import serve_ui
@@ -673,6 +710,11 @@ def clean(
     if target not in ("local", "auto"):
         from scripts.places import Wish, clear
 
+        for option, given in (("--results", results), ("--all", everything)):
+            if given:
+                raise UserError(
+                    f"{option} is about this machine, not about {target}: leave one of the two out."
+                )
         clear(project, Wish(target, kube_context, None, namespace), console(), ask=not yes)
         return
     paths = removable(project, results, everything)
@@ -689,9 +731,7 @@ def clean(
 
 def main() -> None:
     """Run the command; turn what a person can do something about into a sentence and an exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown must not end it
+    outlive_readers()
     try:
         app()
     except UserError as error:

@@ -20,7 +20,7 @@ from scripts.errors import CannotRun
 from scripts.kube import Object
 from scripts.plan import Plan, Scenario
 from scripts.project import Project, Service
-from scripts.server import refuse_busy_ports
+from scripts.server import free_port, refuse_busy_ports
 from scripts.stop import Interrupted, Stop
 from scripts.web_password import USER, web_password
 
@@ -43,7 +43,7 @@ def serve_ui_in_cluster(
     # kind-config.yaml leads it in, to the one namespace that has the node's ports.
     mapped = (place.kind, place.namespace, port) == ("kind", DEFAULT_NAMESPACE, WEB_PORT)
     if not mapped:
-        refuse_busy_ports({port: "Locust's web UI"})
+        refuse_busy_ports({port: "Locust's web UI"}, f"name another: --port {free_port()}")
     stop = Stop()
     with stop.on_signals(), tempfile.TemporaryDirectory(prefix="msw-ui-") as scratch, suppress(Interrupted):
         target = ClusterTarget(project, Plan(name="ui", scenario=_NO_LOAD), workers, place, stop)

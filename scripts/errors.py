@@ -16,7 +16,10 @@ UNMEASURED = 3
 
 
 class UserError(Exception):
-    """Wrong usage or input: a sentence that says what to write instead."""
+    """Wrong usage or input: a sentence that says what to write instead.
+
+    A step that was left out counts here, such as a backend or an export that nobody has set up.
+    """
 
     exit_code = USAGE
 

@@ -201,6 +201,11 @@ class Kube:
             return None
         return found
 
+    def leases(self, name: str) -> list[Object]:
+        """Return the Leases of that name in all namespaces."""
+        call, selector = "list_lease_for_all_namespaces", f"metadata.name={name}"
+        return self._items(call, group="CoordinationV1Api", field_selector=selector)
+
     def put_lease(self, name: str, body: Object, new: bool) -> bool:
         """Make or replace a Lease; return whether nobody else did meanwhile."""
         call = ("create_namespaced_lease",) if new else ("replace_namespaced_lease", name)

@@ -34,7 +34,8 @@ class LocalTarget:
             CannotRun: a port that a server insists on is taken.
 
         """
-        refuse_busy_ports({port: service.key for service in services for port in service.facts.local.ports})
+        ports = {port: service.key for service in services for port in service.facts.local.ports}
+        refuse_busy_ports(ports, "leave the backend out with --backends")
         self._cores = split_cores(usable_cores(), plan.threads)
         self._project, self._workers, self._threads = project, workers, plan.threads
         self._settings = ServerSettings(project, plan.threads, self._cores.server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import typer
@@ -14,7 +15,7 @@ from scripts import images, kind, registry
 from scripts.cluster import DEFAULT_NAMESPACE, PART_OF, Place, remove_all
 from scripts.errors import CannotRun, UserError, nearest
 from scripts.kube import Away, Kube, Object, contexts
-from scripts.lease import refuse_driven
+from scripts.lease import NAME, refuse_driven
 from scripts.project import Project, Service
 
 TARGETS = ("auto", "local", "kind", "cluster")
@@ -118,7 +119,7 @@ def _namespace(kube: Kube) -> Object | None:
 def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
     """Remove what runs left: kind's cluster with the images, or what is in a namespace of another.
 
-    The namespace itself goes only where a run has made it.
+    The namespace itself goes only where a run has made it. With `ask`, the user is asked before.
 
     Raises:
         UserError: there is no such context, or the user did not agree.
@@ -126,6 +127,8 @@ def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
 
     """
     if resolve(project, wish, console) == "kind":
+        _refuse_driven_kind(wish.namespace)
+        _agree(f"the kind cluster {images.CLUSTER} and the images" if kind.exists() else "the images", ask)
         kind.remove(project, console)
         return
     context = wish.context or contexts()[1]
@@ -140,10 +143,40 @@ def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
     ours = found["metadata"].get("labels", {}).get(PART_OF) == "modelswarm"
     what = "the namespace" if ours else "what runs left in the namespace"
     what = f"{what} {wish.namespace} from {context}"
-    if ask and not (sys.stdin.isatty() and typer.confirm(f"Remove {what}?")):
-        raise UserError(f"Nothing was removed: say --yes to remove {what}.")
+    _agree(what, ask)
     console.print(f"Removing {what} …", highlight=False)
     if ours:
         kube.delete("namespace", wish.namespace)
     else:
         remove_all(kube)
+
+
+def _refuse_driven_kind(namespace: str) -> None:
+    """Look whether anybody's run is going on in the kind cluster, which goes as a whole.
+
+    Raises:
+        Taken: one is.
+
+    """
+    with suppress(Away):  # where no API server is, no run goes on; nor should one look for it for long
+        for lease in _kind_leases(namespace):
+            refuse_driven(Kube(kind.CONTEXT, lease["metadata"]["namespace"], patience_s=0.0))
+
+
+def _kind_leases(namespace: str) -> list[Object]:
+    try:
+        kube = Kube(kind.CONTEXT, namespace, patience_s=0.0)
+    except UserError:  # no kubeconfig here knows the cluster
+        return []
+    return kube.leases(NAME)
+
+
+def _agree(what: str, ask: bool) -> None:
+    """Let the user agree to the removal.
+
+    Raises:
+        UserError: the user did not.
+
+    """
+    if ask and not (sys.stdin.isatty() and typer.confirm(f"Remove {what}?")):
+        raise UserError(f"Nothing was removed: say --yes to remove {what}.")

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,6 +23,9 @@ from analysis.compare import MARGIN
 from scripts.engine_options import OPTIONS, LoadPlan, count, seconds
 from scripts.errors import UserError, nearest
 from scripts.facts import OptionValue, text_of
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PLANS = Path(__file__).parent / "plans"
 SEEDS_APART = 1000
@@ -78,7 +81,10 @@ class Scenario(BaseModel):
     @property
     def run_time_s(self) -> float | None:
         """Seconds of load, or None when only the number of arrivals ends it."""
-        return seconds(self.options["run_time"]) if "run_time" in self.options else None
+        try:
+            return seconds(self.options["run_time"]) if "run_time" in self.options else None
+        except ValueError as error:
+            raise ValueError(f"run_time: {error}") from error
 
     def load(self, seed: int) -> LoadPlan:
         """Return what the engine makes of the options.
@@ -157,9 +163,33 @@ class Plan(BaseModel):
     def _keys(cls, entries: object) -> object:
         return [_key(each) for each in entries] if isinstance(entries, list | tuple) else entries
 
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _share(cls, value: object) -> object:
+        from scripts.comparing import share
+
+        try:
+            return share(value) if isinstance(value, str) else value
+        except UserError as error:
+            raise ValueError(f'{value!r} is not a share: write for example "5%"') from error
+
+    @field_validator("warmup", mode="before")
+    @classmethod
+    def _span(cls, value: object) -> object:
+        text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        if isinstance(text, str):
+            seconds(text)
+        return text
+
+    @field_validator("objectives")
+    @classmethod
+    def _parsed(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            objectives.parse(value)
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> Plan:
-        seconds(self.warmup)
         for objective in self.objectives:
             if objectives.parse(objective).relative and not self.baseline:
                 raise ValueError(
@@ -256,7 +286,9 @@ def read_plan(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Pl
     file = _find(name_or_path)
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"Plan {name_or_path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"Plan {name_or_path} cannot be read: {error}") from error
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     if given.get("sequential") and not table.get("sequential"):
@@ -264,9 +296,7 @@ def read_plan(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Pl
     try:
         return Plan.model_validate({"name": file.stem} | _with_recordings(table, file.parent) | given)
     except ValidationError as error:
-        raise UserError(
-            "\n".join(f"Plan {name_or_path}: {line}" for line in _sentences(error, table))
-        ) from error
+        raise UserError("\n".join(_sentences(error, name_or_path, table, given))) from error
 
 
 def _with_recordings(table: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -293,32 +323,61 @@ def _find(name_or_path: str) -> Path:
         raise UserError(
             f"There is no plan file {name_or_path}. Name one of {', '.join(shipped)}, or a .toml file."
         )
+    if os.path.isfile(f"{name_or_path}.toml"):
+        raise UserError(f"There is no plan {name_or_path!r}; did you mean the file {name_or_path}.toml?")
     raise UserError(f"There is no plan {name_or_path!r}; {nearest(name_or_path, shipped)}")
 
 
-def _sentences(error: ValidationError, table: Mapping[str, Any]) -> list[str]:
-    sentences = []
+_TO_WRITE = {
+    "greater_than_equal": "write {ge} or more",
+    "greater_than": "write more than {gt}",
+    "less_than_equal": "write {le} or less",
+    "less_than": "write less than {lt}",
+    "finite_number": "write a number that is finite",
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "write a whole number"
+    ),
+    **dict.fromkeys(("float_type", "float_parsing"), "write a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "write true or false"),
+    "string_type": "write a text in quotes",
+    "string_too_long": "write {max_length} characters or fewer",
+    "string_pattern_mismatch": "write letters, digits, `.`, `_` and `-`, the first a letter or a digit",
+    "tuple_type": 'write a list: ["…"]',
+    "too_short": "write a [[scenario]] table",
+    "missing": "write a [[scenario]] table",
+}
+"""What to write instead, by pydantic's name for what is wrong."""
+_OPTIONS = {"objectives": "--objective"}
+"""Options that are not called as their key is."""
+
+
+def _sentences(
+    error: ValidationError, plan: str, table: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[str]:
+    """Say of each thing that is wrong where it is, in the plan or on the command line, and what to write."""
     found = error.errors(include_url=False)
     in_scenarios = any(each["loc"][:1] == ("scenario",) and len(each["loc"]) > 1 for each in found)
-    for each in found:
-        if each["type"] == "too_short" and in_scenarios:
-            continue  # it counts the good ones only
-        key = str(each["loc"][0]) if each["loc"] else ""
+    # It counts the good scenarios only.
+    told = [each for each in found if not (each["type"] == "too_short" and in_scenarios)]
+    return [_sentence(each, plan, table, given) for each in told]
+
+
+def _sentence(each: ErrorDetails, plan: str, table: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    key = str(each["loc"][0]) if each["loc"] else ""
+    if each["type"] == "extra_forbidden":
+        return f"Plan {plan}: there is no key {key!r}; {nearest(key, Plan.model_fields)}"
+    if key in given:
+        place, value = _OPTIONS.get(key, f"--{key.replace('_', '-')}"), f" {each['input']}"
+    else:
         where = _where(each["loc"], table)
-        if each["type"] == "extra_forbidden":
-            sentences.append(f"there is no key {key!r}; {nearest(key, Plan.model_fields)}")
-        elif each["type"] == "missing":
-            sentences.append(
-                f"{where} is missing" + (": write a [[scenario]] table" if key == "scenario" else "")
-            )
-        elif each["type"] == "tuple_type":
-            form = "write it as a [[scenario]] table" if key == "scenario" else 'write a list: ["…"]'
-            sentences.append(f"{where} = {each['input']!r}: {form}")
-        else:
-            message = each["msg"].removeprefix("Value error, ")
-            value = "" if each["type"] == "value_error" else f" = {each['input']!r}"
-            sentences.append(f"{where}{value}: {message[:1].lower()}{message[1:]}".removeprefix(": "))
-    return sentences
+        place, value = f"Plan {plan}: {where}".removesuffix(": "), f" = {each['input']!r}"
+    if each["type"] == "value_error":
+        return f"{place}: {each['msg'].removeprefix('Value error, ')}"
+    if each["type"] == "missing":
+        value = " is missing"
+    to_write = "write it as a [[scenario]] table" if (key, each["type"]) == ("scenario", "tuple_type") else ""
+    to_write = to_write or _TO_WRITE.get(each["type"], each["msg"])
+    return f"{place}{value}: {to_write.format(**each.get('ctx', {}))}"
 
 
 def _where(loc: tuple[int | str, ...], table: Mapping[str, Any]) -> str:

@@ -47,7 +47,8 @@ class Progress:
 
         self._trials = len(order)
         self._at_most = "at most " if plan.sequential else ""
-        self._ahead_s = {step.order: estimate_s(plan, step) for step in order}
+        over = {trial.order for trial in record.trials if trial.ended is not None}
+        self._ahead_s = {step.order: estimate_s(plan, step) for step in order if step.order not in over}
         self._folder = record.folder
         if not self._console.is_terminal:
             yield

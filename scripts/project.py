@@ -1,7 +1,7 @@
 """The project on disk: its root, and the frameworks that its folders hold.
 
-A framework is a folder `services/NAME/` with a `service.toml`, and a file `locustfiles/NAME_user.py`. Nothing
-else in the project names one.
+A framework is a folder `services/NAME/` with a `service.toml`, and a file `locustfiles/NAME_user.py`. No
+other code names one.
 """
 
 from __future__ import annotations

@@ -7,18 +7,19 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from scripts.errors import CannotRun, UserError
 from scripts.looks import enough, first_facts
 from scripts.machine import describe_machine, versions
-from scripts.plan import Plan, Step, steps
+from scripts.plan import Plan, Step, shipped_plans, steps
 from scripts.progress import Progress
-from scripts.project import Project, Service
+from scripts.project import Project, Service, split_key
 from scripts.stop import Interrupted, Stop
 from scripts.target import NeverReady, Target, Tell
 from scripts.trial import Bench, TrialRecord, make_trial, utc_now
@@ -71,36 +72,57 @@ class RunRecord:
         return tell
 
 
+def planned(project: Project, plan: str, backends: Sequence[str]) -> list[str]:
+    """Return the backends that a plan is about in this project; none means whatever is installed.
+
+    A plan of one's own names them, a shipped one proposes: what is not in this project is not meant.
+
+    Raises:
+        UserError: a plan of one's own names one that is not there.
+
+    """
+    known = project.services()
+    meant = [name for name in backends if plan not in shipped_plans() or split_key(name)[0] in known]
+    return [service.key for service in project.select(meant)]
+
+
 def choose_services(
     project: Project,
     names: Sequence[str],
     lacking: Callable[[Service], str | None] = Service.missing,
     proposed: Sequence[str] = (),
-) -> tuple[list[Service], list[str]]:
-    """Return the backends to measure, and a sentence for each that is left out.
+) -> tuple[list[Service], dict[str, str]]:
+    """Return the backends of a run, and by name why some that were looked at cannot be measured.
 
-    Named ones must be installed; with no names, every installed one is taken, or of the `proposed` ones those
-    that are in this project. `lacking` says what a backend lacks where the run is made.
+    Named ones must be installed. The `proposed` ones, a plan's, are all in the run: the trials of one that is
+    not installed fail with the reason, while the others go on. With neither, every installed one is taken.
+    `lacking` says what a backend lacks where the run is made.
 
     Raises:
-        UserError: a named one cannot be measured, or none is there.
+        UserError: a named one cannot be measured, or none of the others can.
 
     """
-    if names:
-        chosen = project.select(names)
-        for service in chosen:
-            if reason := lacking(service):
-                raise UserError(f"{service.key} cannot be measured: {reason}")
-        return chosen, []
-    known = project.services()
-    found = [known[name] for name in proposed if name in known] or list(known.values())
-    left_out = [f"{service.name} is left out: {reason}" for service in found if (reason := lacking(service))]
-    chosen = [service for service in found if lacking(service) is None]
-    if not chosen:
-        raise UserError(
-            "\n".join(["No backend is installed: run `make setup` or `modelswarm setup NAME`.", *left_out])
+    found = project.select(names or proposed or project.services())
+    reasons = {service.key: reason for service in found if (reason := lacking(service))}
+    for key, reason in reasons.items():
+        if names:
+            raise UserError(f"{key} cannot be measured: {reason}")
+    measurable = [service for service in found if service.key not in reasons]
+    if not measurable:
+        left_out = [f"{key} is left out: {reason}" for key, reason in reasons.items()]
+        raise UserError("\n".join([_none_of(project, proposed, lacking), *left_out]))
+    return (found if proposed else measurable), reasons
+
+
+def _none_of(project: Project, proposed: Sequence[str], lacking: Callable[[Service], str | None]) -> str:
+    """Say that no backend can be measured, and which other could be."""
+    others = [name for name, service in project.services().items() if lacking(service) is None]
+    if proposed and others:
+        return (
+            f"None of this plan's backends is installed; installed are: {', '.join(others)}. "
+            f"Name one with --backends, or run `modelswarm setup {proposed[0].partition('+')[0]}`."
         )
-    return chosen, left_out
+    return "No backend is installed: run `make setup` or `modelswarm setup NAME`."
 
 
 def read_model(project: Project) -> dict[str, Any]:
@@ -131,9 +153,16 @@ def estimate_s(plan: Plan, step: Step, start_s: float = START_GUESS_S) -> float:
 
 
 def begin_run(
-    project: Project, plan: Plan, services: Sequence[Service], target: Target, out: Path
+    project: Project,
+    plan: Plan,
+    services: Sequence[Service],
+    target: Target,
+    out: Path,
+    reasons: Mapping[str, str] = MappingProxyType({}),
 ) -> RunRecord:
     """Make the run's folder and the first `run.json`, in which every trial is still to be made.
+
+    Only those of backends that cannot be measured, by name in `reasons`, have failed already.
 
     Raises:
         UserError: there is no export, or the plan asks for looks that cannot tell anything.
@@ -160,9 +189,13 @@ def begin_run(
         **target.facts,
         "backends": {service.key: service.describe(target.name) for service in services},
     }
-    head["fairness"]["not_held"] += [sentence for service in services for sentence in service.not_held]
+    measured = [service for service in services if service.key not in reasons]
+    head["fairness"]["not_held"] += [sentence for service in measured for sentence in service.not_held]
     order = steps(plan, [service.key for service in services])
     record = RunRecord(folder, head, [TrialRecord.of(step) for step in order], target.note)
+    for trial in record.trials:
+        if reason := reasons.get(trial.backend):
+            trial.status, trial.error, trial.ended = "failed", reason, started
     record.save()
     return record
 
@@ -215,9 +248,10 @@ def _make_trials(
     bench: Bench, order: Sequence[Step], services: Sequence[Service], record: RunRecord, progress: Progress
 ) -> None:
     by_key = {service.key: service for service in services}
-    never_ready: dict[str, int] = {}
-    planned = list(zip(order, record.trials, strict=True))
-    for number, block in groupby(planned, key=lambda each: each[0].trial):
+    untried = [trial for trial in record.trials if trial.status == "failed" and trial.started is None]
+    never_ready = {trial.backend: GIVE_UP_AFTER for trial in untried}
+    pairs = list(zip(order, record.trials, strict=True))
+    for number, block in groupby(pairs, key=lambda each: each[0].trial):
         for step, trial in block:
             if trial.ended is None:  # it is set where the command that this one takes over from made it
                 _make_one(bench, step, by_key[step.backend], trial, record, progress, never_ready)

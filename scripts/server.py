@@ -58,8 +58,10 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def refuse_busy_ports(ports: Mapping[int, str]) -> None:
+def refuse_busy_ports(ports: Mapping[int, str], otherwise: str) -> None:
     """Look at the ports (and who wants them) before anything starts.
+
+    `otherwise` says what else one can do than to end what has them.
 
     Raises:
         CannotRun: some are taken; the sentence names them.
@@ -69,7 +71,7 @@ def refuse_busy_ports(ports: Mapping[int, str]) -> None:
     if busy:
         raise CannotRun(
             f"In use already: port {', port '.join(busy)}. `ss -ltnp` shows by whom; end that process, or "
-            "leave the backend out with --backends."
+            f"{otherwise}."
         )
 
 

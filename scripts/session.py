@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,22 +48,24 @@ def measure(
     open_target: Callable[[Stop], Target],
     out: Path,
     console: Console,
+    reasons: Mapping[str, str],
     ask: bool,
     junit: Path | None = None,
 ) -> int:
     """Run a plan, write its report, print what came out; return the exit status."""
-    total_s = sum(estimate_s(plan, step) for step in steps(plan, [service.key for service in services]))
+    measured = [service.key for service in services if service.key not in reasons]
+    total_s = sum(estimate_s(plan, step) for step in steps(plan, measured))
     if (
         ask
         and total_s > LONG_S
         and sys.stdin.isatty()
         and not typer.confirm(f"This takes {'at most ' if plan.sequential else ''}{spoken(total_s)}. Go on?")
     ):
-        return 0
+        return UNMEASURED
     stop = Stop()
     with stop.on_signals():
         target = open_target(stop)
-        record = begin_run(project, plan, services, target, out)
+        record = begin_run(project, plan, services, target, out, reasons)
         with reported_anyway(record, console, junit):
             make_run(project, plan, services, target, record, stop, Progress(console))
     return conclude(record.folder, stop, console, junit)

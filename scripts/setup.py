@@ -24,11 +24,12 @@ def set_up(
     export_options: Sequence[str],
     console: Console,
     environments: bool = True,
+    go_on: bool = False,
 ) -> None:
     """Make what is missing for the named frameworks (all of them if none is named), and the export.
 
-    Without `environments` only the export: in a cluster, images take their place. Where nobody named any, one
-    that cannot be made does not keep the others from being made.
+    Without `environments` only the export: in a cluster, images take their place. With `go_on`, for where
+    nobody asked for just these, one that cannot be made does not keep the others from being made.
 
     What is there and up to date costs a look at its stamp. `export_options` go to `services/model/export.py`,
     which is always asked when there are any; an export that was made with some stays without them.
@@ -39,7 +40,7 @@ def set_up(
 
     """
     services = project.select(names or project.services())
-    if not names:  # all that can be had here, as `run` measures all that is installed
+    if go_on:  # all that can be had here, as `run` measures all that is installed
         absent = [service for service in services if environment_needs_python(service)]
         for service in absent:
             told = f"{service.name} is left out: {service.facts.python} is not here"
@@ -60,7 +61,7 @@ def set_up(
         export = _exporter(project, model, export_options)
         after_model = int(model in wanted)
         steps.insert(after_model, Step("the export", "artifacts/model: exporting and checking", export))
-    _take(steps, console, go_on=not names)
+    _take(steps, console, go_on)
 
 
 class Step(NamedTuple):

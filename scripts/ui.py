@@ -28,7 +28,10 @@ def serve_ui(project: Project, service: Service, port: int, workers: int, consol
         CannotRun: a port is taken, or one of the two ended by itself.
 
     """
-    refuse_busy_ports({port: "Locust's web UI"} | dict.fromkeys(service.facts.local.ports, service.name))
+    refuse_busy_ports({port: "Locust's web UI"}, f"name another: --port {free_port()}")
+    refuse_busy_ports(
+        dict.fromkeys(service.facts.local.ports, service.name), "choose another backend with --backend"
+    )
     cores = split_cores(usable_cores(), 1)
     scratch, mark, stop = scratch_folder(), uuid.uuid4().hex, Stop()
     settings = ServerSettings(project, 1, cores.server)

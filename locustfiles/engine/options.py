@@ -47,7 +47,7 @@ def seconds(text: str) -> float:
     else:
         value = math.inf
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a time span: write 20, 1.5s, 2m or 1h20m")
+        raise ValueError(f"{text!r} is not a time span: write 20, 1.5s, 250ms, 2m or 1h20m")
     return value
 
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from analysis.baseline import FILE
 from analysis.objectives import parse
 from analysis.report import Asked, Report, build_report, write_report
+from analysis.runfolder import NotARunFolder, read_run
 from scripts import cli
 from scripts.plan import read_plan
 from scripts.reporting import report_run
@@ -274,11 +275,26 @@ class TestTheCommand:
         with pytest.raises(cli.UserError, match="needs a run to be held against: write baseline = "):
             read_plan("quick", {"objectives": [RELATIVE]})
 
+    def test_tells_why_a_run_json_cannot_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "run.json").write_text('{"a":')
+        with pytest.raises(NotARunFolder, match=r"holds no run: run\.json: is not whole JSON"):
+            read_run(tmp_path)
+
+        def refused(path: Path) -> bytes:  # as of a file or a folder of somebody else
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "read_bytes", refused)
+        monkeypatch.setattr(Path, "exists", refused)
+        with pytest.raises(NotARunFolder, match=r"run\.json: cannot be read \(Permission denied\)"):
+            read_run(tmp_path)
+
     def test_refuses_to_measure_against_what_is_no_run(self, tmp_path: Path) -> None:
         arguments = ["run", "quick", "--objective", RELATIVE, "--baseline", str(tmp_path)]
         done = CliRunner().invoke(cli.app, arguments)
         assert isinstance(done.exception, cli.UserError)
-        assert "holds no run: no readable run.json" in str(done.exception)
+        assert "holds no run: run.json: is missing, and there is no BACKEND/" in str(done.exception)
 
     @pytest.mark.parametrize(
         ("objective", "told"),

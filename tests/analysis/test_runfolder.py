@@ -46,7 +46,9 @@ class TestNoRun:
             read_run(tmp_path / name)
 
     def test_in_an_empty_folder_is_refused_with_what_was_looked_for(self, tmp_path: Path) -> None:
-        with pytest.raises(NotARunFolder, match=r"no readable run\.json and no BACKEND/SCENARIO/TRIAL"):
+        with pytest.raises(
+            NotARunFolder, match=r"run\.json: is missing, and there is no BACKEND/SCENARIO/TRIAL"
+        ):
             read_run(tmp_path)
 
 

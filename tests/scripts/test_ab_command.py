@@ -13,7 +13,7 @@ from rich.console import Console
 
 from analysis.hlog import VARIANT
 from scripts.ab import compare_arms
-from scripts.errors import MISSED, OK, UNMEASURED, CannotRun
+from scripts.errors import MISSED, OK, UNMEASURED, USAGE, CannotRun, UserError
 from tests.analysis.folders import (
     STATS_COLUMNS,
     TrialSpec,
@@ -59,9 +59,26 @@ def test_of_a_good_run_needs_no_notes(tmp_path: Path) -> None:
 
 def test_without_a_valid_trial_gives_the_trials_reason_and_is_unmeasured(tmp_path: Path) -> None:
     folder = recorded(tmp_path, replace(SPEC, verdict="invalid", reasons=["the generator was late"]))
-    with pytest.raises(CannotRun, match="nginx/ab/1 is not valid and was left out: the generator was late"):
+    with pytest.raises(CannotRun, match="nothing can be compared: nginx/ab/1 is not valid, as the generator"):
         compared(folder)
     assert CannotRun.exit_code == UNMEASURED
+
+
+def test_without_a_valid_trial_gives_a_reason_that_several_have_once(tmp_path: Path) -> None:
+    late = [replace(SPEC, trial=n, verdict="invalid", reasons=["it was late"]) for n in range(1, 6)]
+    lost = replace(SPEC, trial=6, verdict="invalid", reasons=["a worker was lost"])
+    with pytest.raises(CannotRun) as told:
+        compared(recorded(tmp_path, *late, lost))
+    assert "5 trials are not valid, as it was late. nginx/ab/6 is not valid, as a worker was lost." in str(
+        told.value
+    )
+
+
+def test_with_weights_that_are_none_is_told_so_first(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, replace(SPEC, verdict="invalid", reasons=["the generator was late"]))
+    with pytest.raises(UserError, match="--weights x is not two shares") as told:
+        compare_arms(folder, "x", "blue", 0.05, Console())
+    assert told.value.exit_code == USAGE
 
 
 def test_names_trials_that_were_left_out_or_are_suspect(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from analysis.hlog import HistogramLog
 from analysis.metrics import cells
 from analysis.objectives import parse
 from analysis.runfolder import Counts, Shape, Summary, Trial, TrialEntry, read_run
-from scripts.capacity import MOST_ROUNDS, Search, show, status_of, wanted
+from scripts.capacity import MOST_ROUNDS, Search, show, status_of, trial_seconds, wanted
 from scripts.errors import MISSED, OK, UNMEASURED, UserError
 from scripts.plan import Scenario
 from tests.analysis.queues import Mmc
@@ -191,6 +191,10 @@ class TestWhatIsAsked:
         for scenario in wanted(["p95 < 1s"], 5, 1, 1, 8).round([4.2], 1).scenario:
             counts = [len(scenario.load(seed).arrivals().times()) for seed in range(50)]
             assert min(counts) >= 200
+
+    @pytest.mark.parametrize(("text", "whole_s"), [("30s", 30), ("60", 60), ("1m", 60), ("7.2s", 8)])
+    def test_has_a_span_as_everywhere(self, text: str, whole_s: int) -> None:
+        assert trial_seconds(text) == whole_s
 
     def test_makes_replicates_with_other_arrivals(self) -> None:
         plan = wanted(["p95 < 1s"], 30, 1, 1, 8).round([50, 50, 50], 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +12,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from scripts import kind
+from scripts import attach, kind
 from scripts.attach import _newest, called, find, place_of
 from scripts.cluster import Place
-from scripts.errors import CannotRun, UserError
-from scripts.lease import Holder, Taken, me
+from scripts.errors import UNMEASURED, CannotRun, UserError
+from scripts.kube import Away, Object
+from scripts.lease import Holder, Taken, me, now
 from scripts.places import REGISTRY_VARIABLE, Wish, clear, lacking, resolve
+from scripts.plan import read_plan
 from scripts.project import Project
 from scripts.run import RunRecord
+from scripts.stop import Interrupted
 from scripts.web_password import web_password
 from tests.projects import ROOT
 
@@ -204,6 +208,22 @@ class TestTheRunToGoOnWith:
         assert place_of(record, at_hand).context == "mine"  # type: ignore[arg-type]
 
 
+def test_a_run_that_is_followed_no_longer_is_not_known_to_have_held(
+    project: Project, console: Console, said: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bool:
+        raise Interrupted
+
+    plan = read_plan("quick").model_dump(mode="json")
+    facts = {"plan": plan, "cluster": {"workers": 2}, "backends": {}, "ended": None, "status": "running"}
+    write_run(project, "one", **facts)
+    monkeypatch.setattr(attach, "place_of", lambda record, kube: None)
+    monkeypatch.setattr(attach, "ClusterTarget", lambda *_: SimpleNamespace(kube=None))
+    monkeypatch.setattr(attach, "follow", interrupted)
+    assert attach.attach(project, "one", None, console) == UNMEASURED
+    assert "The run goes on; `modelswarm attach one` comes back to it." in said.getvalue()
+
+
 class Room:
     """A namespace that remembers what was deleted."""
 
@@ -268,6 +288,56 @@ class TestClearingANamespace:
     ) -> None:
         self.clear(Room(None), console, monkeypatch)
         assert said.getvalue() == "There is no namespace room in theirs.\n"
+
+
+class TestClearingKind:
+    @pytest.fixture
+    def removed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What was removed, of a cluster that is there and in which nobody's run goes on."""
+        removed: list[str] = []
+        usable(monkeypatch, None)
+        monkeypatch.setattr(kind, "exists", lambda: True)
+        monkeypatch.setattr(kind, "remove", lambda project, console: removed.append("kind"))
+        self.hold(monkeypatch, [])
+        return removed
+
+    def hold(self, monkeypatch: pytest.MonkeyPatch, leases: list[Object]) -> None:
+        """Let these Leases be in the cluster."""
+        found = {lease["metadata"]["namespace"]: lease for lease in leases}
+
+        def cluster(context: str, namespace: str, **_: float) -> SimpleNamespace:
+            assert context == kind.CONTEXT
+            mine = found.get(namespace)
+            return SimpleNamespace(namespace=namespace, leases=lambda name: leases, lease=lambda name: mine)
+
+        monkeypatch.setattr("scripts.places.Kube", cluster)
+
+    def test_asks_before(self, project: Project, console: Console, removed: list[str]) -> None:
+        with pytest.raises(UserError, match="say --yes to remove the kind cluster modelswarm and the images"):
+            clear(project, Wish("kind"), console, ask=True)
+        assert removed == []
+        clear(project, Wish("kind"), console, ask=False)
+        assert removed == ["kind"]
+
+    def test_is_refused_while_a_run_goes_on_in_any_namespace(
+        self, project: Project, console: Console, removed: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        driver = {"modelswarm/who": me(), "modelswarm/pid": str(os.getpid())}
+        spec = {"holderIdentity": "20261121T143100Z-quick", "renewTime": now().isoformat()}
+        self.hold(monkeypatch, [{"metadata": {"namespace": "other", "annotations": driver}, "spec": spec}])
+        with pytest.raises(Taken, match="The namespace other is used by the run 20261121T143100Z-quick"):
+            clear(project, Wish("kind"), console, ask=False)
+        assert removed == []
+
+    def test_whose_api_server_is_down_removes_it(
+        self, project: Project, console: Console, removed: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(name: str) -> None:
+            raise Away("the API server has been away")
+
+        monkeypatch.setattr("scripts.places.Kube", lambda *_, **__: SimpleNamespace(leases=away))
+        clear(project, Wish("kind"), console, ask=False)
+        assert removed == ["kind"]
 
 
 class TestTheWebUisPassword:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 import time
 from importlib import metadata
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from scripts.environments import find_uv
+from scripts.errors import UNMEASURED
+from scripts.plan import read_plan
+from scripts.project import Project
+from scripts.session import measure
+from scripts.stop import Stop
+from scripts.target import Target
 from tests.analysis.folders import TrialSpec, steady, write_run
 from tests.projects import COMMAND, ROOT
 from tests.scripts.echo import SHORT_PLAN, EchoProject
@@ -80,11 +89,16 @@ class TestAMistake:
                 ["run", "quick", "--scenarios", "constant", "--objective", "poisson: p95 < 1s"],
                 "nothing here is called 'poisson'; there are constant, echo_x.",
             ),
-            (["run", "quick", "--trials", "0"], "trials = 0: input should be greater than or equal to 1"),
+            (["run", "quick", "--trials", "0"], "modelswarm: --trials 0: write 1 or more"),
             (["run", "a" * 300 + ".toml"], "There is no plan file aaa"),
             (["report", "a" * 300], "There is no run folder aaa"),
             (["ui", "--port", "99999"], "99999 is not in the range 1<=x<=65535"),
             (["capacity", "--slo", "p95 < 1s", "--threads", "5000"], "5000 is not in the range 1<=x<=1024"),
+            (
+                ["capacity", "--slo", "p95 < 1s", "--trial-time", "2s"],
+                "--trial-time 2s is too short: write 5s",
+            ),
+            (["capacity", "--slo", "p95 < 1s", "--trial-time", "x"], "--trial-time: 'x' is not a time span"),
             (["capacity", "--slo", "p95 < 1s", "--seed", "-5"], "--seed -5 cannot be used: write a number"),
             (["capacity", "--slo", "p95 < 1s", "--seed", "9" * 20], "cannot be used: write a number from 0"),
             (["report", "20990101T000000Z-x"], "There is no run folder 20990101T000000Z-x; there is none in"),
@@ -92,6 +106,10 @@ class TestAMistake:
             (["compare", "a", "b"], "There is no run folder a"),
             (["setup", "echo"], "There is no backend 'echo'; did you mean 'echo_x'?"),
             (["ui", "--backend", "echo_y"], "There is no backend 'echo_y'"),
+            (
+                ["ui", "--backend", "echo_x,b"],
+                "--backend echo_x,b names several: the web UI is for one, such as",
+            ),
             (["--root", "/", "list"], "it must hold the folders services and locustfiles"),
         ],
     )
@@ -114,11 +132,23 @@ class TestAMistake:
         assert "run `modelswarm setup echo_x`" in done.stderr
         assert "No backend is installed" in echo.call("run", "quick").stderr
 
+    def test_of_a_plan_without_an_installed_backend_names_those_that_are(self, echo: EchoProject) -> None:
+        echo.add("absent")
+        (echo.root / "services" / "absent" / "requirements.txt").write_text("")
+        done = echo.call("run", echo.plan(f'backends = ["absent"]\n{SHORT_PLAN}'))
+        assert done.returncode == 2
+        assert (
+            "None of this plan's backends is installed; installed are: echo_x. Name one with --backends, or "
+            "run `modelswarm setup absent`." in done.stderr
+        )
+
     def test_of_having_no_export_names_the_command(self, echo: EchoProject) -> None:
         shutil.rmtree(echo.root / "artifacts")
-        done = echo.call("run", echo.plan(SHORT_PLAN))
-        assert done.returncode == 2
-        assert "run `modelswarm setup`" in done.stderr
+        for arguments in (["run", echo.plan(SHORT_PLAN)], ["capacity", "--slo", "p95 < 1s"]):
+            done = echo.call(*arguments)
+            assert done.returncode == 2
+            assert "run `modelswarm setup`" in done.stderr
+            assert not (echo.root / "results").exists()
 
     def test_in_a_placeholder_is_named(self, echo: EchoProject) -> None:
         echo.add("odd", command='["{pyton}", "x"]')
@@ -193,6 +223,48 @@ class TestResultsThatCannotBeWritten:
         assert "Traceback" not in done.stderr
 
 
+class TestAReaderThatLeaves:
+    def test_does_not_change_the_exit_status(self, echo: EchoProject) -> None:
+        run = write_run(echo.root / "run", [TrialSpec(steady(40), verdict="invalid", reasons=["late"])])
+        for arguments, status in ((["list"], 0), (["report", str(run), "--json"], 3)):
+            process = echo.start(*arguments)
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.wait(echo.patience_s) == status
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+
+
+class TestAQuestion:
+    @pytest.mark.parametrize(("answer", "status"), [(b"n\n", 2), (b"\x04", 130)])
+    def test_that_is_not_answered_is_not_a_missed_objective(
+        self, echo: EchoProject, answer: bytes, status: int
+    ) -> None:
+        terminal, its_end = pty.openpty()
+        os.write(terminal, answer)
+        command = [str(COMMAND), "--root", str(echo.root), "clean"]
+        done = subprocess.run(command, stdin=its_end, capture_output=True, check=False)
+        os.close(terminal)
+        os.close(its_end)
+        assert done.returncode == status
+        assert (echo.root / "artifacts").exists()
+
+    def test_before_a_long_run_that_is_answered_with_no_leaves_it_unmeasured(
+        self, echo: EchoProject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        project = Project(echo.root)
+        plan = read_plan("quick", {"trials": 1000})
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("typer.confirm", lambda question: False)
+
+        def nowhere(stop: Stop) -> Target:
+            raise AssertionError("it was to make nothing")
+
+        services = project.select(["echo_x"])
+        status = measure(project, plan, services, nowhere, echo.root, Console(file=StringIO()), {}, ask=True)
+        assert status == UNMEASURED
+
+
 class TestDoctor:
     def test_says_what_is_wrong_and_what_to_do(self, echo: EchoProject) -> None:
         shutil.rmtree(echo.root / "artifacts")
@@ -234,6 +306,12 @@ class TestClean:
         assert done.returncode == 2
         assert (echo.root / "artifacts").exists()
 
+    @pytest.mark.parametrize("option", ["--results", "--all"])
+    def test_of_a_cluster_refuses_what_is_about_this_machine(self, echo: EchoProject, option: str) -> None:
+        done = echo.call("clean", "--target", "kind", option, "--yes")
+        assert done.returncode == 2
+        assert f"{option} is about this machine, not about kind: leave one of the two out." in done.stderr
+
     def test_removes_a_link_and_not_what_it_leads_to(
         self, echo: EchoProject, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
@@ -273,6 +351,20 @@ class TestSetup:
         assert needing.call("setup", "--plan", str(plan)).returncode == 0
         assert [path.name for path in (needing.root / ".venvs").glob("[!.]*")] == ["echo_x"]
 
+    def test_of_a_plan_that_names_no_backend_of_the_project_makes_nothing(self, needing: EchoProject) -> None:
+        done = needing.call("setup", "--plan", needing.plan(f'backends = ["echo_y"]\n{SHORT_PLAN}'))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "There is no backend 'echo_y'; did you mean 'echo_x'?" in done.stderr
+
+    def test_of_a_shipped_plan_makes_what_a_run_of_it_measures(self, needing: EchoProject) -> None:
+        assert needing.call("setup", "--plan", "quick").returncode == 0  # which proposes another project's
+        assert (needing.root / ".venvs" / "echo_x").exists()
+
+    def test_leaves_a_plans_objectives_to_the_run(self, needing: EchoProject) -> None:
+        plan = needing.plan(f'objectives = ["p99 < 1.2 * baseline"]\n{SHORT_PLAN}')
+        assert needing.call("setup", "--plan", plan).returncode == 0
+        assert needing.call("run", plan, "--dry-run").returncode == 2
+
     def test_makes_a_half_made_environment_again(self, needing: EchoProject) -> None:
         half = needing.root / ".venvs" / "echo_x"
         (half / "lib").mkdir(parents=True)
@@ -310,6 +402,10 @@ class TestSetup:
             "echo_x: installing",
         ]
         assert all(name in title for name, title in zip(names, titles, strict=True))
+        assert (needing.root / ".venvs" / "echo_x" / "modelswarm.json").exists()
+        planned = needing.plan(f'backends = ["a_bad_one", "echo_x"]\n{SHORT_PLAN}')
+        shutil.rmtree(needing.root / ".venvs" / "echo_x")
+        assert needing.call("setup", "--plan", planned).returncode == 3
         assert (needing.root / ".venvs" / "echo_x" / "modelswarm.json").exists()
         named = needing.call("setup", "a_bad_one", "echo_x")
         assert (named.returncode, "Could not be made" in named.stderr) == (3, False)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from scripts.errors import UserError
-from scripts.plan import read_plan, shipped_plans, steps
+from scripts.plan import Plan, read_plan, shipped_plans, steps
 
 GOOD = """
 trials = 2
@@ -35,23 +36,26 @@ class TestAPlanThatIsWrong:
         ("line", "sentence"),
         [
             ("tirals = 3", "there is no key 'tirals'; did you mean 'trials'?"),
-            ("trials = 0", "trials = 0: input should be greater than or equal to 1"),
-            ('trials = "many"', "trials = 'many': input should be a valid integer"),
-            ("seed = -1", "seed = -1: input should be greater than or equal to 0"),
+            ("trials = 0", "trials = 0: write 1 or more"),
+            ('trials = "many"', "trials = 'many': write a whole number"),
+            ("seed = -1", "seed = -1: write 0 or more"),
             (
                 "seed = 9223372036854775807",
-                "seed = 9223372036854775807: input should be less than or equal to 9223372036854774",
+                "seed = 9223372036854775807: write 9223372036854774 or less",
             ),
-            ("threads = 0", "threads = 0: input should be greater than or equal to 1"),
-            ("price_cpu = inf", "price_cpu = inf: input should be a finite number"),
-            ('warmup = "soon"', "'soon' is not a time span: write 20, 1.5s, 2m or 1h20m"),
+            ("threads = 0", "threads = 0: write 1 or more"),
+            ("price_cpu = inf", "price_cpu = inf: write a number that is finite"),
+            ('warmup = "soon"', "warmup: 'soon' is not a time span: write 20, 1.5s, 250ms, 2m or 1h20m"),
+            ("warmup = true", "warmup = True: write a text in quotes"),
+            ('margin = "five"', "margin: 'five' is not a share: write for example \"5%\""),
+            ('name = "my plan"', "name = 'my plan': write letters, digits, `.`, `_` and `-`, the first a"),
             ('objectives = ["p95 is fine"]', "'p95 is fine' is not an objective: write METRIC < VALUE"),
             ('objectives = ["p95 < 500"]', "the value has no unit; write p95 with a value such as 200ms"),
             ('objectives = ["errors < 1%"]', "did you mean error_rate?"),
             ("backends = 3", 'backends = 3: write a list: ["…"]'),
             ('backends = "fastapi"', "backends = 'fastapi': write a list: [\"…\"]"),
             ('objectives = "p95 < 1s"', "objectives = 'p95 < 1s': write a list: [\"…\"]"),
-            ("backends = [3]", "backends.0 = 3: input should be a valid string"),
+            ("backends = [3]", "backends.0 = 3: write a text in quotes"),
             ("backends = [{}]", "a backend has a name and a table of options; write for example {backend = "),
             (
                 'backends = [{name = "a"}]',
@@ -67,6 +71,16 @@ class TestAPlanThatIsWrong:
         good = "\n".join(each for each in GOOD.splitlines() if not each.startswith(line.split(" ")[0]))
         assert sentence in refusal(tmp_path, f"{line}\n{good}")
 
+    @pytest.mark.parametrize("key", set(Plan.model_fields) - {"scenario"})
+    @pytest.mark.parametrize("value", ['"?"', '""', "-1", "1.5", "10e99", "inf", "true", "[]", "{}", "[[]]"])
+    def test_is_told_so_in_our_words(self, tmp_path: Path, key: str, value: str) -> None:
+        scenario = GOOD.partition("\n[[")[2]
+        try:
+            read_plan(written(tmp_path, f"{key} = {value}\n[[{scenario}"))
+        except UserError as error:
+            assert re.match(rf"Plan \S+mine.toml: {key}\b", str(error))  # noqa: PT017  # it may be valid
+            assert not re.search("[Ii]nput|should|unable", str(error))  # noqa: PT017  # pydantic's words
+
     @pytest.mark.parametrize(
         ("keys", "sentence"),
         [
@@ -80,13 +94,13 @@ class TestAPlanThatIsWrong:
             ),
             ('name = "a"\nrate = "fast"\nrun_time = "5s"', "scenario a: rate: 'fast' is not an arrival rate"),
             ('name = "a"\nrate = 0\nrun_time = "5s"', 'write a rate above 0, such as rate = "10"'),
-            ('name = "a"\nrun_time = "5 parsecs"', "'5 parsecs' is not a time span"),
+            ('name = "a"\nrun_time = "5 parsecs"', "scenario a: run_time: '5 parsecs' is not a time span"),
             ('name = "a"\nrun_time = "1.5s"', "run_time must be whole seconds"),
             ('name = "a"\nrate = 5', 'scenario a: it would never end: write run_time = "30s"'),
             ('name = "a"\nshape = "closed"\narrivals = 5', "it would never end"),
             ('name = "a"\nusers = 0\nrun_time = "5s"', "users must be 1 or more"),
             ('name = "a"\nrecord = "x"\nrun_time = "5s"', "there is no key 'record'"),
-            ('name = "a/b"\nrun_time = "5s"', "scenario a/b name = 'a/b': string should match pattern"),
+            ('name = "a/b"\nrun_time = "5s"', "scenario a/b name = 'a/b': write letters, digits"),
             (
                 'rate = 5\nrun_time = "5s"',
                 'scenario number 1: `name` is missing: write for example name = "constant"',
@@ -134,7 +148,41 @@ class TestABackendWithOptions:
         assert {"a/constant/1", "a+batching/constant/1"} <= paths
 
 
+class TestAValue:
+    def test_may_be_written_as_on_the_command_line(self, tmp_path: Path) -> None:
+        plan = read_plan(written(tmp_path, 'margin = "3 %"\nwarmup = 5\n' + GOOD))
+        assert (plan.margin, plan.warmup_s) == (0.03, 5)
+
+
+class TestAPlanFile:
+    def test_is_meant_where_its_name_lacks_the_ending(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written(tmp_path, GOOD)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=r"There is no plan 'mine'; did you mean the file mine\.toml\?"):
+            read_plan("mine")
+
+    def test_that_the_system_does_not_give_is_told_in_words(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(*_: object, **__: object) -> str:
+            raise PermissionError(13, "Permission denied")
+
+        path = written(tmp_path, GOOD)
+        monkeypatch.setattr(Path, "read_text", refused)
+        with pytest.raises(UserError, match=r"cannot be read: Permission denied\.$"):
+            read_plan(path)
+
+
 class TestTheCommandLine:
+    def test_is_named_for_what_is_wrong_in_it(self, tmp_path: Path) -> None:
+        path = written(tmp_path, GOOD)
+        with pytest.raises(UserError, match=r"^--trials 0: write 1 or more$"):
+            read_plan(path, {"trials": 0})
+        with pytest.raises(UserError, match=r"^--objective: 'fast' is not an objective"):
+            read_plan(path, {"objectives": ["fast"]})
+
     def test_wins_over_the_plan(self, tmp_path: Path) -> None:
         plan = read_plan(written(tmp_path, GOOD), {"trials": 5, "seed": None, "objectives": ("p99 < 1s",)})
         assert (plan.trials, plan.seed, plan.objectives) == (5, 1, ("p99 < 1s",))

@@ -340,5 +340,5 @@ class TestPorts:
             port = taken.getsockname()[1]
             assert not port_is_free(port)
             with pytest.raises(CannotRun, match=rf"port {port} \(needed by some\)"):
-                refuse_busy_ports({port: "some"})
+                refuse_busy_ports({port: "some"}, "name another")
         assert port_is_free(port)

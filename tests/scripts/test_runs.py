@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from scripts.server import free_port
+from scripts.server import free_port, port_is_free
 from tests.scripts.echo import SHORT_PLAN, EchoProject, echo_project
 from tests.waiting import until
 
@@ -182,6 +183,24 @@ class TestBackendsThatFail:
         assert failing.left_behind() == []
 
 
+class TestABackendOfThePlanThatCannotBeMeasured:
+    PLAN = 'backends = ["absent", "echo_x"]\ntrials = 2\n' + SHORT_PLAN
+
+    def test_fails_by_name_and_the_others_go_on(self, echo: EchoProject) -> None:
+        echo.add("absent")
+        (echo.root / "services" / "absent" / "requirements.txt").write_text("")
+        done = echo.call("run", echo.plan(self.PLAN))
+        reason = "its environment is missing: run `modelswarm setup absent`"
+        assert f"absent is left out: {reason}" in done.stdout
+        trials = echo.run_json()["trials"]
+        assert {(one["backend"], one["status"], one["error"]) for one in trials} == {
+            ("absent", "failed", reason),
+            ("echo_x", "ok", None),
+        }
+        assert "its environment is missing" in (echo.run_folder() / "report.md").read_text()
+        assert done.returncode == echo.call("report", "latest").returncode == 3
+
+
 class TestABackendThatNeverGetsReady:
     def test_is_given_up_after_two_trials(self, echo: EchoProject) -> None:
         echo.add("broken", "dies_at_once")
@@ -255,7 +274,18 @@ class TestAPortThatIsTaken:
             done = echo.call("run", echo.plan(SHORT_PLAN))
         assert done.returncode == 3
         assert f"In use already: port {port} (needed by insisting)" in done.stderr
+        assert "or leave the backend out with --backends." in done.stderr
         assert not (echo.root / "results").exists()
+
+    def test_by_the_web_ui_gets_another_proposed(self, echo: EchoProject) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            done = echo.call("ui", "--target", "local", "--port", str(taken.getsockname()[1]))
+        assert done.returncode == 3
+        proposed = re.search(r"\(needed by Locust's web UI\)\..*or name another: --port (\d+)\.", done.stderr)
+        assert proposed
+        assert port_is_free(int(proposed[1]))
 
 
 class TestTheWebUi:

@@ -464,5 +464,5 @@ class TestThePlan:
 
     def test_has_a_margin(self, runs: Runs) -> None:
         assert runs.plan("margin = 0.1\n" + PLAN).margin == 0.1
-        with pytest.raises(UserError, match="margin = 5: input should be less than 1"):
+        with pytest.raises(UserError, match="margin = 5: write less than 1"):
             runs.plan("margin = 5\n" + PLAN)

@@ -39,6 +39,17 @@ class TestRequirements:
         }
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("service.toml", "requirements.in", "Dockerfile", "manifest.yaml", "kustomization.yaml"),
+        *("kind-config.yaml", "k8s/overlays/kind/nodeports.yaml"),
+    ],
+)
+def test_how_to_add_a_framework_names_each_file_that_it_needs(file: str) -> None:
+    assert f"{file}`" in (SERVICES.parent / "CONTRIBUTING.md").read_text()
+
+
 @pytest.mark.parametrize("name", CODE_BASED)
 class TestFolder:
     def test_has_every_file(self, name: str) -> None:
