@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import carries, needed_for
 from analysis.metrics import QUANTILES, Cell
-from analysis.objectives import Objective
 from analysis.runfolder import Sequential
 from analysis.sequential import always_valid
 from analysis.uncertainty import differences
 from analysis.words import number, percent
+
+if TYPE_CHECKING:
+    from analysis.objectives import Objective
 
 MAX_ERROR_RATE = 0.01
 """Above this a latency is not compared: errors answer fast."""

@@ -82,6 +82,11 @@ class TestACell:
         assert row.lower_bound
         assert row.interval_ms == {}
 
+    def test_with_drops_has_lower_bounds_though_it_kept_up(self, tmp_path: Path) -> None:
+        burst = TrialSpec(steady(50, 10, 50), dropped=100, verdict="suspect", reasons=["in-flight cap"])
+        (row,) = rows_of(tmp_path, burst)
+        assert (row.lower_bound, row.saturated, row.interval_ms) == (True, False, {})
+
     def test_is_suspect_if_one_trial_is(self, tmp_path: Path) -> None:
         fine = TrialSpec(steady(50, 10, 50), trial=1)
         (row,) = rows_of(
