@@ -10,7 +10,8 @@ longer does.
 What differs besides the server is stated: machine, model, versions, plan, suspect trials. A new side that
 lacks a cell, or of which a trial failed, is not ``complete``, and without a regression nobody knows whether
 there is one: a server that crashes is no answer to whether it got slower. Where the load or the payload
-differ the cell is not compared at all. Several runs of a side count as one with all their trials; where they
+differ the cell is not compared at all, and its percentiles are not where more than 1 % of a side's arrivals
+got no right answer: errors answer fast. Several runs of a side count as one with all their trials; where they
 lie further apart than their trials do, that is stated too, since the intervals are then too narrow.
 """
 
@@ -28,7 +29,7 @@ from pydantic import BaseModel, ConfigDict
 from analysis.effects import ALPHA, Decision, Effect, decide, effect
 from analysis.histograms import Floats, needed_for
 from analysis.metrics import QUANTILES, Cell, cells
-from analysis.ranking import load_of
+from analysis.ranking import MAX_ERROR_RATE, load_of
 from analysis.runfolder import Backend, PlanFacts, Run, RunFacts, Trial, read_run
 from analysis.validity import trial_verdict
 from analysis.words import counted, ms, percent
@@ -272,23 +273,18 @@ def _not_comparable(before: Cell | None, after: Cell | None) -> str:
 
 
 def _latencies(before: Cell, after: Cell, margin: float, sequential: bool) -> list[ComparisonRow]:
-    names = [name for name in METRICS if name in before.estimates and name in after.estimates]
+    names = [name for name in METRICS if not _unknown(before, after, name)]
     effects = [effect(before.estimates[n], after.estimates[n], margin, sequential, len(names)) for n in names]
     trials = min(before.row.trials, after.row.trials)
     rows = {
         name: _latency(before, after, name, one, decision, margin, trials)
         for name, one, decision in zip(names, effects, decide(effects), strict=True)
     }
-    return [rows.get(name) or _not_carried(before, after, name) for name in METRICS]
+    return [rows.get(name) or _untold(before, after, name) for name in METRICS]
 
 
-def _not_carried(before: Cell, after: Cell, name: str) -> ComparisonRow:
+def _untold(before: Cell, after: Cell, name: str) -> ComparisonRow:
     """A percentile that one of both, or both, cannot tell; the binned values of other tools are shown."""
-    reasons = [
-        _why_not_carried(side, cell, name)
-        for side, cell in zip(SIDES, (before, after), strict=True)
-        if name not in cell.estimates
-    ]
     old, now = (
         None if name in cell.row.not_carried else cell.row.latency_ms.get(name) for cell in (before, after)
     )
@@ -299,13 +295,23 @@ def _not_carried(before: Cell, after: Cell, name: str) -> ComparisonRow:
         base=old,
         new=now,
         verdict="not comparable",
-        note=f"{name}: {'; '.join(reasons)}",
+        note=f"{name}: {'; '.join(_unknown(before, after, name))}",
     )
 
 
-def _why_not_carried(side: str, cell: Cell, name: str) -> str:
+def _unknown(before: Cell, after: Cell, name: str) -> list[str]:
+    """Why a percentile cannot be compared; empty where it can."""
+    told = (_why_unknown(side, cell, name) for side, cell in zip(SIDES, (before, after), strict=True))
+    return [why for why in told if why]
+
+
+def _why_unknown(side: str, cell: Cell, name: str) -> str:
     if cell.row.binned:
         return f"of the {side} run only percentiles of Locust's buckets are known"
+    if (cell.row.error_rate or 0.0) > MAX_ERROR_RATE:
+        return f"{percent(cell.row.error_rate)} of the {side} run's arrivals got no right answer"
+    if name in cell.estimates:
+        return ""
     requests = counted(cell.row.requests, "request")
     return f"it needs {needed_for(QUANTILES[name]):,} requests, the {side} run has {requests}"
 

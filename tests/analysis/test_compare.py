@@ -174,6 +174,21 @@ class TestWhatIsNotComparable:
         assert found.regressions == []
         assert not found.compared
 
+    @pytest.mark.parametrize(("failed", "side"), [((700, 0), "base"), ((0, 700), "new")])
+    def test_is_a_latency_where_one_side_answered_with_errors(
+        self, tmp_path: Path, failed: tuple[int, int], side: str
+    ) -> None:
+        """Errors answer fast: a server that was repaired did not get slower, nor a broken one faster."""
+        base, new = ({"median_ms": 2 if lost else 40, "failed": lost} for lost in failed)
+        found = compared(tmp_path, base, new)
+        worse = "worse" if side == "new" else "not shown"
+        assert verdicts(found) == {name: "not comparable" for name in ("p50", "p95", "p99")} | {
+            "error_rate": worse
+        }
+        told = f"58\N{NO-BREAK SPACE}% of the {side} run's arrivals got no right answer"
+        assert all(told in row.note for row in found.rows[:3])
+        assert bool(found.regressions) == (side == "new")
+
     @pytest.mark.parametrize(("base", "new"), [(True, False), (False, True)])
     def test_is_a_stand_in_and_the_server_that_it_stands_for(
         self, tmp_path: Path, base: bool, new: bool
