@@ -28,8 +28,9 @@ from pydantic import BaseModel, ConfigDict
 
 from analysis.effects import ALPHA, Decision, Effect, decide, effect
 from analysis.histograms import Floats, needed_for
+from analysis.loads import unlike
 from analysis.metrics import QUANTILES, Cell, cells
-from analysis.ranking import MAX_ERROR_RATE, load_of
+from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import Backend, PlanFacts, Run, RunFacts, Trial, read_run
 from analysis.validity import trial_verdict
 from analysis.words import counted, ms, percent
@@ -267,8 +268,8 @@ def _not_comparable(before: Cell | None, after: Cell | None) -> str:
         return (
             f"the {'base' if before.row.stand_in else 'new'} side is a stand-in, the other the server itself"
         )
-    if load_of(before) != load_of(after):
-        return "the load was not the same"
+    if apart := unlike([*before.trials, *after.trials]):
+        return f"the load was not the same ({apart})"
     return "saturated in the base run: its percentiles are lower bounds" if before.row.saturated else ""
 
 

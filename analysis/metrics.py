@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Histogram, Intervals, all_values, carries
+from analysis.loads import unlike
 from analysis.runfolder import Load, Run, Status, Trial, Verdict, binned
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
 from analysis.usage import last_answer_s, usage
@@ -106,7 +107,7 @@ class Cell:
 
     row: Row
     trials: list[Trial]
-    """The trials that the row merges; if none is usable, those that have any values, to be shown greyed."""
+    """The trials that the row merges; if it is invalid, those that have any values, to be shown greyed."""
     latency: Histogram
     estimates: dict[str, Estimate]
     """Of each percentile that can be compared; none where nothing was valid, or the server saturated."""
@@ -259,8 +260,12 @@ def _cell(run: Run, scenario: str, backend: str) -> Cell:
     mine = [t for t in run.trials if (t.entry.scenario, t.entry.backend) == (scenario, backend)]
     verdicts = [trial_verdict(trial) for trial in mine]
     usable = [trial for trial, (verdict, _) in zip(mine, verdicts, strict=True) if verdict != "invalid"]
+    apart = unlike(usable)
     shown = usable or [trial for trial in mine if len(trial.log.tag("latency").row)]
     latency = merged(shown, "latency")
+    reasons = _reasons(mine, verdicts)
+    if apart:
+        usable, reasons = [], [f"its trials had different loads ({apart})", *reasons]
     facts = run.facts.backends.get(backend)
     loads = {trial.summary.load for trial in shown if trial.summary}
     measures = measure(shown)
@@ -278,7 +283,10 @@ def _cell(run: Run, scenario: str, backend: str) -> Cell:
         trials=len(usable),
         trials_planned=len(mine),
         verdict=_worst([v for v, _ in verdicts if v != "invalid"]) if usable else "invalid",
-        reasons=_reasons(mine, verdicts),
+        reasons=[
+            *([f"its trials had different loads ({apart})"] if apart else []),
+            *_reasons(mine, verdicts),
+        ],
         spread_ms={
             name: (float(one.trials_ms.min()), float(one.trials_ms.max())) for name, one in estimated.items()
         },

@@ -227,6 +227,17 @@ def test_a_single_short_trial_each_is_never_called_different(tmp_path: Path) -> 
     assert found.compared
 
 
+@pytest.mark.parametrize(("per_s", "same"), [(11, True), (300, False)])
+def test_imported_runs_are_compared_at_the_same_rate_only(tmp_path: Path, per_s: int, same: bool) -> None:
+    """Nothing tells what they were asked for."""
+    imported: dict[str, Any] = {"model": "imported", "shape": {"name": "imported"}}
+    sides = [write_run(tmp_path / str(n), [TrialSpec(steady(40, 20, n), **imported)]) for n in (10, per_s)]
+    found = compare(sides[:1], sides[1:])
+    assert (found.rows[0].verdict != "not comparable") is same
+    if not same:
+        assert found.rows[0].note == "the load was not the same (10/s and 300/s)"
+
+
 def test_percentiles_of_locusts_buckets_are_shown_but_not_compared(tmp_path: Path) -> None:
     stats = Path(__file__).parent / "foreign" / "stock_stats.csv"
     sides = [tmp_path / "base", tmp_path / "new"]
