@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from analysis.loads import imported_per_s, load_of, same_rate
 from analysis.metrics import QUANTILES, Cell, cells
 from analysis.objectives import Objective, value_of
-from analysis.ranking import load_of
 from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.runfolder import RunFacts, read_json, read_run
 
@@ -28,6 +28,7 @@ class BaselineCell(Part):
     backend: str
     scenario: str
     load: tuple[str, ...] = ()
+    imported_per_s: float | None = None
     why_not: str = ""
     values: dict[str, float] = Field(default_factory=dict)
 
@@ -51,7 +52,7 @@ class Baseline(Part):
             return None, f"the baseline has no {row.backend}/{row.scenario}"
         if mine[0].why_not:
             return None, f"in the baseline it was {mine[0].why_not}"
-        if mine[0].load != load_of(cell):
+        if mine[0].load != load_of(cell.trials) or not _same_rate(mine[0].imported_per_s, cell):
             return None, "the baseline's load was not the same"
         if metric not in mine[0].values:
             return None, f"the baseline holds no {metric}; name its run again with --baseline"
@@ -66,6 +67,16 @@ class Baseline(Part):
             for name, before, now in pairs
             if before != now
         ]
+
+
+def _same_rate(before_per_s: float | None, cell: Cell) -> bool:
+    """Whether an imported cell had the baseline's rate; of others the load itself tells."""
+    now_per_s = _imported_per_s(cell)
+    return before_per_s is None or now_per_s is None or same_rate(before_per_s, now_per_s)
+
+
+def _imported_per_s(cell: Cell) -> float | None:
+    return next((rate for trial in cell.trials if (rate := imported_per_s(trial))), None)
 
 
 def machine_of(facts: RunFacts) -> str:
@@ -99,7 +110,12 @@ def _kept(cell: Cell, metrics: Sequence[str]) -> BaselineCell:
     why_not = "not valid" if row.verdict == "invalid" else "saturated" if row.saturated else ""
     values = {name: value for name in metrics if (value := value_of(name, cell)) is not None}
     return BaselineCell(
-        backend=row.backend, scenario=row.scenario, load=load_of(cell), why_not=why_not, values=values
+        backend=row.backend,
+        scenario=row.scenario,
+        load=load_of(cell.trials),
+        imported_per_s=_imported_per_s(cell),
+        why_not=why_not,
+        values=values,
     )
 
 

@@ -74,7 +74,7 @@ def effect(
     ``metrics`` is over how many the decision will be corrected (:func:`decide`).
     """
     pooled = pool([first, second])
-    found, rests_on = differences([first, second])[0, 1], ""
+    found = differences([first, second], metrics)[0, 1]
     look = Look.of(first.trials_ms, second.trials_ms) if sequential else None
     judged: Contrast | Look | None = look if sequential else contrast(first, second, pooled)
     interval = judged.interval() if judged else None
@@ -83,19 +83,21 @@ def effect(
     sd = _spread_between_trials(first, second)
     design_sd, alpha = None if sequential else sd, ALPHA / metrics
     rests_on = f"{found.rests_on}, always-valid" if sequential else found.rests_on
+    # of a sequence, the ratio that its interval is around: that of the trials' means
+    ratio = math.exp(look.difference) if look else found.ratio
     return Effect(
-        ratio=found.ratio,
+        ratio=ratio,
         low=math.exp(interval[0]) if interval else None,
         high=math.exp(interval[1]) if interval else None,
         p=judged.p_differs() if judged and tested else None,
         p_equivalent=judged.p_equivalent(math.log1p(margin)) if judged and tested else None,
-        cohen_d=math.log(found.ratio) / sd if sd else None,
+        cohen_d=math.log(ratio) / sd if sd else None,
         superiority=_superiority(first.trials_ms, second.trials_ms),
         hodges_lehmann=hl,
         hodges_lehmann_low=hl_interval[0] if hl_interval else None,
         hodges_lehmann_high=hl_interval[1] if hl_interval else None,
         power=_power(design_sd, first.trials, second.trials, margin, alpha) if design_sd else None,
-        settle=_settle(design_sd, math.log(found.ratio), math.log1p(margin), alpha) if design_sd else None,
+        settle=_settle(design_sd, math.log(ratio), math.log1p(margin), alpha) if design_sd else None,
         shown=found.shown and not sequential,
         rests_on=rests_on,
     )
@@ -110,13 +112,17 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else float(next(corrected)) for p in p_values]
 
 
-def decide(effects: Sequence[Effect]) -> list[tuple[Decision, float | None, float | None]]:
+def decide(
+    effects: Sequence[Effect], beside: Sequence[float | None] = ()
+) -> list[tuple[Decision, float | None, float | None]]:
     """The decision on each metric, and its corrected p values: of no difference, and of one that matters.
+
+    ``beside`` are p values of other differences that share the 5 % with those of the effects.
 
     A difference that is shown, and shown to be smaller than the margin, is ``equivalent``. What was not
     repeated has no p value; there the margin for single trials decides.
     """
-    differ = holm([one.p for one in effects])
+    differ = holm([*(one.p for one in effects), *beside])[: len(effects)]
     equivalent = holm([one.p_equivalent for one in effects])
     return [(_decision(one, p, q), p, q) for one, p, q in zip(effects, differ, equivalent, strict=True)]
 

@@ -2,8 +2,9 @@
 
 Percentiles are those of the merged HDR histograms, so they are percentiles of all requests of the cell,
 not means of percentiles. Latency counts every arrival that was sent, however it ended; a dropped arrival has
-none, so the percentiles of a saturated cell are lower bounds. ``error_rate`` is the share of planned
-arrivals that got no right answer, dropped ones included; ``drop_rate`` is the share that was never sent.
+none, so the percentiles of a cell with drops, or of a saturated one, are lower bounds. ``error_rate`` is the
+share of planned arrivals that got no right answer, dropped ones included; ``drop_rate`` is the share that was
+never sent.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Histogram, Intervals, all_values, carries
+from analysis.loads import unlike
 from analysis.runfolder import Load, Run, Status, Trial, Verdict, binned
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
 from analysis.usage import last_answer_s, usage
@@ -30,8 +32,9 @@ class Measures(BaseModel):
 
     ``not_carried`` names the percentiles beyond which fewer than 10 requests lie; ``binned`` says that
     latencies are what stock Locust wrote, its mean and its percentiles, of whose buckets nothing else can be
-    computed. ``lower_bound`` marks the latency percentiles of a saturated server. CPU and memory are the
-    server's, over the trial's own seconds.
+    computed. ``lower_bound`` marks latency percentiles that lack arrivals without a latency: those of a
+    ``saturated`` server, and of any from which arrivals were dropped. CPU and memory are the server's, over
+    the trial's own seconds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +55,7 @@ class Measures(BaseModel):
     lag_ms: dict[str, float | None] = {}
     not_carried: list[str] = []
     binned: bool = False
+    saturated: bool = False
     lower_bound: bool = False
     cpu_cores_mean: float | None = None
     cpu_cores_peak: float | None = None
@@ -93,7 +97,6 @@ class Row(Measures):
     trials_planned: int
     verdict: Verdict
     reasons: list[str]
-    saturated: bool
     interval_ms: dict[str, tuple[float, float]] = {}
     spread_ms: dict[str, tuple[float, float]] = {}
 
@@ -104,7 +107,7 @@ class Cell:
 
     row: Row
     trials: list[Trial]
-    """The trials that the row merges; if none is usable, those that have any values, to be shown greyed."""
+    """The trials that the row merges; if it is invalid, those that have any values, to be shown greyed."""
     latency: Histogram
     estimates: dict[str, Estimate]
     """Of each percentile that can be compared; none where nothing was valid, or the server saturated."""
@@ -148,7 +151,8 @@ def measure(trials: Sequence[Trial]) -> Measures:
             **(_binned(trials[0]) if len(trials) == 1 and binned(trials[0]) else _exact(latency)),
             "service_ms": summary_ms(merged(trials, "service")),
             "lag_ms": summary_ms(merged(trials, "lag")),
-            "lower_bound": any(summary.saturated for summary in known),
+            "saturated": any(summary.saturated for summary in known),
+            "lower_bound": any(summary.saturated or summary.counts.dropped for summary in known),
         }
     )
 
@@ -228,7 +232,10 @@ def cells(run: Run) -> list[Cell]:
 
 
 def _with_intervals(family: Sequence[Cell]) -> list[Cell]:
-    """The cells of a scenario with intervals that share one estimate of how far trials lie apart."""
+    """The cells of a scenario with intervals that share one estimate of how far trials lie apart.
+
+    A lower bound has no interval: nothing tells how far above it the value lies.
+    """
     pools = {
         name: pool([cell.estimates[name] for cell in family if name in cell.estimates]) for name in QUANTILES
     }
@@ -240,7 +247,7 @@ def _with_intervals(family: Sequence[Cell]) -> list[Cell]:
                     "interval_ms": {
                         name: interval
                         for name, one in cell.estimates.items()
-                        if (interval := interval_ms(one, pools[name]))
+                        if not cell.row.lower_bound and (interval := interval_ms(one, pools[name]))
                     }
                 }
             ),
@@ -253,15 +260,19 @@ def _cell(run: Run, scenario: str, backend: str) -> Cell:
     mine = [t for t in run.trials if (t.entry.scenario, t.entry.backend) == (scenario, backend)]
     verdicts = [trial_verdict(trial) for trial in mine]
     usable = [trial for trial, (verdict, _) in zip(mine, verdicts, strict=True) if verdict != "invalid"]
+    apart = unlike(usable)
     shown = usable or [trial for trial in mine if len(trial.log.tag("latency").row)]
     latency = merged(shown, "latency")
+    reasons = _reasons(mine, verdicts)
+    if apart:
+        usable, reasons = [], [f"its trials had different loads ({apart})", *reasons]
     facts = run.facts.backends.get(backend)
     loads = {trial.summary.load for trial in shown if trial.summary}
-    saturated = any(trial.summary.saturated for trial in shown if trial.summary)
+    measures = measure(shown)
     # A lower bound has no interval, and what could not be used has no business in its neighbours' pool.
-    estimated = _estimates(usable, latency.total) if not saturated else {}
+    estimated = _estimates(usable, latency.total) if not measures.saturated else {}
     row = Row(
-        **measure(shown).model_dump(),
+        **measures.model_dump(),
         backend=backend,
         title=(facts.title if facts else "") or _user(mine) or backend,
         scenario=scenario,
@@ -272,8 +283,10 @@ def _cell(run: Run, scenario: str, backend: str) -> Cell:
         trials=len(usable),
         trials_planned=len(mine),
         verdict=_worst([v for v, _ in verdicts if v != "invalid"]) if usable else "invalid",
-        reasons=_reasons(mine, verdicts),
-        saturated=saturated,
+        reasons=[
+            *([f"its trials had different loads ({apart})"] if apart else []),
+            *_reasons(mine, verdicts),
+        ],
         spread_ms={
             name: (float(one.trials_ms.min()), float(one.trials_ms.max())) for name, one in estimated.items()
         },

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import MIN_BEYOND, carries, needed_for
 from analysis.metrics import Cell, Row
+from analysis.ranking import MAX_ERROR_RATE
 from analysis.words import NONE, brief, counted, ms, per_s, percent
 
 if TYPE_CHECKING:
@@ -338,14 +339,36 @@ def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool
     """Whether what was measured can show that a value under the threshold is under it."""
     row = cell.row
     if objective.kind == "latency" and objective.op in ("<", "<="):
-        if row.lower_bound:
-            return False, f"{NOT_SHOWN}: the server was saturated, so the value is a lower bound"
+        if why := _unanswered(objective, cell, threshold):
+            return False, f"{NOT_SHOWN}: {why}"
         if objective.quantile and not carries(row.requests, objective.quantile):
             return _small_sample(objective, cell, objective.quantile, threshold)
     # a baseline's share is itself not exact: it says no more than which of the two is larger
     if objective.kind == "share" and objective.op in ("<", "<=") and row.planned and not objective.relative:
         return True, _few(objective, cell, row.planned, threshold)
     return True, ""
+
+
+def _unanswered(objective: Objective, cell: Cell, threshold: float) -> str:
+    """Why a latency below the threshold does not show that users saw one; empty where it does.
+
+    Errors answer fast, and a dropped arrival has no latency: a percentile is one of right answers only as
+    long as those that got none fit beyond it. Mean and maximum have room for as many as are ranked.
+    """
+    row, q = cell.row, objective.quantile
+    if row.saturated:
+        return "the server was saturated, so the value is a lower bound"
+    room = MAX_ERROR_RATE + 1e-12 if q is None else 1 - q - 1e-9
+    if (row.error_rate or 0.0) >= room:
+        return f"{percent(row.error_rate)} of its arrivals got no right answer"
+    if not row.dropped:
+        return ""
+    dropped = counted(row.dropped, "dropped arrival")
+    if q is None:
+        return f"{dropped} had no latency, so the value is a lower bound"
+    ranked = cell.latency.rank_ms(math.ceil(q * (row.requests + row.dropped) - 1e-9))
+    held = _OPERATORS[objective.op](ranked, threshold)
+    return "" if held else f"with its {dropped} it is at least {ms(ranked)}"
 
 
 def _few(objective: Objective, cell: Cell, planned: int, threshold: float) -> str:

@@ -11,25 +11,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import carries, needed_for
+from analysis.loads import describe_load, unlike
 from analysis.metrics import QUANTILES, Cell
-from analysis.objectives import Objective
 from analysis.runfolder import Sequential
 from analysis.sequential import always_valid
 from analysis.uncertainty import differences
-from analysis.words import number, percent
+from analysis.words import percent
+
+if TYPE_CHECKING:
+    from analysis.objectives import Objective
 
 MAX_ERROR_RATE = 0.01
 """Above this a latency is not compared: errors answer fast."""
 
 IMAGE = "image"
 """The kind of payload that the shared model takes."""
-
-SAME_LOAD = ("name", "gaps", "rate", "peak_rate", "levels", "spike_at", "spike_for", "payload", "limit")
-"""The engine's options that must agree for two trials to have had the same load; seeds may differ."""
 
 
 class Part(BaseModel):
@@ -131,9 +132,9 @@ def _rank_scenario(
             why = f"{cell.row.requests:,} requests, {metric} needs {needed:,}"
             excluded[cell.row.backend] = Excluded(reason=why)
     candidates = [cell for cell in candidates if cell.row.backend not in excluded]
-    if len({load_of(cell) for cell in candidates}) > 1:
+    if unlike([trial for cell in candidates for trial in cell.trials]):
         for cell in candidates:
-            why = f"its load differs from the others' ({describe_load(cell)})"
+            why = f"its load differs from the others' ({describe_load(cell.trials)})"
             excluded[cell.row.backend] = Excluded(reason=why)
         candidates = []
     ranked, pairs = _order(candidates, metric, sequential)
@@ -169,26 +170,6 @@ def _carried(cells: Sequence[Cell], preferred: str) -> str:
     names = [name for name in QUANTILES if QUANTILES[name] <= QUANTILES[preferred]]
     carried = [n for n in names if all(carries(cell.row.requests, QUANTILES[n]) for cell in cells)]
     return (carried or names[:1])[-1]
-
-
-def load_of(cell: Cell) -> tuple[str, ...]:
-    """What identifies the load of a cell's trials."""
-    loads = {
-        (
-            trial.summary.load,
-            repr(trial.summary.users),
-            *(repr(getattr(trial.summary.shape, option, None)) for option in SAME_LOAD),
-        )
-        for trial in cell.trials
-        if trial.summary
-    }
-    return tuple(sorted(" ".join(load) for load in loads))
-
-
-def describe_load(cell: Cell) -> str:
-    """The load of a cell in a few words."""
-    shape = next((trial.summary.shape.name for trial in cell.trials if trial.summary), "")
-    return f"{cell.row.load} {shape}, {number(cell.row.planned_per_s)} arrivals/s".replace(" ,", ",")
 
 
 def _order(

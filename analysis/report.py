@@ -65,9 +65,9 @@ class Report(BaseModel):
 
     ``rows`` has one entry per backend and scenario, ``trials`` one per trial; ``requests``, ``failures`` and
     ``exceptions`` are what Locust counted by name. ``valid`` is whether every trial was made, ended by itself
-    and is not invalid, and the folder still tells which trials there were and what was to hold. ``problems``
-    names what is missing or damaged in the run folder, ``baseline`` the run that objectives were held
-    against, ``notes`` what a reader must know to read the numbers rightly.
+    and is not invalid, those of a cell had the same load, and the folder still tells which trials there were
+    and what was to hold. ``problems`` names what is missing or damaged in the run folder, ``baseline`` the
+    run that objectives were held against, ``notes`` what a reader must know to read the numbers rightly.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -151,7 +151,8 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
         run=run.facts,
         recommendation=recommend(rankings, measured, results),
         valid=_whole(run, bool(asked.objectives), bool(bad))
-        and all(row.verdict != "invalid" for row in rows),
+        and all(row.verdict != "invalid" for row in rows)
+        and all(cell.row.verdict != "invalid" for cell in measured),
         problems=_problems(run, rows) + bad + (before.differs(run.facts) if before else []),
         notes=_notes(run, measured),
         objectives=results,

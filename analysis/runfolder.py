@@ -19,7 +19,7 @@ from analysis.hlog import LONGEST_S, HistogramLog, read_hlog
 from analysis.locust_csv import LocustFiles, read_locust
 from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.tables import Columns, Table, read_table
-from analysis.words import listed
+from analysis.words import brief, listed
 
 SCHEMA = 1
 """The version of ``run.json`` and ``summary.json`` that this module reads."""
@@ -391,9 +391,9 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         problems.append(f"{name}: {what} {entry.path!r}.")
         return Trial(entry, name)
     raw = read_json(folder / "summary.json", f"{name}/summary.json", problems)
-    summary = _validated(Summary, raw, f"{name}/summary.json", problems) if raw is not None else None
-    imported = summary is not None and summary.load == "imported"
-    problems += newer(f"{name}/summary.json", summary.schema_version, SCHEMA) if summary else []
+    imported = raw is not None and raw.get("model") == "imported"
+    log = _log(folder / "latency.hlog", f"{name}/latency.hlog", imported, problems)
+    summary = _summary(raw, log, f"{name}/summary.json", problems) if raw is not None else None
 
     def table(file: str, columns: Columns, always: bool) -> Table | None:
         if not always and not (folder / file).exists():
@@ -406,13 +406,37 @@ def _read_trial(run: Path, entry: TrialEntry, problems: list[str]) -> Trial:
         entry,
         name,
         summary,
-        log=_log(folder / "latency.hlog", f"{name}/latency.hlog", imported, problems),
+        log=log,
         pods=table("pods.csv", POD_COLUMNS, entry.path != RECORDED and not imported),
         events=table("events.csv", EVENT_COLUMNS, False),
         generator=table("generator.csv", GENERATOR_COLUMNS, not imported),
         energy=table("energy.csv", ENERGY_COLUMNS, False),
         locust=read_locust(folder, name, problems, lacking=imported),
     )
+
+
+def _summary(raw: dict[str, Any], log: HistogramLog, name: str, problems: list[str]) -> Summary | None:
+    """What ``summary.json`` says; where it does not say how long the plan was, that is reckoned."""
+    reckoned = None if "duration_s" in raw else _reckoned(raw, log)
+    summary = _validated(Summary, raw | ({"duration_s": reckoned[0]} if reckoned else {}), name, problems)
+    if summary is None:
+        return None
+    if reckoned:
+        problems.append(f"{name}: has no duration_s; {brief(reckoned[0])} s were reckoned {reckoned[1]}.")
+    problems += newer(name, summary.schema_version, SCHEMA)
+    return summary
+
+
+def _reckoned(raw: dict[str, Any], log: HistogramLog) -> tuple[float, str] | None:
+    """How long a plan was in seconds, and from what that is known; None where nothing tells."""
+    try:
+        by_rate_s = raw["counts"]["planned"] / raw["rate"]["planned"]
+        if 0 < by_rate_s <= LONGEST_S:
+            return by_rate_s, "from the arrivals and the rate that were planned"
+    except (ArithmeticError, KeyError, TypeError):
+        pass
+    seconds = log.tag("latency").start_s
+    return (float(seconds[-1]) + 1, "to the end of the log's last second") if len(seconds) else None
 
 
 def _log(path: Path, name: str, imported: bool, problems: list[str]) -> HistogramLog:

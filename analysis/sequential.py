@@ -65,15 +65,20 @@ class Look:
 
     @classmethod
     def of(cls, first_ms: Floats, second_ms: Floats) -> Look | None:
-        """The logarithm of a ratio, from the trials' quantiles (n,) and (m,) in ms.
+        """The logarithm of a ratio, from the trials' quantiles (n,) and (m,) in ms."""
+        return cls.of_means(np.log(first_ms), np.log(second_ms))
+
+    @classmethod
+    def of_means(cls, first: Floats, second: Floats, least_variance: float = 0.0) -> Look | None:
+        """The difference of two means, from measurements (n,) and (m,) of ``least_variance`` or more.
 
         None of fewer than two of each, or where all are the same.
         """
-        first, second = np.log(first_ms), np.log(second_ms)
         if min(len(first), len(second)) < FEWEST:
             return None
         free = len(first) + len(second) - 2
         variance = (float(first.var()) * len(first) + float(second.var()) * len(second)) / free
+        variance = max(variance, least_variance)
         size = len(first) * len(second) / (len(first) + len(second))
         if not variance:
             return None

@@ -356,12 +356,12 @@ def _between(first: Estimate, second: Estimate, pooled: Pool | None) -> Spread |
     if pooled is None:
         return None
     if min(first.trials, second.trials) >= WELCH_FROM:
-        return _welch(np.log(first.trials_ms), np.log(second.trials_ms))
+        return welch(np.log(first.trials_ms), np.log(second.trials_ms))
     error = pooled.deviation * math.sqrt(1 / first.trials + 1 / second.trials)
     return Spread.even(error, pooled.free)
 
 
-def _welch(first: Floats, second: Floats) -> Spread | None:
+def welch(first: Floats, second: Floats) -> Spread | None:
     """Welch's error of the difference of two means; as scipy's ``ttest_ind``, which imports slowly."""
     parts = [float(one.var(ddof=1)) / len(one) for one in (first, second)]
     total = sum(parts)

@@ -87,7 +87,7 @@ def between(pair: tuple[float, float] | None) -> Entry:
 
 def verdict(row: Row | TrialRow) -> Entry:
     """The verdict with its reasons as a hint."""
-    saturated = row.lower_bound and row.verdict != "invalid"
+    saturated = row.saturated and row.verdict != "invalid"
     look = {"valid": "good", "suspect": "warn", "invalid": "bad"}[row.verdict]
     words = row.verdict if not saturated else "saturated" if row.verdict == "valid" else "suspect, saturated"
     return Entry(words, "warn" if saturated and look == "good" else look, "; ".join(row.reasons))

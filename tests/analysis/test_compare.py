@@ -2,11 +2,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from analysis.compare import Comparison, compare
+from analysis.compare import CellPair, Comparison, compare, compare_pairs
+from analysis.histograms import Histogram
 from analysis.importing import import_files
-from analysis.runfolder import NotARunFolder
+from analysis.metrics import Cell, Row
+from analysis.runfolder import Counts, NotARunFolder, Summary, Trial, TrialEntry
+from analysis.uncertainty import Estimate
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
 
 
@@ -129,6 +133,55 @@ class TestTwoRuns:
         assert found.differs == ["Warm-up: 5s, 10 requests first, now 0s."]
 
 
+class TestManyCells:
+    def cell(self, rng: np.random.Generator, scenario: int, trials: int) -> Cell:
+        """A server whose trials lie 4 % apart; each of its percentiles moves a little on its own."""
+        level = 50 * np.exp(rng.normal(0, 0.04, trials))
+        values = {name: level * times * np.exp(rng.normal(0, 0.01, trials))
+                  for name, times in (("p50", 1.0), ("p95", 2.0), ("p99", 3.0))}  # fmt: skip
+        told = {name: Estimate(float(np.median(ms)), ms, None) for name, ms in values.items()}
+        lost = rng.binomial(1500, 0.004, trials)
+        row = Row(
+            backend="fastapi", title="FastAPI", scenario=f"s{scenario}", load="open", stand_in=False,
+            trials=trials, trials_planned=trials, verdict="valid", reasons=[], requests=1500 * trials,
+            latency_ms={name: one.merged_ms for name, one in told.items()},
+        )  # fmt: skip
+        entry = TrialEntry(backend="fastapi", scenario=row.scenario, path="x")
+        counts = [Counts(planned=1500, sent=1500, completed=1500 - n, failed=n, dropped=0) for n in lost]
+        parts = [Trial(entry, "x", Summary(counts=one, duration_s=30)) for one in counts]
+        return Cell(row, parts, Histogram.empty(), told)
+
+    @pytest.mark.parametrize("sequential", [False, True])
+    def test_of_a_server_compared_with_itself_call_a_difference_in_5_percent(self, sequential: bool) -> None:
+        """Of 25 comparisons of 12 cells at most 4, which chance exceeds once in a hundred times."""
+        rng = np.random.default_rng(7)
+        called = 0
+        for _ in range(25):
+            cells = [(self.cell(rng, n, 5), self.cell(rng, n, 5)) for n in range(12)]
+            pairs = [CellPair(one.row.scenario, "fastapi", one, other) for one, other in cells]
+            rows = compare_pairs(pairs, 0.001, sequential)
+            called += any(row.verdict not in {"not shown", "equivalent"} for row in rows)
+        assert called <= 4
+
+    def test_need_more_to_call_a_difference_than_one_does(self, tmp_path: Path) -> None:
+        def side(name: str, median_ms: float, scenarios: int, seed: int) -> Path:
+            specs = [
+                TrialSpec(
+                    steady(median_ms * (1 + 0.02 * t), 10, 40, seed=seed + t), scenario=f"s{n}", trial=t
+                )
+                for n in range(scenarios)
+                for t in (1, 2, 3)
+            ]
+            return write_run(tmp_path / f"{name}{scenarios}", specs)
+
+        alone, among = (compare([side("base", 40, n, 0)], [side("new", 45, n, 50)]).rows[0] for n in (1, 20))
+        assert (alone.verdict, among.verdict) == ("slower", "not shown")
+        assert (alone.low, alone.high) == (among.low, among.high)
+        assert alone.power is not None
+        assert among.power is not None
+        assert among.power < alone.power
+
+
 class TestTwoSetsOfRuns:
     def test_count_all_their_trials(self, tmp_path: Path) -> None:
         base = [run(tmp_path / f"base{i}", 40, 2, seed=10 * i) for i in range(3)]
@@ -144,6 +197,31 @@ class TestTwoSetsOfRuns:
         assert found.differs[0].startswith(
             "fastapi in constant: the base runs lie further apart than their trials (p = "
         )
+
+    def test_of_which_one_was_a_stand_in_are_not_compared(self, tmp_path: Path) -> None:
+        stand_in = {"backends": {"fastapi": {"version": "1.2.3", "stand_in": True}}}
+        new = [run(tmp_path / "1", 40), run(tmp_path / "2", 40, head=stand_in)]
+        found = compare([run(tmp_path / "3", 40)], new)
+        assert found.rows[0].note == "the new side is a stand-in, the other the server itself"
+
+    def test_say_of_which_run_a_trial_is(self, tmp_path: Path) -> None:
+        new = [run(tmp_path / "one", 40), run(tmp_path / "two", 40, status="failed", error="it died")]
+        (tmp_path / "one/fastapi/constant/1/pods.csv").unlink()
+        found = compare([run(tmp_path / "base", 40)], new)
+        assert "new: two/fastapi/constant/1 is not valid, and is left out: failed: it died." in found.problems
+        assert any(told.startswith("new: one: fastapi/constant/1/pods.csv: ") for told in found.problems)
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_that_lost_a_trial_are_not_complete(self, tmp_path: Path, which: int) -> None:
+        new = [run(tmp_path / name, 40) for name in ("one", "two")]
+        file = new[which] / "run.json"
+        head = json.loads(file.read_text())
+        head["trials"][2].pop("path")
+        file.write_text(json.dumps(head))
+        base = run(tmp_path / "base", 40)
+        assert not compare([base], new).complete
+        assert not compare([base], [new[which]]).complete
+        assert compare(new, [base]).complete
 
     def test_on_two_machines_name_both(self, tmp_path: Path) -> None:
         other = {"machine": {"cpu": "Other CPU", "cores": 8}}
@@ -173,6 +251,21 @@ class TestWhatIsNotComparable:
         assert any(told in row.note for row in found.rows)
         assert found.regressions == []
         assert not found.compared
+
+    @pytest.mark.parametrize(("failed", "side"), [((700, 0), "base"), ((0, 700), "new")])
+    def test_is_a_latency_where_one_side_answered_with_errors(
+        self, tmp_path: Path, failed: tuple[int, int], side: str
+    ) -> None:
+        """Errors answer fast: a server that was repaired did not get slower, nor a broken one faster."""
+        base, new = ({"median_ms": 2 if lost else 40, "failed": lost} for lost in failed)
+        found = compared(tmp_path, base, new)
+        worse = "worse" if side == "new" else "not shown"
+        assert verdicts(found) == dict.fromkeys(("p50", "p95", "p99"), "not comparable") | {
+            "error_rate": worse
+        }
+        told = f"58\N{NO-BREAK SPACE}% of the {side} run's arrivals got no right answer"
+        assert all(told in row.note for row in found.rows[:3])
+        assert bool(found.regressions) == (side == "new")
 
     @pytest.mark.parametrize(("base", "new"), [(True, False), (False, True)])
     def test_is_a_stand_in_and_the_server_that_it_stands_for(
@@ -210,6 +303,17 @@ def test_a_single_short_trial_each_is_never_called_different(tmp_path: Path) -> 
         "p50": "not shown", "p95": "not shown", "p99": "not comparable", "error_rate": "not shown"
     }  # fmt: skip
     assert found.compared
+
+
+@pytest.mark.parametrize(("per_s", "same"), [(11, True), (300, False)])
+def test_imported_runs_are_compared_at_the_same_rate_only(tmp_path: Path, per_s: int, same: bool) -> None:
+    """Nothing tells what they were asked for."""
+    imported: dict[str, Any] = {"model": "imported", "shape": {"name": "imported"}}
+    sides = [write_run(tmp_path / str(n), [TrialSpec(steady(40, 20, n), **imported)]) for n in (10, per_s)]
+    found = compare(sides[:1], sides[1:])
+    assert (found.rows[0].verdict != "not comparable") is same
+    if not same:
+        assert found.rows[0].note == "the load was not the same (10/s and 300/s)"
 
 
 def test_percentiles_of_locusts_buckets_are_shown_but_not_compared(tmp_path: Path) -> None:

@@ -116,10 +116,14 @@ class TestRunsAreNamed:
         assert status == 2
         assert "names no run: write a run's folder or `latest`" in told
 
-    def test_on_both_sides_to_be_told_so(self, base: Path) -> None:
-        status, told = compared(base, base)
-        assert status == 0
-        assert "is on both sides: it is compared with itself." in told
+    def test_on_both_sides_to_be_told_so(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for again in (base, base.relative_to(tmp_path)):
+            status, told = compared(base, again)
+            assert status == 0
+            assert "is on both sides: it is compared with itself." in told
 
     def test_on_a_side_no_more_than_once(self, base: Path, tmp_path: Path) -> None:
         other = write_run(tmp_path / "other", trials("fastapi", 40))

@@ -1,6 +1,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,30 @@ class TestACell:
         (row,) = rows_of(tmp_path, TrialSpec(steady(50, 10, 50), dropped=100, saturated=True))
         assert row.lower_bound
         assert row.interval_ms == {}
+
+    def test_with_drops_has_lower_bounds_though_it_kept_up(self, tmp_path: Path) -> None:
+        burst = TrialSpec(steady(50, 10, 50), dropped=100, verdict="suspect", reasons=["in-flight cap"])
+        (row,) = rows_of(tmp_path, burst)
+        assert (row.lower_bound, row.saturated, row.interval_ms) == (True, False, {})
+
+    @pytest.mark.parametrize(
+        ("edited", "told"),
+        [
+            ({"shape": {"name": "constant", "rate": 10.0}}, "rate 10.0 and 50.0"),
+            ({"shape": {"name": "poisson", "rate": 50.0}}, "name constant and poisson"),
+            ({"model": "closed"}, "load closed and open"),
+        ],
+    )
+    def test_of_a_plan_edited_between_its_trials_is_not_valid(
+        self, tmp_path: Path, edited: dict[str, Any], told: str
+    ) -> None:
+        specs = [TrialSpec(steady(50, 10, 50)), TrialSpec(steady(50, 10, 50, seed=1), trial=2, **edited)]
+        report = build_report(write_run(tmp_path / "run", specs, objectives=["p50 < 1s"]))
+        (row,) = report.rows
+        assert (row.verdict, row.trials, row.interval_ms) == ("invalid", 0, {})
+        assert row.reasons == [f"its trials had different loads ({told})"]
+        assert report.objectives[0].note == f"no valid measurement: {row.reasons[0]}"
+        assert not report.valid
 
     def test_is_suspect_if_one_trial_is(self, tmp_path: Path) -> None:
         fine = TrialSpec(steady(50, 10, 50), trial=1)

@@ -110,7 +110,7 @@ class TestWhatIsNotRanked:
         report = report_of(tmp_path, trials("fastapi", 40), closed)
         assert report.rankings[0].ranked == []
         assert (
-            "its load differs from the others' (closed closed"
+            "its load differs from the others' (closed, 50.0 arrivals/s"
             in report.rankings[0].excluded["bentoml"].reason
         )
 

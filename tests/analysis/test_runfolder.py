@@ -126,6 +126,35 @@ class TestADamagedSummary:
         rewrite(run, lambda content: content.update(duration_s=value), "fastapi/constant/1/summary.json")
         assert any("duration_s is wrong" in problem for problem in read_run(run).problems)
 
+    @pytest.mark.parametrize(
+        ("rate", "duration_s", "told"),
+        [
+            ({"planned": 12.0, "achieved": 12.0}, 10.0, "from the arrivals and the rate that were planned"),
+            ({"planned": 0, "achieved": 0}, 6.0, "to the end of the log's last second"),
+            ({"planned": "fast"}, 6.0, "to the end of the log's last second"),
+            (None, 6.0, "to the end of the log's last second"),
+        ],
+    )
+    def test_without_its_duration_has_one_that_is_reckoned_and_says_so(
+        self, run: Path, rate: object, duration_s: float, told: str
+    ) -> None:
+        rewrite(run, lambda content: content.pop("duration_s"), "fastapi/constant/1/summary.json")
+        rewrite(run, lambda content: content.update(rate=rate), "fastapi/constant/1/summary.json")
+        found = read_run(run)
+        assert found.trials[0].summary is not None
+        assert found.trials[0].summary.duration_s == duration_s
+        assert found.problems == [
+            f"fastapi/constant/1/summary.json: has no duration_s; {duration_s:.0f} s were reckoned {told}."
+        ]
+        assert build_report(run).valid
+
+    def test_without_anything_that_tells_its_duration_is_left_out(self, run: Path) -> None:
+        folder = run / "fastapi/constant/1"
+        (folder / "latency.hlog").unlink()
+        rewrite(run, lambda content: [content.pop(key) for key in ("duration_s", "rate")],
+                "fastapi/constant/1/summary.json")  # fmt: skip
+        assert any("duration_s is wrong (Field required)" in problem for problem in read_run(run).problems)
+
     def test_that_is_lost_leaves_the_latencies_to_be_seen(self, run: Path) -> None:
         (run / "fastapi/constant/1/summary.json").unlink()
         row = next(row for row in build_report(run).rows if row.backend == "fastapi")
