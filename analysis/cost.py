@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from analysis.energy import joules
 from analysis.metrics import Cell, Row
 from analysis.objectives import ObjectiveResult
-from analysis.ranking import MAX_ERROR_RATE
+from analysis.ranking import IMAGE, MAX_ERROR_RATE
 from analysis.runfolder import RunFacts
 
 GIB = 2**30
@@ -37,12 +37,16 @@ class Cost(BaseModel):
 
     Money is per million predictions in the currency of the prices; None where a price or a measurement lacks.
     ``joules_per_prediction`` is that of the whole processor package, idle power and load generator included.
+    A ``stand_in``, or a backend with another ``kind`` of requests, is not to be compared with the others.
     """
 
     model_config = ConfigDict(frozen=True)
 
     backend: str
     title: str
+    note: str = ""
+    kind: str = "image"
+    stand_in: bool = False
     scenario: str
     answered_per_s: float
     cpu_cores_used: float | None
@@ -71,6 +75,13 @@ def costs(
     return [_cost(cell, facts, prices) for cell in best.values()]
 
 
+def alike(found: Sequence[Cost]) -> list[Cost]:
+    """Those that may be compared: real servers that do one task, the model's own where there are several."""
+    real = [one for one in found if not one.stand_in]
+    several = len({one.kind for one in real}) > 1
+    return [one for one in real if one.kind == IMAGE or not several]
+
+
 def _kept_up(row: Row) -> bool:
     right = row.verdict != "invalid" and not row.saturated and (row.error_rate or 0) <= MAX_ERROR_RATE
     return right and row.load == "open" and bool(row.achieved_per_s)
@@ -87,6 +98,9 @@ def _cost(cell: Cell, facts: RunFacts, prices: Prices) -> Cost:
     return Cost(
         backend=row.backend,
         title=row.title,
+        note=row.note,
+        kind=row.kind,
+        stand_in=row.stand_in,
         scenario=row.scenario,
         answered_per_s=per_s,
         cpu_cores_used=used,

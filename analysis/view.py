@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from analysis.cost import Cost
 from analysis.histograms import needed_for
 from analysis.metrics import QUANTILES, Measures, Row, TrialRow
 from analysis.objectives import NOT_SHOWN, ObjectiveResult
@@ -59,7 +60,7 @@ def text(value: str, look: str = "", hint: str = "") -> Entry:
     return Entry(value, look, hint)
 
 
-def named(row: Row, full: bool = False) -> Entry:
+def named(row: Row | Cost, full: bool = False) -> Entry:
     """The backend of a row; ``full``: also what a reader should know before choosing it."""
     known = [row.note, "a stand-in" if row.stand_in else "", f"{row.kind} payloads" * (row.kind != "image")]
     return Entry(row.title, of=row.backend, sub="; ".join(filter(None, known)) if full else "")

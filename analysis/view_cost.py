@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.cost import Cost, Prices
+from analysis.cost import Cost, Prices, alike
 from analysis.happenings import Happening
 from analysis.levels import Level
-from analysis.view import Entry, Grid, Group, text
+from analysis.view import Entry, Grid, Group, named, text
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s
 
 SHOWN_AT_MOST = 200
@@ -15,12 +15,13 @@ SHOWN_AT_MOST = 200
 
 
 def costs(found: Sequence[Cost]) -> Grid:
-    """A line per backend, the cheapest first."""
+    """A line per backend, the cheapest first, those last that are not to be compared with the others."""
+    compared = {one.backend for one in alike(found)}
 
     def line(one: Cost) -> list[Entry]:
         cores = f"{number(one.cpu_cores_used)} of {one.cpu_cores_reserved}" if one.cpu_cores_reserved else ""
         return [
-            Entry(one.title, of=one.backend),
+            named(one, full=True),
             Entry(per_s(one.answered_per_s), sub=one.scenario),
             text(cores or number(one.cpu_cores_used)),
             text(mebibytes(one.memory_bytes_peak)),
@@ -31,10 +32,10 @@ def costs(found: Sequence[Cost]) -> Grid:
             text(number(one.joules_per_prediction)),
         ]
 
-    def by_price(one: Cost) -> tuple[float, float]:
+    def by_price(one: Cost) -> tuple[bool, float, float]:
         dearest = float("inf")
         price = one.million_reserved if one.million_reserved is not None else dearest
-        return price, -(one.predictions_per_cpu_s or 0.0)
+        return one.backend not in compared, price, -(one.predictions_per_cpu_s or 0.0)
 
     columns = ["Backend", "Answered", "CPU cores", "Memory peak", "Per CPU-second", "Per GiB-hour",
                "Million, used", "Million, reserved", "Joules each"]  # fmt: skip
@@ -46,9 +47,10 @@ def costs(found: Sequence[Cost]) -> Grid:
 
 def carried(found: Sequence[Cost], by_objectives: bool) -> str:
     """At which of the measured rates the backends held; nothing where all were measured at the same."""
-    if len({round(one.answered_per_s) for one in found}) < 2:
+    compared = alike(found)
+    if len({round(one.answered_per_s) for one in compared}) < 2:
         return ""
-    ordered = sorted(found, key=lambda one: -one.answered_per_s)
+    ordered = sorted(compared, key=lambda one: -one.answered_per_s)
     rates = listed([f"{one.title} {per_s(one.answered_per_s)} ({one.scenario})" for one in ordered])
     what = "the objectives held" if by_objectives else "each kept up"
     return f"Highest measured rate at which {what}: {rates}."

@@ -78,6 +78,32 @@ class TestCost:
         assert any("plan.price_cpu is wrong" in problem for problem in report.problems)
 
 
+class TestWhatIsNotToBeCompared:
+    @pytest.fixture(params=[{"stand_in": True}, {"kind": "text"}])
+    def run(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        """BentoML carries most at the least price, but is a stand-in or does another task."""
+        specs = [
+            spec(10, 20),
+            spec(40, 20, backend="bentoml", cpu_cores=0.1),
+            spec(20, 20, backend="ray_serve"),
+        ]
+        backends = {"fastapi": {"title": "FastAPI"}, "ray_serve": {"title": "Ray Serve"}}
+        other = {"bentoml": {"title": "BentoML", **request.param}}
+        return write_run(tmp_path / "run", specs, backends=other | backends)
+
+    def test_is_not_named_among_those_that_carry_most(self, run: Path) -> None:
+        write_report(run)
+        head = (run / "report.md").read_text().partition("| Backend")[0]
+        assert "each kept up: Ray Serve 20/s (at-20) and FastAPI 10/s (at-10)." in head
+
+    def test_comes_last_in_the_table_of_costs_with_a_mark(self, run: Path) -> None:
+        write_report(run)
+        table = (run / "report.md").read_text().partition("What a prediction costs")[2]
+        first = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+        assert first[2:4] == ["| Ray Serve", "| FastAPI"]
+        assert first[4] in ("| BentoML (a stand-in)", "| BentoML (text payloads)")
+
+
 class TestEnergy:
     def energy(self, tmp_path: Path, *rows: tuple[float, str, float]) -> float | None:
         run = write_run(tmp_path / "run", [spec(20, 20)])
