@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from analysis.cost import Cost
-from analysis.histograms import needed_for
+from analysis.histograms import carries, needed_for
 from analysis.metrics import QUANTILES, Measures, Row, TrialRow
 from analysis.objectives import NOT_SHOWN, ObjectiveResult
 from analysis.ranking import Pair, Ranking
@@ -162,9 +162,7 @@ def uncertainty(rows: Sequence[Row]) -> Grid:
     """Intervals of the percentiles, and how far the trials lay apart."""
 
     def line(row: Row) -> list[Entry]:
-        spread = [
-            between(row.spread_ms.get(name) if row.trials > 1 else None) for name in ("p50", "p95", "p99")
-        ]
+        spread = [_spread(row, name) for name in ("p50", "p95", "p99")]
         interval = [between(row.interval_ms.get(name)) for name in ("p50", "p95", "p99")]
         return [named(row), text(f"{row.trials} of {row.trials_planned}"), *interval, *spread]
 
@@ -173,6 +171,17 @@ def uncertainty(rows: Sequence[Row]) -> Grid:
         ["Backend", "Trials", *(f"{c} interval" for c in columns), *(f"{c} of trials" for c in columns)],
         _by_scenario(rows, line),
     )
+
+
+def _spread(row: Row, name: str) -> Entry:
+    """The lowest and the highest of the trials' own values, faint where a trial alone cannot carry one."""
+    if row.trials < 2 or name not in row.spread_ms:
+        return Entry(NONE, "dim")
+    each, told = row.requests // row.trials, between(row.spread_ms[name])
+    if carries(each, QUANTILES[name]):
+        return told
+    needed = needed_for(QUANTILES[name])
+    return Entry(told.text, "dim", f"of trials of some {each:,} requests; one alone needs {needed:,}")
 
 
 def resources(rows: Sequence[Row]) -> Grid:
@@ -226,7 +235,7 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
             text(NONE if row.order is None else str(row.order)),
             *(quantile(row, name) for name in ("p50", "p95", "p99")),
             errors(row),
-            text(number(row.lag_ms.get("p99"))),
+            quantile(row, "p99", "lag_ms"),
             text(number(row.generator_cores_peak)),
         ]
 

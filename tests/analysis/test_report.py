@@ -131,6 +131,12 @@ class TestTheMarkdown:
         assert "≥ " in text
         assert "\n\n\n\n" not in text
 
+    def test_tells_no_lag_p99_of_trials_that_are_too_small_for_it(self, run: Path) -> None:
+        write_report(run)
+        found = [line.split(" | ") for line in (run / "report.md").read_text().splitlines()]
+        (trial,) = (cells for cells in found if cells[0] == "| fastapi/constant/1")
+        assert trial[8] == "\N{EN DASH}"
+
     def test_tables_have_equally_many_cells_in_each_row(self, run: Path) -> None:
         write_report(run)
         width = 0
