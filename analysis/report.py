@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from analysis import baseline, figures, view, view_cost, view_locust
+from analysis import baseline, figures, reading, view, view_cost, view_locust
 from analysis.baseline import Baseline
 from analysis.by_name import (
     ExceptionRow,
@@ -277,6 +277,9 @@ def _shared(report: Report) -> dict[str, object]:
         "problems_counted": counted(len(report.problems), "problem"),
         "chips": _chips(report),
         "reasons": view.reasons(report.trials),
+        "latency_runs": reading.latency_runs(rows, run),
+        "latency_begins": reading.latency_begins(rows),
+        "intervals_come_from": reading.intervals_come_from(report.rankings, rows, run),
         "headline": view.headline(rows, report.rankings),
         "objectives": view.objectives(report.objectives, rows),
         "unshown": view.unshown(report.objectives, titles),

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from analysis.report import build_report, write_report
+from analysis.report import build_report, render_summary, write_report
 from analysis.schema import PUBLISHED, as_text
 from tests.analysis.folders import START, TrialSpec, exact, run_json, steady, write_run
 
@@ -115,6 +115,47 @@ class TestTheJson:
 
     def test_schema_is_published_as_it_is(self) -> None:
         assert PUBLISHED.read_text() == as_text(), "run `python -m analysis.schema`"
+
+
+class TestWhatTheNumbersMean:
+    def told(self, folder: Path, *changes: dict[str, Any], **head: Any) -> list[str]:
+        """The page, the Markdown and the summary of two backends under the load of each of the changes."""
+        made = [
+            replace(TrialSpec(steady(median, 10, 30), backend, f"scenario{i}", trial), **change)
+            for i, change in enumerate(changes)
+            for backend, median in (("fastapi", 40), ("bentoml", 60))
+            for trial in (1, 2)
+        ]
+        folder = write_run(folder, made, **head)
+        report = write_report(folder)
+        page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+        return [Page(page).text, markdown, render_summary(report)]
+
+    def test_of_closed_load_is_not_that_latency_runs_from_the_planned_arrival(self, tmp_path: Path) -> None:
+        for text in self.told(tmp_path / "run", {"model": "closed"}):
+            assert "Latency runs from the moment of sending, and callers wait for a stalled server" in text
+            assert "from the planned arrival" not in text
+
+    def test_of_either_load_is_told_where_there_are_both(self, tmp_path: Path) -> None:
+        page, markdown, _ = self.told(tmp_path / "run", {}, {"model": "closed"})
+        assert (
+            "Under open load latency runs from the planned arrival, so a stalled server shows; under" in page
+        )
+        heading = "from the planned arrival (open load) and from the moment of sending (closed load)"
+        assert f"### Latency in ms, {heading}\n" in markdown
+
+    def test_of_intervals_is_what_they_come_from(self, tmp_path: Path) -> None:
+        for text in self.told(tmp_path / "run", {})[:2]:
+            assert (
+                "95 % over all pairs of a scenario. They come from the spread between trials; where" in text
+            )
+            assert "resampled" not in text
+
+    def test_of_intervals_of_a_sequential_run_is_that_they_are_always_valid(self, tmp_path: Path) -> None:
+        sequential = {"margin": 0.05, "comparisons": 6, "ceiling": 4, "first_look": 2, "ended": "ceiling"}
+        for text in self.told(tmp_path / "run", {}, sequential=sequential)[:2]:
+            assert "they hold together at 95 % over 6 pairs in all scenarios, however often" in text
+            assert "over all pairs of a scenario" not in text
 
 
 class TestTheMarkdown:
