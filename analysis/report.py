@@ -268,7 +268,7 @@ def _shared(report: Report) -> dict[str, object]:
     return {
         "report": report,
         "answer": (first, rest),
-        "carried": view_cost.carried(report.costs, bool(report.objectives)),
+        "carried": view_cost.carried(report.costs, report.levels, bool(report.objectives)),
         "run": run,
         "title": run.plan_name or "recorded trial",
         "when": view.moment(run.started),

@@ -12,6 +12,8 @@ from analysis.words import NONE, counted, listed, mebibytes, number, per_s
 
 SHOWN_AT_MOST = 200
 """A table has at most so many events; report.json has them all."""
+SAME_RATE = 1.1
+"""Rates that differ by less are one rate: what chance makes of random arrivals."""
 
 
 def costs(found: Sequence[Cost]) -> Grid:
@@ -45,15 +47,24 @@ def costs(found: Sequence[Cost]) -> Grid:
     return Grid(columns, [Group("", lines)] if lines else [])
 
 
-def carried(found: Sequence[Cost], by_objectives: bool) -> str:
-    """At which of the measured rates the backends held; nothing where all were measured at the same."""
+def carried(found: Sequence[Cost], measured: Sequence[Level], by_objectives: bool) -> str:
+    """At which of the measured rates the backends held; nothing where all of several held at the same."""
     compared = alike(found)
     if len({round(one.answered_per_s) for one in compared}) < 2:
-        return ""
+        return _one_rate(compared, measured)
     ordered = sorted(compared, key=lambda one: -one.answered_per_s)
     rates = listed([f"{one.title} {per_s(one.answered_per_s)} ({one.scenario})" for one in ordered])
     what = "the objectives held" if by_objectives else "each kept up"
     return f"Highest measured rate at which {what}: {rates}."
+
+
+def _one_rate(compared: Sequence[Cost], measured: Sequence[Level]) -> str:
+    """That no other rate was tried, where that is so."""
+    names = {one.backend for one in compared}
+    rates = [one.offered_per_s for one in measured if one.backend in names and one.offered_per_s]
+    if not rates or max(rates) > SAME_RATE * min(rates):
+        return ""
+    return f"No arrival rate but {per_s(min(rates))} was tried: how much more they carry is not known."
 
 
 def _money(value: float | None) -> Entry:

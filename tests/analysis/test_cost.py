@@ -78,6 +78,19 @@ class TestCost:
         assert any("plan.price_cpu is wrong" in problem for problem in report.problems)
 
 
+class TestTheRates:
+    def head(self, run: Path) -> str:
+        write_report(run)
+        return (run / "report.md").read_text().partition("| Backend")[0]
+
+    def test_are_told_to_be_but_one_where_no_other_was_tried(self, tmp_path: Path) -> None:
+        one = [spec(20, ms, backend=backend) for backend, ms in (("fastapi", 20), ("bentoml", 30))]
+        told = "No arrival rate but 20/s was tried: how much more they carry is not known."
+        assert told in self.head(write_run(tmp_path / "one", one))
+        more = [*one, spec(40, 20, saturated=True), spec(40, 20, backend="bentoml", saturated=True)]
+        assert "was tried" not in self.head(write_run(tmp_path / "more", more))
+
+
 class TestWhatIsNotToBeCompared:
     @pytest.fixture(params=[{"stand_in": True}, {"kind": "text"}])
     def run(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
