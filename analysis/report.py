@@ -30,6 +30,7 @@ from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
 from analysis.runfolder import NotARunFolder, Run, RunFacts, read_run
 from analysis.settled import about_looks
+from analysis.stability import FEWEST_REQUESTS, FEWEST_SECONDS, meant_to_be_steady
 from analysis.validity import oddities
 from analysis.words import counted
 
@@ -153,7 +154,7 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
         valid=_whole(run, bool(asked.objectives), bool(bad))
         and all(row.verdict != "invalid" for row in rows),
         problems=_problems(run, rows) + bad + (before.differs(run.facts) if before else []),
-        notes=_notes(run, measured),
+        notes=_notes(run, measured, rows),
         objectives=results,
         baseline=baseline.told(before) if before else "",
         rankings=rankings,
@@ -222,7 +223,7 @@ def _problems(run: Run, rows: list[TrialRow]) -> list[str]:
     return unended + unmade + run.problems + odd
 
 
-def _notes(run: Run, measured: list[Cell]) -> list[str]:
+def _notes(run: Run, measured: list[Cell], rows: list[TrialRow]) -> list[str]:
     loads = {cell.row.load for cell in measured}
     said = {
         "A single recorded trial: plan, machine and model are not written down in it.": run.facts.status
@@ -240,7 +241,20 @@ def _notes(run: Run, measured: list[Cell]) -> list[str]:
     }
     broke_off = [sentence for trial in run.trials for sentence in disagreements(trial)[1]]
     looked = [about_looks(run.facts.sequential)] if run.facts.sequential else []
-    return looked + [note for note, holds in said.items() if holds] + broke_off
+    return looked + [note for note, holds in said.items() if holds] + _not_looked_at(run, rows) + broke_off
+
+
+def _not_looked_at(run: Run, rows: list[TrialRow]) -> list[str]:
+    short = sum(
+        row.status == "ok" and row.warmup_cut_s is None and meant_to_be_steady(trial)
+        for row, trial in zip(rows, run.trials, strict=True)
+    )
+    if not short:
+        return []
+    return [
+        f"{short} of {counted(len(rows), 'trial')} had fewer than {FEWEST_SECONDS} seconds of "
+        f"{FEWEST_REQUESTS} answers or more, and were not looked at for warm-up, drift and jumps."
+    ]
 
 
 def render_summary(report: Report) -> str:

@@ -235,6 +235,7 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
             text(NONE if row.order is None else str(row.order)),
             *(quantile(row, name) for name in ("p50", "p95", "p99")),
             errors(row),
+            _cut(row.warmup_cut_s),
             quantile(row, "p99", "lag_ms"),
             text(number(row.generator_cores_peak)),
         ]
@@ -250,12 +251,19 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
             "p95",
             "p99",
             "Errors",
+            "Warm-up cut",
             "Lag p99 ms",
             "Generator cores",
         ],
         [Group("", [line(row) for row in ordered])],
         words=3,
     )
+
+
+def _cut(seconds: int | None) -> Entry:
+    if seconds is None:
+        return Entry(NONE, "dim", "too few seconds to tell, or a rate that changes")
+    return Entry(f"{seconds} s", hint="what MSER-5 would leave out for a steady rest; it is not left out")
 
 
 def differences(rankings: Sequence[Ranking]) -> Grid:

@@ -172,11 +172,37 @@ class TestTheMarkdown:
         assert "≥ " in text
         assert "\n\n\n\n" not in text
 
+    def test_tells_what_of_each_trial_is_warm_up(self, tmp_path: Path) -> None:
+        warming = steady(120, 8, 30) + steady(40, 40, 30)
+        run = write_run(tmp_path / "warm", [TrialSpec(warming), TrialSpec(steady(40, 8, 30), "bentoml")])
+        report = write_report(run)
+        cut = report.trials[0].warmup_cut_s
+        assert cut in (8, 9)
+        assert report.trials[1].warmup_cut_s is None
+        found = [line.split(" | ") for line in (run / "report.md").read_text().splitlines()]
+        header, long, short = (
+            next(cells for cells in found if cells[0] == name)
+            for name in ("| Trial", "| fastapi/constant/1", "| bentoml/constant/1")
+        )
+        at = header.index("Warm-up cut")
+        assert (long[at], short[at]) == (f"{cut} s", "\N{EN DASH}")
+        assert (
+            "1 of 2 trials had fewer than 20 seconds of 5 answers or more, and were not looked at for "
+            "warm-up, drift and jumps."
+        ) in report.notes
+
+    def test_says_nothing_of_warm_up_under_a_rate_that_changes(self, tmp_path: Path) -> None:
+        report = build_report(
+            write_run(tmp_path / "step", [TrialSpec(steady(40, 8, 30), shape={"name": "step"})])
+        )
+        assert report.trials[0].warmup_cut_s is None
+        assert not any("warm-up" in note for note in report.notes)
+
     def test_tells_no_lag_p99_of_trials_that_are_too_small_for_it(self, run: Path) -> None:
         write_report(run)
         found = [line.split(" | ") for line in (run / "report.md").read_text().splitlines()]
         (trial,) = (cells for cells in found if cells[0] == "| fastapi/constant/1")
-        assert trial[8] == "\N{EN DASH}"
+        assert trial[9] == "\N{EN DASH}"
 
     def test_tables_have_equally_many_cells_in_each_row(self, run: Path) -> None:
         write_report(run)
