@@ -594,7 +594,7 @@ def named(text: str) -> tuple[str, str]:
 def import_results(
     context: typer.Context,
     files: Annotated[
-        list[Path], typer.Argument(help="k6's or vegeta's CSV or JSON, Locust's PREFIX_stats.csv.")
+        list[Path], typer.Argument(help="k6's or vegeta's CSV or JSON, Locust's PREFIX_stats.csv or PREFIX.")
     ],
     name: Annotated[list[str] | None, typer.Option(help="What to call each file's server; repeat.")] = None,
     scenario: Annotated[str, typer.Option(help="What to call the load.")] = "imported",
