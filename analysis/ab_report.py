@@ -159,5 +159,5 @@ def _quantiles(result: ABResult) -> Grid:
 
 
 def _bar(arm: Arm, series: dict[str, int], latency: Histogram) -> Bar:
-    p50, p95, p99 = (latency.quantile_ms(q) or 0.0 for q in (0.5, 0.95, 0.99))
-    return Bar(arm.name, series[arm.name], p50, p95, p99, None, True)
+    p50, p95, p99 = (latency.carried_ms(q) for q in (0.5, 0.95, 0.99))
+    return Bar(arm.name, series[arm.name], p50, p95, p99, None, True, latency.total)

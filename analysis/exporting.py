@@ -1,8 +1,8 @@
 """A run's numbers in forms that other programs read: CSV, JSON, Parquet, and HdrHistogram's plotter.
 
 Three tables: ``cells`` (a row per backend and scenario), ``trials`` and ``seconds`` (a row per second of each
-trial). The plotter's files (``.hgrm``) have a cell's whole latency distribution, as
-https://hdrhistogram.github.io/HdrHistogram/plotFiles.html draws it.
+trial). A percentile that a sample is too small for is empty. The plotter's files (``.hgrm``) have a cell's
+whole latency distribution, as https://hdrhistogram.github.io/HdrHistogram/plotFiles.html draws it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from analysis.importing import histogram_of
-from analysis.metrics import Cell, cells, trial_row
+from analysis.metrics import Cell, Measures, cells, trial_row
 from analysis.runfolder import Trial, read_run
 from analysis.usage import start_epoch_s, usage
 
@@ -46,11 +46,19 @@ def export(run_dir: Path, form: str, out: Path) -> list[Path]:
     if form == "hgrm":
         return _plotter(cells(run), out)
     tables = {
-        "cells": [flat(cell.row) for cell in cells(run)],
-        "trials": [flat(trial_row(trial)) for trial in run.trials],
+        "cells": [flat(_carried(cell.row)) for cell in cells(run)],
+        "trials": [flat(_carried(trial_row(trial))) for trial in run.trials],
         "seconds": [row for trial in run.trials for row in _seconds(trial)],
     }
     return [_write(out / f"{name}.{form}", form, rows) for name, rows in tables.items()]
+
+
+def _carried(row: Measures) -> Measures:
+    """The row without the percentiles that its sample is too small for."""
+    kinds = ("latency_ms", "service_ms", "lag_ms")
+    return row.model_copy(
+        update={kind: getattr(row, kind) | dict.fromkeys(row.not_carried) for kind in kinds}
+    )
 
 
 def flat(row: BaseModel) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def _parts(name: str, value: Any) -> dict[str, Any]:
 def _seconds(trial: Trial) -> Rows:
     """A row per second of the trial's latency log; counts by generator.csv are in its own seconds."""
     latency = trial.log.tag("latency").binned()
-    p50, p95, p99 = (latency.quantiles_ms(q) for q in (0.5, 0.95, 0.99))
+    p50, p95, p99 = (latency.carried_ms(q) for q in (0.5, 0.95, 0.99))
     used = usage(trial, float(len(latency.start_s)) or 1.0)
     at = {math.floor(second): i for i, second in enumerate(used.second)} if used else {}
     start, entry, totals = start_epoch_s(trial), trial.entry, latency.totals

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from analysis.happenings import LATENCY, Happening
-from analysis.histograms import Floats, together
+from analysis.histograms import Floats, carries, together
 from analysis.levels import Level, families
 from analysis.metrics import QUANTILES, Cell
 from analysis.plots import Bar, Mark, Track, as_locust_saw_it, distribution, over_time, side_by_side
@@ -101,8 +101,8 @@ def _point(level: Level) -> Point:
     offered = level.answered_per_s if level.offered_per_s is None else level.offered_per_s
     asked = counted(level.users, "caller") if level.users else f"{per_s(offered)} planned"
     bound = "at least " if level.lower_bound else ""
-    few = "" if level.carried else f" of only {counted(level.requests, 'request')}"
     answered, latency = per_s(level.answered_per_s), ms(level.p95_ms)
+    few = _few(level.requests, 0.95)
     told = f"{level.scenario}, {asked}, {answered} answered, p95 {bound}{latency}{few}"
     return Point(offered, level.answered_per_s, level.p95_ms, not level.lower_bound, told)
 
@@ -136,14 +136,15 @@ def _figures(
 
 def _apart(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) -> Markup | None:
     """The trials' own percentiles, where any backend has several."""
+    q = QUANTILES[ranking.metric]
     rows = [
         Trials(
             cell.row.title,
             series[cell.row.backend],
             [
-                (trial.entry.trial, trial.entry.order or trial.entry.trial, value)
+                (trial.entry.trial, trial.entry.order or trial.entry.trial, value, _few(own.total, q))
                 for trial in cell.trials
-                if (value := trial.log.tag("latency").merged().quantile_ms(QUANTILES[ranking.metric]))
+                if (own := trial.log.tag("latency").merged()) and (value := own.quantile_ms(q))
             ],
         )
         for cell in cells
@@ -155,8 +156,13 @@ def _apart(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) -> M
 
 
 def _bar(title: str, series: int, cell: Cell, sure: bool) -> Bar:
-    p50, p95, p99 = (cell.latency.quantile_ms(q) or 0.0 for q in (0.5, 0.95, 0.99))
-    return Bar(title, series, p50, p95, p99, cell.row.interval_ms.get("p95"), sure)
+    p50, p95, p99 = (cell.latency.carried_ms(q) for q in (0.5, 0.95, 0.99))
+    return Bar(title, series, p50, p95, p99, cell.row.interval_ms.get("p95"), sure, cell.latency.total)
+
+
+def _few(requests: int, q: float) -> str:
+    """What to say behind a percentile that rests on too few requests."""
+    return "" if carries(requests, q) else f" of only {counted(requests, 'request')}"
 
 
 def _track(cell: Cell, events: Sequence[Happening]) -> Track:
@@ -173,6 +179,7 @@ def _track(cell: Cell, events: Sequence[Happening]) -> Track:
         at_s=binned.start_s,
         p50_ms=binned.quantiles_ms(0.5),
         p95_ms=binned.quantiles_ms(0.95),
+        answers=binned.totals,
         answered_per_s=binned.totals / (width_s * trials),
         planned_per_s=_generated(cell, "planned", width_s, bins),
         dropped_per_s=_generated(cell, "dropped", width_s, bins),

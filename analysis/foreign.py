@@ -43,7 +43,8 @@ CANNOT_TELL = {
     "vegeta": (*NOT_PLANNED, "Requests that vegeta did not send in time are not in its results."),
 }
 MOST_LATENCY_S = 3600.0
-SNIFFED_BYTES = 1 << 16
+LONGEST_LINE_BYTES = 1 << 26
+"""A line may hold an answer's whole body; a file whose first is longer is none of these."""
 
 
 class NotReadable(ValueError):
@@ -84,9 +85,7 @@ def read_samples(path: Path) -> Samples:
     NotReadable
         If it is neither.
     """
-    with path.open("rb") as file:
-        head = file.read(SNIFFED_BYTES)
-    reader = _reader(head)
+    reader = _reader(first_line(path))
     if reader is None:
         raise NotReadable(
             f"{path} is not of a form that is read here. There are: k6 run --out csv=FILE or "
@@ -101,8 +100,13 @@ def read_samples(path: Path) -> Samples:
     return samples
 
 
-def _reader(head: bytes) -> Callable[[io.TextIOBase], Samples] | None:
-    first = head.split(b"\n", 1)[0].strip()
+def first_line(path: Path) -> bytes:
+    """The first line of a file, without the spaces around it."""
+    with path.open("rb") as file:
+        return file.readline(LONGEST_LINE_BYTES).strip()
+
+
+def _reader(first: bytes) -> Callable[[io.TextIOBase], Samples] | None:
     if first.split(b",")[:3] == [b"metric_name", b"timestamp", b"metric_value"]:
         return k6_csv
     if first.startswith(b"{"):
@@ -211,6 +215,7 @@ def _vegeta(samples: Samples, at_s: float, code: int, latency_s: float, error: s
 
 def _rows(text: io.TextIOBase) -> Iterator[list[str]]:
     """Rows of a CSV file, of which one that is not CSV is empty."""
+    csv.field_size_limit(LONGEST_LINE_BYTES)  # of this process: its default is less than a page with an image
     reader = csv.reader(line.replace("\0", "") for line in text)
     while True:
         try:

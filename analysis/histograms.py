@@ -94,6 +94,10 @@ class Histogram:
         """Smallest value in ms that at least ``q`` of all values do not exceed; None if there are none."""
         return self.rank_ms(max(1, _ceil(q * self.total))) if self.total else None
 
+    def carried_ms(self, q: float) -> float | None:
+        """Quantile ``q`` in ms; None where the sample is too small to carry it."""
+        return self.quantile_ms(q) if carries(self.total, q) else None
+
     def mean_ms(self) -> float | None:
         """Mean in ms, each value taken at the middle of its bucket."""
         if not self.total:
@@ -189,6 +193,10 @@ class Intervals:
         middle = bucket_middle_ms(self.bucket[np.searchsorted(np.cumsum(self.count), rank)])
         result[filled] = np.minimum(middle, self.largest_ms[filled])
         return result
+
+    def carried_ms(self, q: float) -> Floats:
+        """The same, NaN also where an interval has too few values to carry it."""
+        return np.where(self.totals >= needed_for(q), self.quantiles_ms(q), np.nan)
 
 
 def all_values(parts: Sequence[Intervals]) -> Histogram:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from analysis.foreign import CANNOT_TELL, NotReadable, Samples, read_samples
+from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, read_samples
 from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, bucket_low_us
 from analysis.locust_csv import FILES, read_locust
 from analysis.records import encodable
@@ -34,6 +34,7 @@ LOCUST_CANNOT_TELL = (
     "Nothing tells whether the generator kept up: no dispatch lag, no CPU of its own.",
     "No CPU and memory of the server, no model digest, no check of the answers.",
 )
+LOCUST_HEADER = b"Type,Name,Request Count"
 STATS = "_stats.csv"
 _NAME = re.compile(r"[^A-Za-z0-9._+=-]+")
 
@@ -75,12 +76,13 @@ def import_files(files: Sequence[Path], run: Path, names: Sequence[str], scenari
 
 def name_of(file: Path) -> str:
     """A backend's name after a file: its own, without what says of which form it is."""
-    stem = file.name.removesuffix(STATS) if _is_locust(file) else file.stem
+    stem = file.name.removesuffix(STATS).removesuffix(".csv") if _is_locust(file) else file.stem
     return _NAME.sub("-", stem).strip("-.") or "imported"
 
 
 def _is_locust(file: Path) -> bool:
-    return file.name.endswith((STATS, "stats.csv"))
+    """By its header: any file may be called so."""
+    return first_line(file).replace(b'"', b"").startswith(LOCUST_HEADER)
 
 
 def _import_samples(file: Path, folder: Path) -> _Trial:
@@ -148,8 +150,9 @@ def encoded(buckets: Ints) -> str:
 
 def _import_locust(file: Path, folder: Path) -> _Trial:
     """Locust's own files, taken over as they are; a histogram cannot be made of them."""
-    prefix = file.name.removesuffix("stats.csv")
-    for name in FILES:
+    shutil.copyfile(file, folder / FILES[0])
+    prefix = file.name.removesuffix(FILES[0])
+    for name in FILES[1:]:
         source = file.with_name(prefix + name)
         if source.exists():
             shutil.copyfile(source, folder / name)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from analysis.histograms import Histogram, Intervals, all_values, carries
 from analysis.loads import unlike
 from analysis.runfolder import Load, Run, Status, Trial, Verdict, binned
+from analysis.stability import warm_up_s
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
 from analysis.usage import last_answer_s, usage
 from analysis.validity import trial_verdict
@@ -66,7 +67,11 @@ class Measures(BaseModel):
 
 
 class TrialRow(Measures):
-    """One trial in the report."""
+    """One trial in the report.
+
+    ``warmup_cut_s`` is what MSER-5 would cut off its beginning; None where it is too short to tell, or its
+    load has no level to keep.
+    """
 
     backend: str
     scenario: str
@@ -77,6 +82,7 @@ class TrialRow(Measures):
     reasons: list[str]
     started: datetime | None
     failures: dict[str, int]
+    warmup_cut_s: int | None = None
 
 
 class Row(Measures):
@@ -218,6 +224,7 @@ def trial_row(trial: Trial) -> TrialRow:
         reasons=reasons,
         started=(summary.started if summary else None) or entry.started,
         failures=summary.failures if summary else {},
+        warmup_cut_s=warm_up_s(trial),
     )
 
 

@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 from markupsafe import Markup
 
-from analysis.histograms import MIN_BEYOND, Floats, Histogram
+from analysis.histograms import MIN_BEYOND, Floats, Histogram, Ints, carries, needed_for
 from analysis.svg import (
     LEFT,
     RIGHT,
@@ -36,11 +36,14 @@ from analysis.svg import (
     of,
     round_top,
     stairs,
+    unbroken,
     x_axis,
     y_axis,
 )
-from analysis.words import brief, mebibytes, ms
+from analysis.words import brief, counted, listed, mebibytes, ms
 
+WIDEST_INTERVAL = 2.0
+"""The side-by-side axis makes room for intervals up to so many times the largest value."""
 PROBES = 48
 """Percentiles whose values can be read by pointing at the curves."""
 
@@ -56,13 +59,17 @@ class Mark:
 
 @dataclass(frozen=True)
 class Track:
-    """Values of one cell over time, one entry per bin of ``width_s``; NaN where there is none."""
+    """Values of one cell over time, one entry per bin of ``width_s``; NaN where there is none.
+
+    ``answers`` is how many there are in a bin, of all trials together.
+    """
 
     title: str
     width_s: int
     at_s: Floats
     p50_ms: Floats
     p95_ms: Floats
+    answers: Ints
     answered_per_s: Floats
     planned_per_s: Floats
     dropped_per_s: Floats
@@ -102,8 +109,12 @@ def _latency(svg: Element, x: Scale, y: Scale, track: Track, series: int) -> Non
     y_axis(svg, y, y.ticks(5), "latency, ms")
     upper, lower = (known(x, y, _middle(track), values) for values in (track.p95_ms, track.p50_ms))
     area(svg, upper, lower, f"band {of(series)}")
-    line(svg, upper, f"line thin {of(series)}")
-    line(svg, lower, f"line {of(series)}")
+    for q, values, look in ((0.95, track.p95_ms, "line thin"), (0.5, track.p50_ms, "line")):
+        enough = np.where(track.answers >= needed_for(q), values, np.nan)
+        if not np.array_equal(enough, values, equal_nan=True):
+            line(svg, known(x, y, _middle(track), values), f"{look} dotted {of(series)}")
+        for points in unbroken(x, y, _middle(track), enough):
+            line(svg, points, f"{look} {of(series)}")
 
 
 def _used(
@@ -168,7 +179,7 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
     x = Scale(0, max(1.5, math.log10(most)), LEFT, WIDTH - RIGHT)
     drawn = {series: _curve(histogram) for _, series, histogram in curves}
     y = latency_scale([v for points in drawn.values() for _, v in points], 200, 20, log=True)
-    words = ", ".join(f"{title} {ms(h.quantile_ms(0.95))}" for title, _, h in curves)
+    words = ", ".join(f"{title} {ms(h.carried_ms(0.95))}" for title, _, h in curves)
     names = [(title, series) for title, series, _ in curves]
     svg = drawing(228 + legend_height(names), f"{scenario}: latency by percentile. p95: {words}.")
     y_axis(svg, y, y.ticks(7), "latency, ms")
@@ -181,7 +192,7 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
         solid = [p for p, (at, _) in zip(points, drawn[series], strict=True) if at <= carried]
         line(svg, points[max(0, len(solid) - 1) :], f"line dotted {of(series)}")
         line(svg, solid, f"line {of(series)}")
-        value = histogram.quantile_ms(0.95)
+        value = histogram.carried_ms(0.95)
         if value is not None and x.high >= math.log10(20):
             marker(svg, x(math.log10(20)), y(value), series, f"{title}: p95 {ms(value)}")
     _probes(svg, x, curves)
@@ -190,14 +201,14 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
 
 
 def _probes(svg: Element, x: Scale, curves: Sequence[tuple[str, int, Histogram]]) -> None:
-    """Columns that tell each backend's value at a percentile, where its sample has one so far out."""
+    """Columns that tell each backend's value at a percentile, where its sample carries one so far out."""
     step = x.high / PROBES
     for number in range(PROBES):
         at = (number + 0.5) * step
         told = [
-            f"{title} {ms(histogram.quantile_ms(1 - 10.0**-at))}"
+            f"{title} {ms(value)}"
             for title, _, histogram in curves
-            if 10.0**at <= histogram.total
+            if (value := histogram.carried_ms(1 - 10.0**-at)) is not None
         ]
         if told:
             percentile = f"{100 * (1 - 10.0**-at):.{max(1, math.ceil(at))}f} %"
@@ -206,24 +217,45 @@ def _probes(svg: Element, x: Scale, curves: Sequence[tuple[str, int, Histogram]]
 
 @dataclass(frozen=True)
 class Bar:
-    """One backend's percentiles in the side-by-side plot; ``interval`` is that of p95, ``sure`` if ranked."""
+    """One backend's percentiles in the side-by-side plot, None where it has too few requests for one.
+
+    ``interval`` is that of p95, ``sure`` if it is ranked.
+    """
 
     title: str
     series: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
     interval: tuple[float, float] | None
     sure: bool
+    requests: int
+
+    @property
+    def ends_ms(self) -> list[float]:
+        """Where it begins and where it ends, if anywhere."""
+        carried = [value for value in (self.p50_ms, self.p95_ms, self.p99_ms) if value is not None]
+        return [carried[0], carried[-1]] if carried else []
+
+    @property
+    def words(self) -> str:
+        """Its percentiles, and which of them it has too few requests for."""
+        named = {"p50": self.p50_ms, "p95": self.p95_ms, "p99": self.p99_ms}
+        told = [f"{name} {ms(value)}" for name, value in named.items() if value is not None]
+        lacking = [name for name, value in named.items() if value is None]
+        few = [f"{counted(self.requests, 'request')}, too few for {listed(lacking)}"] if lacking else []
+        return f"{self.title}: {', '.join(told + few)}"
 
 
 def side_by_side(scenario: str, bars: Sequence[Bar]) -> Markup:
     """p50, p95 and p99 of each backend on one axis: a line from p50 to p99, p95 marked with its interval."""
     height = 34 + 36 * len(bars)
-    words = "; ".join(f"{b.title}: p50 {ms(b.p50_ms)}, p95 {ms(b.p95_ms)}, p99 {ms(b.p99_ms)}" for b in bars)
-    svg = drawing(height, f"{scenario}, backends side by side. {words}.")
-    # An interval that is wider than the axis ends with it: it must not squeeze what was measured.
-    x = latency_scale([v for bar in bars for v in (bar.p50_ms, bar.p99_ms)], 10, WIDTH - 26)
+    svg = drawing(height, f"{scenario}, backends side by side. {'; '.join(bar.words for bar in bars)}.")
+    measured = [value for bar in bars for value in bar.ends_ms]
+    # An interval that is far wider than what was measured ends with the axis: it must not squeeze the rest.
+    widest = WIDEST_INTERVAL * max(measured, default=1.0)
+    wide = [min(bar.interval[1], widest) for bar in bars if bar.interval]
+    x = latency_scale([*measured, *wide], 10, WIDTH - 26)
     bottom = height - 22
     ticks = x.ticks(5)  # with their units more would touch
     x_axis(svg, x, ticks, [f"{brief(tick)} ms" for tick in ticks], bottom)
@@ -233,18 +265,26 @@ def side_by_side(scenario: str, bars: Sequence[Bar]) -> Markup:
         y = 28 + 36 * row
         faint = "" if bar.sure else " faint"
         group = SubElement(svg, "g", {"class": f"{of(bar.series)}{faint}"})
-        SubElement(
-            group, "title"
-        ).text = f"{bar.title}: p50 {ms(bar.p50_ms)}, p95 {ms(bar.p95_ms)}, p99 {ms(bar.p99_ms)}"
+        SubElement(group, "title").text = bar.words
         element(group, "text", "label", x=10, y=y - 10).text = bar.title
-        element(group, "line", "range", x1=x(bar.p50_ms), x2=x(bar.p99_ms), y1=y, y2=y)
-        element(group, "line", "end", x1=x(bar.p99_ms), x2=x(bar.p99_ms), y1=y - 4, y2=y + 4)
-        if bar.interval:
-            low, high = (x(value) for value in bar.interval)
-            element(group, "rect", "interval", x=low, y=y - 7, width=max(1, high - low), height=14)
-        element(group, "circle", "hollow", cx=x(bar.p50_ms), cy=y, r=3.5)
-        marker(group, x(bar.p95_ms), y, bar.series, "")
+        _bar(group, x, y, bar)
     return markup(svg)
+
+
+def _bar(group: Element, x: Scale, y: float, bar: Bar) -> None:
+    """As much of a bar as its requests carry."""
+    if bar.ends_ms:
+        first, last = (x(value) for value in bar.ends_ms)
+        element(group, "line", "range", x1=first, x2=last, y1=y, y2=y)
+    if bar.p99_ms is not None:
+        element(group, "line", "end", x1=x(bar.p99_ms), x2=x(bar.p99_ms), y1=y - 4, y2=y + 4)
+    if bar.interval:
+        low, high = (x(value) for value in bar.interval)
+        element(group, "rect", "interval", x=low, y=y - 7, width=max(1, high - low), height=14)
+    if bar.p50_ms is not None:
+        element(group, "circle", "hollow", cx=x(bar.p50_ms), cy=y, r=3.5)
+    if bar.p95_ms is not None:
+        marker(group, x(bar.p95_ms), y, bar.series, "")
 
 
 def _curve(histogram: Histogram) -> list[tuple[float, float]]:
@@ -259,8 +299,12 @@ def _curve(histogram: Histogram) -> list[tuple[float, float]]:
 
 
 def _time_words(track: Track) -> str:
-    worst = float(np.nanmax(track.p95_ms)) if np.any(np.isfinite(track.p95_ms)) else None
-    return f"Highest p95 of {track.width_s} s: {ms(worst)}."
+    needed = needed_for(0.95)
+    carried = track.p95_ms[(track.answers >= needed) & np.isfinite(track.p95_ms)]
+    if not len(carried):
+        span = "second" if track.width_s == 1 else f"bin of {track.width_s} s"
+        return f"No {span} has the {needed} answers that p95 needs."
+    return f"Highest p95 of {track.width_s} s: {ms(float(carried.max()))}."
 
 
 def _time_axis(tracks: Sequence[Track]) -> Scale:
@@ -281,8 +325,9 @@ def _red(svg: Element, x: Scale, y: Scale, track: Track, per_s: Floats) -> None:
 def _hover(svg: Element, x: Scale, track: Track, bottom: float) -> None:
     """An invisible column per bin that tells all that is known of it, from every file."""
     for i, at in enumerate(track.at_s):
-        p50, p95 = track.p50_ms[i], track.p95_ms[i]
-        told = [f"p50 {ms(p50)}, p95 {ms(p95)}" if math.isfinite(p95) else "no answer"]
+        p50, p95, answers = track.p50_ms[i], track.p95_ms[i], int(track.answers[i])
+        few = "" if carries(answers, 0.95) else f" of only {counted(answers, 'answer')}"
+        told = [f"p50 {ms(p50)}, p95 {ms(p95)}{few}" if math.isfinite(p95) else "no answer"]
         told += [
             f"{brief(values[i])} {unit}"
             for values, unit, zero in (

@@ -147,21 +147,19 @@ def against_limit(heading: str, limits: Sequence[Limit]) -> Markup:
 
 @dataclass(frozen=True)
 class Trials:
-    """A backend's trials: number, place in the order of all, and percentile in ms of each."""
+    """A backend's trials: number, place in the order of all, percentile in ms, and what to say behind it."""
 
     title: str
     series: int
-    values_ms: Sequence[tuple[int, int, float]]
+    values_ms: Sequence[tuple[int, int, float, str]]
 
 
 def apart(scenario: str, metric: str, rows: Sequence[Trials]) -> Markup:
     """Each trial's percentile over its place in the run, so that a drift of the machine shows."""
-    values = [value for row in rows for _, _, value in row.values_ms]
-    last = max(order for row in rows for _, order, _ in row.values_ms)
-    words = "; ".join(
-        f"{row.title} {ms(min(v for *_, v in row.values_ms))} to {ms(max(v for *_, v in row.values_ms))}"
-        for row in rows
-    )
+    values = [value for row in rows for _, _, value, _ in row.values_ms]
+    last = max(order for row in rows for _, order, *_ in row.values_ms)
+    ends = [(row.title, [value for _, _, value, _ in row.values_ms]) for row in rows]
+    words = "; ".join(f"{title} {ms(min(own))} to {ms(max(own))}" for title, own in ends)
     names = [(row.title, row.series) for row in rows]
     svg = drawing(BOTTOM + 46 + legend_height(names), f"{scenario}: {metric} of each trial. {words}.")
     x = Scale(0.5, last + 0.5, LEFT, WIDTH - RIGHT)
@@ -174,10 +172,10 @@ def apart(scenario: str, metric: str, rows: Sequence[Trials]) -> Markup:
     for row in rows:
         group = SubElement(svg, "g", {"class": of(row.series)})
         ordered = sorted(row.values_ms, key=lambda one: one[1])
-        points = [(x(order), y(value)) for _, order, value in ordered]
+        points = [(x(order), y(value)) for _, order, value, _ in ordered]
         line(group, points, f"line thin faint {of(row.series)}")
-        for number, order, value in ordered:
-            told = f"{row.title}, trial {number}: {metric} {ms(value)}"
+        for number, order, value, few in ordered:
+            told = f"{row.title}, trial {number}: {metric} {ms(value)}{few}"
             marker(group, x(order), y(value), row.series, told)
     legend(svg, names, BOTTOM + 50)
     return markup(svg)

@@ -7,13 +7,15 @@ slower in at least one, or failed by its own fault (saturated, errors) where thi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from analysis.levels import STEADY
 from analysis.metrics import Cell, Row
 from analysis.objectives import ObjectiveResult
 from analysis.ranking import Pair, Part, Ranking
 from analysis.uncertainty import SINGLE_TRIAL, SINGLE_TRIAL_MARGIN
-from analysis.words import counted, listed, ms, number, percent
+from analysis.words import PERCENT, counted, listed, ms, number, per_s, percent
 
 TELL_WHY = 2
 """Up to so many unranked backends are explained in the sentence; of more it only has the names."""
@@ -32,6 +34,31 @@ class Recommendation(Part):
     sentences: tuple[str, str]
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The cells by scenario and backend, and what sentences quote of them."""
+
+    cells: Mapping[tuple[str, str], Cell]
+
+    def title(self, backend: str) -> str:
+        """The backend's name."""
+        return next(cell.row.title for (_, name), cell in self.cells.items() if name == backend)
+
+    def interval(self, ranking: Ranking, backend: str) -> str:
+        """The interval of what the backend is ranked by: ``39.1 to 44.0``; empty where there is none."""
+        found = self.cells[ranking.scenario, backend].row.interval_ms.get(ranking.metric)
+        return f"{number(found[0])} to {number(found[1])}" if found else ""
+
+    def load(self, ranking: Ranking) -> str:
+        """The scenario and, where arrivals are planned, how many: ``at 20/s (poisson)``, ``(callers)``."""
+        cell = self.cells[ranking.scenario, ranking.ranked[0].backend]
+        name, rate = f"({ranking.scenario})", cell.row.planned_per_s
+        if ranking.load != "open" or rate is None:
+            return name
+        shapes = {trial.summary.shape.name for trial in cell.trials if trial.summary}
+        return f"at {per_s(rate)}{'' if shapes <= {*STEADY} else ' on average'} {name}"
+
+
 def recommend(
     rankings: Sequence[Ranking], cells: Sequence[Cell], objectives: Sequence[ObjectiveResult]
 ) -> Recommendation:
@@ -41,36 +68,39 @@ def recommend(
     """
     usable = [one for one in rankings if one.ranked and one.load == "open"]
     usable = usable or [one for one in rankings if one.ranked]
-    titles = {cell.row.backend: cell.row.title for cell in cells}
-    backend, first = _first(usable, titles)
+    known = _Known({(cell.row.scenario, cell.row.backend): cell for cell in cells})
+    backend, first = _first(usable, known)
     rest = [
-        *_rests_on(usable, cells, titles),
-        *_left_out(rankings, titles),
+        *_rests_on(usable, cells, known),
+        *_left_out(rankings, known),
         *_objectives(objectives),
     ]
     second = "; ".join(rest) or "nothing was measured"
     return Recommendation(backend=backend, sentences=(first, f"{second[:1].upper()}{second[1:]}."))
 
 
-def _first(usable: Sequence[Ranking], titles: dict[str, str]) -> tuple[str | None, str]:
+def _first(usable: Sequence[Ranking], known: _Known) -> tuple[str | None, str]:
     if not usable:
         return None, "No server can be recommended from this run."
     ranked = sorted({one.backend for ranking in usable for one in ranking.ranked})
     ahead = [b for b in ranked if all(b in ranking.leaders for ranking in usable)]
     if not ahead:
-        return None, _split(usable, titles)
+        return None, _split(usable, known)
     if len(ahead) > 1:
-        return None, _tie(ahead, usable, titles)
+        return None, _tie(ahead, usable, known)
     (best,) = ahead
     others = {b for ranking in usable for b in (*ranked, *_at_fault(ranking)) if b != best}
     if not others:
-        return None, f"{titles[best]} has nothing to be ranked against: its {_values(usable, best)}."
+        return (
+            None,
+            f"{known.title(best)} has nothing to be ranked against: its {_values(usable, best, known)}.",
+        )
     unbeaten = sorted(b for b in others if not any(_beats(ranking, best, b) for ranking in usable))
     if len(unbeaten) > 1:
-        return None, _unsettled(best, unbeaten, usable, titles)
+        return None, _unsettled(best, unbeaten, usable, known)
     if unbeaten:
-        return None, _tie([best, *unbeaten], usable, titles)
-    return best, _winner(best, usable, titles)
+        return None, _tie([best, *unbeaten], usable, known)
+    return best, _winner(best, usable, known)
 
 
 def _at_fault(ranking: Ranking) -> list[str]:
@@ -84,21 +114,26 @@ def _beats(ranking: Ranking, best: str, other: str) -> bool:
     return bool(pair and pair.shown and pair.faster == best)
 
 
-def _values(rankings: Sequence[Ranking], backend: str) -> str:
-    """``p95 latency was 41.2 ms (constant) and 55.0 ms (poisson)``."""
+def _values(rankings: Sequence[Ranking], backend: str, known: _Known) -> str:
+    """``p95 latency was 41.2 ms (95 % interval 39.1 to 44.0) at 20/s (constant)``, and so on."""
     mine = [ranking for ranking in rankings if any(one.backend == backend for one in ranking.ranked)]
-    values = [f"{ms(ranking.value(backend))} ({ranking.scenario})" for ranking in mine]
+    values = [f"{_value(ranking, backend, known)} {known.load(ranking)}" for ranking in mine]
     return f"{listed(sorted({ranking.metric for ranking in mine}))} latency was {listed(values)}"
 
 
-def _winner(best: str, rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+def _value(ranking: Ranking, backend: str, known: _Known) -> str:
+    interval = known.interval(ranking, backend)
+    return f"{ms(ranking.value(backend))}{f' (95{PERCENT} interval {interval})' if interval else ''}"
+
+
+def _winner(best: str, rankings: Sequence[Ranking], known: _Known) -> str:
     if len(rankings) > TELL_EACH:
-        return _winner_of_many(best, rankings, titles)
-    against = [_against(best, ranking, titles) for ranking in rankings]
-    return f"Run {titles[best]}: its {_values(rankings, best)}, against {listed(against)}."
+        return _winner_of_many(best, rankings, known)
+    against = [_against(best, ranking, known) for ranking in rankings]
+    return f"Run {known.title(best)}: its {_values(rankings, best, known)}, against {listed(against)}."
 
 
-def _winner_of_many(best: str, rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+def _winner_of_many(best: str, rankings: Sequence[Ranking], known: _Known) -> str:
     """The same over so many scenarios that only the range of each number is told."""
     mine = [ranking for ranking in rankings if any(one.backend == best for one in ranking.ranked)]
     values = [ranking.value(best) for ranking in mine]
@@ -112,24 +147,24 @@ def _winner_of_many(best: str, rankings: Sequence[Ranking], titles: dict[str, st
     ]
     shown = [pair for pair in pairs if pair.shown]
     if not shown:
-        return f"Run {titles[best]}: {told}."
+        return f"Run {known.title(best)}: {told}."
     high = [pair.high for pair in shown if pair.high is not None]
     span = f"{min(pair.low for pair in shown):.2f}{f' to {max(high):.2f}' if high else ' or more'}"
     alike = len(pairs) - len(shown)
     rest = f", and not shown to differ in {counted(alike, 'other')}" if alike else ""
     where = f"in {len(shown)} of them" if len(shown) < len(mine) else "in each"
-    return f"Run {titles[best]}: {told}; the nearest other was {span} times as slow {where}{rest}."
+    return f"Run {known.title(best)}: {told}; the nearest other was {span} times as slow {where}{rest}."
 
 
-def _against(best: str, ranking: Ranking, titles: dict[str, str]) -> str:
+def _against(best: str, ranking: Ranking, known: _Known) -> str:
     """The nearest other in a scenario: ``BentoML's 60.3 ms (constant; 1.42 to 1.51 times as slow)``."""
     nearest = next((one for one in ranking.ranked if one.backend != best), None)
     if nearest is None:
-        faults = [f"{titles[b]}, {ranking.excluded[b].reason}" for b in _at_fault(ranking)]
+        faults = [f"{known.title(b)}, {ranking.excluded[b].reason}" for b in _at_fault(ranking)]
         return f"{listed(faults) or 'no other valid measurement'} ({ranking.scenario})"
     pair = ranking.pair(best, nearest.backend)
     how = f"{_times(pair)} as slow" if pair and pair.shown else "no difference shown"
-    return f"{titles[nearest.backend]}'s {ms(nearest.value_ms)} ({ranking.scenario}; {how})"
+    return f"{known.title(nearest.backend)}'s {ms(nearest.value_ms)} ({ranking.scenario}; {how})"
 
 
 def _times(pair: Pair) -> str:
@@ -137,8 +172,8 @@ def _times(pair: Pair) -> str:
     return f"{pair.low:.2f}{high} times"
 
 
-def _tie(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
-    names, parts = listed([titles[backend] for backend in backends]), _each(backends, rankings, titles)
+def _tie(backends: Sequence[str], rankings: Sequence[Ranking], known: _Known) -> str:
+    names, parts = listed([known.title(backend) for backend in backends]), _each(backends, rankings, known)
     pairs = [
         pair for ranking in rankings for pair in ranking.pairs if {pair.faster, pair.slower} <= {*backends}
     ]
@@ -148,28 +183,40 @@ def _tie(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str,
     return f"No difference was shown between {names}: {parts}."
 
 
-def _unsettled(
-    best: str, unbeaten: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]
-) -> str:
+def _unsettled(best: str, unbeaten: Sequence[str], rankings: Sequence[Ranking], known: _Known) -> str:
     """None is shown to be faster than the best; but it is not shown to be faster than these."""
-    names = listed([titles[backend] for backend in unbeaten])
-    parts = _each([best, *unbeaten], rankings, titles)
-    return f"{titles[best]} leads, and no difference was shown between it and {names}: {parts}."
+    names = listed([known.title(backend) for backend in unbeaten])
+    parts = _each([best, *unbeaten], rankings, known)
+    return f"{known.title(best)} leads, and no difference was shown between it and {names}: {parts}."
 
 
-def _each(backends: Sequence[str], rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
-    return "; ".join(f"{titles[backend]}'s {_values(rankings, backend)}" for backend in backends)
+def _each(backends: Sequence[str], rankings: Sequence[Ranking], known: _Known) -> str:
+    """By scenario, the fastest first: ``p95 latency at 20/s (poisson), with 95 % intervals: A 41 ms (…)``."""
+    told = []
+    for ranking in rankings:
+        mine = [one.backend for one in ranking.ranked if one.backend in backends]
+        intervals = {backend: known.interval(ranking, backend) for backend in mine}
+        values = [
+            f"{known.title(backend)} {ms(ranking.value(backend))}{f' ({interval})' if interval else ''}"
+            for backend, interval in intervals.items()
+        ]
+        what = f", with 95{PERCENT} intervals" if any(intervals.values()) else ""
+        told += [f"{ranking.metric} latency {known.load(ranking)}{what}: {listed(values)}"] if mine else []
+    return "; ".join(told)
 
 
-def _split(rankings: Sequence[Ranking], titles: dict[str, str]) -> str:
+def _split(rankings: Sequence[Ranking], known: _Known) -> str:
     parts = []
     for ranking in rankings:
-        leaders = [f"{titles[b]} ({ranking.metric} {ms(ranking.value(b))})" for b in ranking.leaders]
-        parts.append(f"{listed(leaders)} in {ranking.scenario}")
+        leaders = [
+            f"{known.title(b)}, whose {ranking.metric} latency was {_value(ranking, b, known)}"
+            for b in ranking.leaders
+        ]
+        parts.append(f"{known.load(ranking)} {listed(leaders)}")
     return f"No server leads in every scenario: {'; '.join(parts)}."
 
 
-def _rests_on(usable: Sequence[Ranking], cells: Sequence[Cell], titles: dict[str, str]) -> list[str]:
+def _rests_on(usable: Sequence[Ranking], cells: Sequence[Cell], known: _Known) -> list[str]:
     in_use = {(ranking.scenario, one.backend) for ranking in usable for one in ranking.ranked}
     rows = [cell.row for cell in cells if (cell.row.scenario, cell.row.backend) in in_use]
     if not rows:
@@ -179,31 +226,33 @@ def _rests_on(usable: Sequence[Ranking], cells: Sequence[Cell], titles: dict[str
     parts = [f"this rests on {trials} of each backend per scenario"]
     if any(SINGLE_TRIAL in pair.rests_on for ranking in usable for pair in ranking.pairs):
         parts.append(f"on a single trial less than {SINGLE_TRIAL_MARGIN - 1:.0%} is not called a difference")
-    parts += _far_apart(usable, rows, titles)
-    suspect = sorted({titles[row.backend] for row in rows if row.verdict == "suspect"})
+    parts += _far_apart(usable, rows, known)
+    suspect = sorted({known.title(row.backend) for row in rows if row.verdict == "suspect"})
     return [*parts, f"measurements of {listed(suspect)} are suspect"] if suspect else parts
 
 
-def _far_apart(usable: Sequence[Ranking], rows: Sequence[Row], titles: dict[str, str]) -> list[str]:
+def _far_apart(usable: Sequence[Ranking], rows: Sequence[Row], known: _Known) -> list[str]:
     """Whose trials differ so much that it alone can hide a difference."""
     metric = {ranking.scenario: ranking.metric for ranking in usable}
     told = []
     for row in rows:
         low, high = row.spread_ms.get(metric[row.scenario], (1.0, 1.0))
         if high > FAR_APART * low:
-            told.append(f"{titles[row.backend]}'s from {number(low)} to {ms(high)} ({row.scenario})")
+            told.append(f"{known.title(row.backend)}'s from {number(low)} to {ms(high)} ({row.scenario})")
     return [f"trials lay far apart: {listed(told)}"] if told else []
 
 
-def _left_out(rankings: Sequence[Ranking], titles: dict[str, str]) -> list[str]:
+def _left_out(rankings: Sequence[Ranking], known: _Known) -> list[str]:
     out: dict[str, dict[str, list[str]]] = {}
     for ranking in rankings:
         for backend, why in ranking.excluded.items():
             out.setdefault(backend, {}).setdefault(why.reason, []).append(ranking.scenario)
     if len(out) > TELL_WHY:
-        return [f"not ranked everywhere, for the reasons given below: {listed([titles[b] for b in out])}"]
+        return [
+            f"not ranked everywhere, for the reasons given below: {listed([known.title(b) for b in out])}"
+        ]
     told = [
-        f"{titles[backend]} ({'; '.join(f'{listed(where)}: {why}' for why, where in reasons.items())})"
+        f"{known.title(backend)} ({'; '.join(f'{listed(where)}: {why}' for why, where in reasons.items())})"
         for backend, reasons in out.items()
     ]
     return [f"not ranked: {listed(told)}"] if told else []

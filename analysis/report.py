@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from analysis import baseline, figures, view, view_cost, view_locust
+from analysis import baseline, figures, reading, view, view_cost, view_locust
 from analysis.baseline import Baseline
 from analysis.by_name import (
     ExceptionRow,
@@ -20,7 +20,7 @@ from analysis.by_name import (
     failures_by_name,
     requests_by_name,
 )
-from analysis.cost import Cost, Prices, costs
+from analysis.cost import Cost, Prices, costs, left_out
 from analysis.happenings import Happening, happenings
 from analysis.levels import Level, levels
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
@@ -30,6 +30,7 @@ from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend
 from analysis.runfolder import NotARunFolder, Run, RunFacts, read_run
 from analysis.settled import about_looks
+from analysis.stability import FEWEST_REQUESTS, FEWEST_SECONDS, meant_to_be_steady
 from analysis.validity import oddities
 from analysis.words import counted
 
@@ -154,7 +155,7 @@ def _analyse(run_dir: Path, asked: Asked) -> _Analysis:
         and all(row.verdict != "invalid" for row in rows)
         and all(cell.row.verdict != "invalid" for cell in measured),
         problems=_problems(run, rows) + bad + (before.differs(run.facts) if before else []),
-        notes=_notes(run, measured),
+        notes=_notes(run, measured, rows),
         objectives=results,
         baseline=baseline.told(before) if before else "",
         rankings=rankings,
@@ -223,7 +224,7 @@ def _problems(run: Run, rows: list[TrialRow]) -> list[str]:
     return unended + unmade + run.problems + odd
 
 
-def _notes(run: Run, measured: list[Cell]) -> list[str]:
+def _notes(run: Run, measured: list[Cell], rows: list[TrialRow]) -> list[str]:
     loads = {cell.row.load for cell in measured}
     said = {
         "A single recorded trial: plan, machine and model are not written down in it.": run.facts.status
@@ -241,7 +242,20 @@ def _notes(run: Run, measured: list[Cell]) -> list[str]:
     }
     broke_off = [sentence for trial in run.trials for sentence in disagreements(trial)[1]]
     looked = [about_looks(run.facts.sequential)] if run.facts.sequential else []
-    return looked + [note for note, holds in said.items() if holds] + broke_off
+    return looked + [note for note, holds in said.items() if holds] + _not_looked_at(run, rows) + broke_off
+
+
+def _not_looked_at(run: Run, rows: list[TrialRow]) -> list[str]:
+    short = sum(
+        row.status == "ok" and row.warmup_cut_s is None and meant_to_be_steady(trial)
+        for row, trial in zip(rows, run.trials, strict=True)
+    )
+    if not short:
+        return []
+    return [
+        f"{short} of {counted(len(rows), 'trial')} had fewer than {FEWEST_SECONDS} seconds of "
+        f"{FEWEST_REQUESTS} answers or more, and were not looked at for warm-up, drift and jumps."
+    ]
 
 
 def render_summary(report: Report) -> str:
@@ -269,7 +283,7 @@ def _shared(report: Report) -> dict[str, object]:
     return {
         "report": report,
         "answer": (first, rest),
-        "carried": view_cost.carried(report.costs, bool(report.objectives)),
+        "carried": view_cost.carried(report.costs, report.levels, bool(report.objectives)),
         "run": run,
         "title": run.plan_name or "recorded trial",
         "when": view.moment(run.started),
@@ -278,6 +292,9 @@ def _shared(report: Report) -> dict[str, object]:
         "problems_counted": counted(len(report.problems), "problem"),
         "chips": _chips(report),
         "reasons": view.reasons(report.trials),
+        "latency_runs": reading.latency_runs(rows, run),
+        "latency_begins": reading.latency_begins(rows),
+        "intervals_come_from": reading.intervals_come_from(report.rankings, rows, run),
         "headline": view.headline(rows, report.rankings),
         "objectives": view.objectives(report.objectives, rows),
         "unshown": view.unshown(report.objectives, titles),
@@ -295,6 +312,7 @@ def _shared(report: Report) -> dict[str, object]:
         "exceptions": view_locust.exceptions(report.exceptions, titles),
         "levels": view_cost.levels(report.levels),
         "costs": view_cost.costs(report.costs),
+        "costs_without": view_cost.without(left_out(rows, report.objectives, report.costs), titles),
         "prices": view_cost.prices(report.prices),
         "events": view_cost.events(report.events, titles),
         "fairness": view.fairness(run),

@@ -284,6 +284,7 @@ def read_run(path: Path) -> Run:
         if not entries:
             raise NotARunFolder(
                 f"{path} holds no run: {why}, and there is no BACKEND/SCENARIO/TRIAL/summary.json."
+                f"{_of_locust(path)}"
             )
         recorded = entries[0].path == RECORDED
         facts = RunFacts(status="recorded" if recorded else "unknown")
@@ -299,6 +300,14 @@ def read_run(path: Path) -> Run:
         entries, lost_trials = _entries(raw.get("trials"), problems)
     trials = [_read_trial(path, entry, problems) for entry in entries]
     return Run(path, facts, trials, problems, lost_trials, lost_gate)
+
+
+def _of_locust(path: Path) -> str:
+    """What to do with a folder that has stock Locust's files."""
+    found = sorted(path.glob("*stats.csv"))
+    if not found:
+        return ""
+    return f" Locust's own files are there: `modelswarm import {found[0]}` makes a run of them."
 
 
 def read_json(path: Path, name: str, problems: list[str]) -> dict[str, Any] | None:

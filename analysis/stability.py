@@ -111,12 +111,9 @@ def _moved(times: float) -> str:
 
 def stability(trial: Trial) -> Stability:
     """Look at the seconds of a trial's plan; nothing is said of what is short or not meant to be steady."""
-    if trial.summary is None or trial.summary.shape.name not in STEADY:
+    if not meant_to_be_steady(trial):
         return Stability()
-    log = trial.log.tag("latency").binned(math.ceil(trial.summary.duration_s / MOST_SECONDS))
-    planned = log.start_s < trial.summary.duration_s
-    used = planned & (log.totals >= FEWEST_REQUESTS)
-    at_s, level = log.start_s[used], np.log(log.quantiles_ms(0.5)[used])
+    at_s, level = _seconds(trial)
     if len(level) < FEWEST_SECONDS:
         return Stability()
     cut = warm_up(level)
@@ -126,13 +123,36 @@ def stability(trial: Trial) -> Stability:
     noise = math.sqrt(variance * inflation * (1 / max(1, cut) + 1 / len(rest)))
     changes = _changes(at_s, level, variance * inflation)
     return Stability(
-        warmup_s=int(at_s[cut]) if cut else 0,
+        warmup_s=_cut_s(at_s, cut),
         warmup_matters=excess > max(math.log(WARM_UP_MATTERS), SURE * noise),
         steady=cut < len(level) // 2 or not changes,
         changes=changes,
         drift=None if changes else _drift(at_s[cut:], rest, inflation),
         memory_drift=_memory_drift(trial),
     )
+
+
+def warm_up_s(trial: Trial) -> int | None:
+    """What :func:`stability` finds as ``warmup_s``, without looking for anything else."""
+    at_s, level = _seconds(trial) if meant_to_be_steady(trial) else (np.empty(0), np.empty(0))
+    return _cut_s(at_s, warm_up(level)) if len(level) >= FEWEST_SECONDS else None
+
+
+def meant_to_be_steady(trial: Trial) -> bool:
+    """Whether the trial's load has one level throughout."""
+    return trial.summary is not None and trial.summary.shape.name in STEADY
+
+
+def _seconds(trial: Trial) -> tuple[Floats, Floats]:
+    """Seconds of the plan that have a median, and its logarithm, both (n,)."""
+    duration_s = trial.summary.duration_s if trial.summary else 0.0
+    log = trial.log.tag("latency").binned(math.ceil(duration_s / MOST_SECONDS))
+    used = (log.start_s < duration_s) & (log.totals >= FEWEST_REQUESTS)
+    return log.start_s[used], np.log(log.quantiles_ms(0.5)[used])
+
+
+def _cut_s(at_s: Floats, cut: int) -> int:
+    return int(at_s[cut]) if cut else 0
 
 
 def warm_up(level: Floats) -> int:

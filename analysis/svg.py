@@ -131,6 +131,12 @@ def known(x: Scale, y: Scale, at: Floats, values: Floats) -> list[tuple[float, f
     return [(x(t), y(v)) for t, v in zip(at, values, strict=True) if math.isfinite(v)]
 
 
+def unbroken(x: Scale, y: Scale, at: Floats, values: Floats) -> list[list[tuple[float, float]]]:
+    """The pixels of each run of known values."""
+    ends = np.flatnonzero(np.diff(np.isfinite(values))) + 1
+    return [known(x, y, *part) for part in zip(np.split(at, ends), np.split(values, ends), strict=True)]
+
+
 def stairs(x: Scale, y: Scale, at: Floats, values: Floats, width_s: int) -> list[tuple[float, float]]:
     """A stairs line: the planned rate is constant within a bin."""
     return [

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from analysis.histograms import needed_for
+from analysis.cost import Cost
+from analysis.histograms import carries, needed_for
 from analysis.metrics import QUANTILES, Measures, Row, TrialRow
 from analysis.objectives import NOT_SHOWN, ObjectiveResult
 from analysis.ranking import Pair, Ranking
@@ -59,7 +60,7 @@ def text(value: str, look: str = "", hint: str = "") -> Entry:
     return Entry(value, look, hint)
 
 
-def named(row: Row, full: bool = False) -> Entry:
+def named(row: Row | Cost, full: bool = False) -> Entry:
     """The backend of a row; ``full``: also what a reader should know before choosing it."""
     known = [row.note, "a stand-in" if row.stand_in else "", f"{row.kind} payloads" * (row.kind != "image")]
     return Entry(row.title, of=row.backend, sub="; ".join(filter(None, known)) if full else "")
@@ -161,9 +162,7 @@ def uncertainty(rows: Sequence[Row]) -> Grid:
     """Intervals of the percentiles, and how far the trials lay apart."""
 
     def line(row: Row) -> list[Entry]:
-        spread = [
-            between(row.spread_ms.get(name) if row.trials > 1 else None) for name in ("p50", "p95", "p99")
-        ]
+        spread = [_spread(row, name) for name in ("p50", "p95", "p99")]
         interval = [between(row.interval_ms.get(name)) for name in ("p50", "p95", "p99")]
         return [named(row), text(f"{row.trials} of {row.trials_planned}"), *interval, *spread]
 
@@ -172,6 +171,17 @@ def uncertainty(rows: Sequence[Row]) -> Grid:
         ["Backend", "Trials", *(f"{c} interval" for c in columns), *(f"{c} of trials" for c in columns)],
         _by_scenario(rows, line),
     )
+
+
+def _spread(row: Row, name: str) -> Entry:
+    """The lowest and the highest of the trials' own values, faint where a trial alone cannot carry one."""
+    if row.trials < 2 or name not in row.spread_ms:
+        return Entry(NONE, "dim")
+    each, told = row.requests // row.trials, between(row.spread_ms[name])
+    if carries(each, QUANTILES[name]):
+        return told
+    needed = needed_for(QUANTILES[name])
+    return Entry(told.text, "dim", f"of trials of some {each:,} requests; one alone needs {needed:,}")
 
 
 def resources(rows: Sequence[Row]) -> Grid:
@@ -225,7 +235,8 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
             text(NONE if row.order is None else str(row.order)),
             *(quantile(row, name) for name in ("p50", "p95", "p99")),
             errors(row),
-            text(number(row.lag_ms.get("p99"))),
+            _cut(row.warmup_cut_s),
+            quantile(row, "p99", "lag_ms"),
             text(number(row.generator_cores_peak)),
         ]
 
@@ -240,12 +251,19 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
             "p95",
             "p99",
             "Errors",
+            "Warm-up cut",
             "Lag p99 ms",
             "Generator cores",
         ],
         [Group("", [line(row) for row in ordered])],
         words=3,
     )
+
+
+def _cut(seconds: int | None) -> Entry:
+    if seconds is None:
+        return Entry(NONE, "dim", "too few seconds to tell, or a rate that changes")
+    return Entry(f"{seconds} s", hint="what MSER-5 would leave out for a steady rest; it is not left out")
 
 
 def differences(rankings: Sequence[Ranking]) -> Grid:

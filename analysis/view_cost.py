@@ -4,37 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.cost import Cost, Prices
+from analysis.cost import Cost, Prices, alike
 from analysis.happenings import Happening
 from analysis.levels import Level
-from analysis.view import Entry, Grid, Group, text
+from analysis.view import Entry, Grid, Group, between, named, text
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s
 
 SHOWN_AT_MOST = 200
 """A table has at most so many events; report.json has them all."""
+SAME_RATE = 1.1
+"""Rates that differ by less are one rate: what chance makes of random arrivals."""
 
 
 def costs(found: Sequence[Cost]) -> Grid:
-    """A line per backend, the cheapest first."""
+    """A line per backend, the cheapest first, those last that are not to be compared with the others."""
+    compared = {one.backend for one in alike(found)}
 
     def line(one: Cost) -> list[Entry]:
         cores = f"{number(one.cpu_cores_used)} of {one.cpu_cores_reserved}" if one.cpu_cores_reserved else ""
         return [
-            Entry(one.title, of=one.backend),
+            named(one, full=True),
             Entry(per_s(one.answered_per_s), sub=one.scenario),
             text(cores or number(one.cpu_cores_used)),
             text(mebibytes(one.memory_bytes_peak)),
-            text(number(one.predictions_per_cpu_s)),
+            Entry(number(one.predictions_per_cpu_s), sub=_interval(one.predictions_per_cpu_s_interval)),
             text(number(one.predictions_per_gib_hour)),
-            _money(one.million_used),
+            _money(one.million_used, one.million_used_interval),
             _money(one.million_reserved),
             text(number(one.joules_per_prediction)),
         ]
 
-    def by_price(one: Cost) -> tuple[float, float]:
+    def by_price(one: Cost) -> tuple[bool, float, float]:
         dearest = float("inf")
         price = one.million_reserved if one.million_reserved is not None else dearest
-        return price, -(one.predictions_per_cpu_s or 0.0)
+        return one.backend not in compared, price, -(one.predictions_per_cpu_s or 0.0)
 
     columns = ["Backend", "Answered", "CPU cores", "Memory peak", "Per CPU-second", "Per GiB-hour",
                "Million, used", "Million, reserved", "Joules each"]  # fmt: skip
@@ -44,20 +47,41 @@ def costs(found: Sequence[Cost]) -> Grid:
     return Grid(columns, [Group("", lines)] if lines else [])
 
 
-def carried(found: Sequence[Cost], by_objectives: bool) -> str:
-    """At which of the measured rates the backends held; nothing where all were measured at the same."""
-    if len({round(one.answered_per_s) for one in found}) < 2:
-        return ""
-    ordered = sorted(found, key=lambda one: -one.answered_per_s)
+def carried(found: Sequence[Cost], measured: Sequence[Level], by_objectives: bool) -> str:
+    """At which of the measured rates the backends held; nothing where all of several held at the same."""
+    compared = alike(found)
+    if len({round(one.answered_per_s) for one in compared}) < 2:
+        return _one_rate(compared, measured)
+    ordered = sorted(compared, key=lambda one: -one.answered_per_s)
     rates = listed([f"{one.title} {per_s(one.answered_per_s)} ({one.scenario})" for one in ordered])
     what = "the objectives held" if by_objectives else "each kept up"
     return f"Highest measured rate at which {what}: {rates}."
 
 
-def _money(value: float | None) -> Entry:
+def _one_rate(compared: Sequence[Cost], measured: Sequence[Level]) -> str:
+    """That no other rate was tried, where that is so."""
+    names = {one.backend for one in compared}
+    rates = [one.offered_per_s for one in measured if one.backend in names and one.offered_per_s]
+    if not rates or max(rates) > SAME_RATE * min(rates):
+        return ""
+    return f"No arrival rate but {per_s(min(rates))} was tried: how much more they carry is not known."
+
+
+def without(reasons: dict[str, str], titles: dict[str, str]) -> str:
+    """Who is not in the table of costs, and why; a sentence, or nothing."""
+    told = listed([f"{titles.get(backend, backend)} ({why})" for backend, why in reasons.items()])
+    return f"Not in the table: {told}." if told else ""
+
+
+def _money(value: float | None, interval: tuple[float, float] | None = None) -> Entry:
     if value is None:
         return Entry(NONE, "dim", "needs prices, --price-cpu and --price-memory, and what was used")
-    return text(f"{value:,.2f}" if value >= 1 else number(value))
+    told = f"{value:,.2f}" if value >= 1 else number(value)
+    return Entry(told, sub=_interval(interval))
+
+
+def _interval(pair: tuple[float, float] | None) -> str:
+    return between(pair).text if pair else ""
 
 
 def prices(given: Prices) -> str:

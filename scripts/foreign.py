@@ -15,6 +15,8 @@ from scripts.errors import CannotRun, UserError, nearest
 def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: Path) -> Path:
     """Write a run folder of other tools' results and return it.
 
+    Of Locust's also what was given to its ``--csv``, and a folder that holds the files of one, are taken.
+
     Raises:
         UserError: a file cannot be read, or the names do not fit the files.
         CannotRun: the folder cannot be written.
@@ -24,9 +26,7 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
     from scripts.run import new_folder
     from scripts.trial import utc_now
 
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"There is no file {file}.")
+    files = [_meant(file) for file in files]
     given = list(names) or [name_of(file) for file in files]
     if len(given) != len(files):
         raise UserError(
@@ -48,6 +48,20 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
             f"{run} cannot be written: {error.strerror}. Name another folder with --out."
         ) from error
     return run
+
+
+def _meant(given: Path) -> Path:
+    """The file of results that is meant by a file, by the prefix of Locust's, or by a folder."""
+    of_prefix = Path(f"{given}_stats.csv")
+    if given.is_file() or of_prefix.is_file():
+        return given if given.is_file() else of_prefix
+    if not given.is_dir():
+        raise UserError(f"There is no file {given}.")
+    found = [str(file) for file in sorted(given.glob("*stats.csv"))]
+    if len(found) == 1:
+        return Path(found[0])
+    of_it = ", ".join(found[:-1]) + f" or {found[-1]}" if found else "such as PREFIX_stats.csv"
+    raise UserError(f"{given} is a folder: name a file of it, {of_it}.")
 
 
 def export_run(folder: Path, form: str, out: Path) -> list[Path]:

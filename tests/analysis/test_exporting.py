@@ -42,6 +42,17 @@ class TestCsv:
                 assert told["latency_ms_p95"] == ("" if not row.requests else str(row.latency_ms["p95"]))
                 assert told["dropped"] == ("" if row.dropped is None else str(row.dropped))
 
+    def test_has_no_percentile_that_a_sample_is_too_small_for(self, run: Path, tmp_path: Path) -> None:
+        export(run, "csv", tmp_path / "out")
+        for name in ("cells", "trials"):
+            first = rows(tmp_path / "out" / f"{name}.csv")[0]
+            for kind in ("latency", "service", "lag"):
+                assert first[f"{kind}_ms_p95"]
+                assert (first[f"{kind}_ms_p99"], first[f"{kind}_ms_p99.9"]) == ("", "")
+        second = rows(tmp_path / "out" / "seconds.csv")[0]
+        assert second["latency_ms_p50"]
+        assert (second["latency_ms_p95"], second["latency_ms_p99"]) == ("", "")
+
     def test_has_every_second_of_every_trial(self, run: Path, tmp_path: Path) -> None:
         export(run, "csv", tmp_path / "out")
         found = rows(tmp_path / "out" / "seconds.csv")

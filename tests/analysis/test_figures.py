@@ -37,6 +37,19 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path / "run", [SPEC])
 
 
+class TestTooFewRequests:
+    def test_leave_a_backend_without_p99_side_by_side(self, run: Path) -> None:
+        measured = cells(read_run(run))
+        (figures,) = by_scenario(measured, rank(measured, "p95"))
+        assert "FastAPI: p50 10.0 ms, 120 requests, too few for p95 and p99" in figures.side_by_side
+
+    def test_of_a_trial_are_told_where_its_own_percentile_stands(self, tmp_path: Path) -> None:
+        specs = [replace(SPEC, trial=trial, latency_ms=exact([10.0] * 20, 8)) for trial in (1, 2)]
+        measured = cells(read_run(write_run(tmp_path / "two", specs)))
+        (figures,) = by_scenario(measured, rank(measured, "p95"))
+        assert "FastAPI, trial 2: p95 10.0 ms of only 160 requests<" in str(figures.apart)
+
+
 class TestLocustsHistory:
     def test_stands_on_the_axis_of_latency_and_cpu(self, run: Path) -> None:
         history(
@@ -46,8 +59,8 @@ class TestLocustsHistory:
         assert len(found) == 6
         for second, (users, rate) in enumerate([(100, 10), (100, 20), (100, 10), (90, 0), (90, 0)]):
             assert found[second] == (
-                f"{second} to {second + 1} s: p50 10.0 ms, p95 10.0 ms, 20 answers/s, 0.5 CPU cores, "
-                f"0.1 of the generator, {rate} requests/s by Locust, {users} users, 286 MiB"
+                f"{second} to {second + 1} s: p50 10.0 ms, p95 10.0 ms of only 20 answers, 20 answers/s, "
+                f"0.5 CPU cores, 0.1 of the generator, {rate} requests/s by Locust, {users} users, 286 MiB"
             )
 
     def test_spreads_what_came_in_seconds_that_were_not_written(self, run: Path) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from analysis.foreign import NotReadable, read_samples
 from analysis.importing import import_files, name_of
-from analysis.report import Asked, Report, build_report, write_report
+from analysis.report import Asked, Report, build_report, render_summary, write_report
 from scripts import cli
 from tests.analysis.folders import STATS_COLUMNS
 from tests.analysis.vegeta import as_csv, as_json
@@ -106,8 +106,21 @@ class TestVegeta:
         assert row.latency_ms["p95"] == pytest.approx(p95, rel=0.001)
         assert [row.error for row in report.failures] == ['Get "http://x": EOF, <b>']
 
+    @pytest.mark.parametrize("form", [as_csv, as_json])
+    def test_keeps_requests_with_long_answers(self, tmp_path: Path, form: object) -> None:
+        assert callable(form)
+        samples = read_samples(written(tmp_path, "shop.txt", form(LATENCIES_MS[:3], body="QUJD" * 50_000)))
+        assert (len(samples.at_s), samples.bad) == (3, 0)
+
 
 class TestStockLocust:
+    def test_is_known_by_its_header_and_not_by_its_name(self, tmp_path: Path) -> None:
+        k6 = written(tmp_path, "k6_stats.csv", (HERE / "k6.csv").read_text())
+        renamed = written(tmp_path, "shop.csv", (HERE / "stock_stats.csv").read_text())
+        tools = [imported(tmp_path / str(i), file).run.imported for i, file in enumerate((k6, renamed))]
+        assert [one.tool for one in tools if one] == ["k6", "Locust"]
+        assert [name_of(file) for file in (k6, renamed)] == ["k6_stats", "shop"]
+
     def test_keeps_its_binned_percentiles_and_says_that_they_are(self, tmp_path: Path) -> None:
         report = imported(tmp_path, HERE / "stock_stats.csv")
         row = report.rows[0]
@@ -198,8 +211,9 @@ class TestAnyImport:
             "k6 tells no planned times",
         ):
             assert told in page
-        assert "Latency runs from the planned arrival" not in page
-        assert "Latency runs from the planned arrival" not in (tmp_path / "run" / "report.md").read_text()
+        for text in (page, (tmp_path / "run" / "report.md").read_text(), render_summary(report)):
+            assert "atency runs from the moment of sending, as k6 tells no planned times." in text
+            assert "from the planned arrival" not in text.replace("not from a planned arrival", "")
 
     def test_of_two_tools_ranks_neither_with_ours(self, tmp_path: Path) -> None:
         files = [
@@ -246,6 +260,32 @@ class TestAnyImport:
         assert done.exit_code == 0, done.output
         (run,) = (tmp_path / "runs").iterdir()
         assert json.loads((run / "report.json").read_text())["rows"][0]["backend"] == "shop"
+
+    @pytest.mark.parametrize("given", ["stock", "", "stock_stats.csv"])
+    def test_by_the_command_takes_a_prefix_and_a_folder_of_locusts(self, tmp_path: Path, given: str) -> None:
+        folder = tmp_path / "of-locust"
+        folder.mkdir()
+        for file in HERE.glob("stock_*"):
+            written(folder, file.name, file.read_text())
+        done = CliRunner().invoke(cli.app, ["import", str(folder / given), "--out", str(tmp_path / "runs")])
+        assert done.exit_code == 0, done.output
+        (run,) = (tmp_path / "runs").iterdir()
+        assert json.loads((run / "report.json").read_text())["rows"][0]["backend"] == "stock"
+
+    def test_by_the_command_asks_which_file_of_a_folder_is_meant(self, tmp_path: Path) -> None:
+        for name in ("a_stats.csv", "b_stats.csv"):
+            written(tmp_path, name, stock())
+        done = CliRunner().invoke(cli.app, ["import", str(tmp_path)])
+        assert str(done.exception) == (
+            f"{tmp_path} is a folder: name a file of it, {tmp_path}/a_stats.csv or {tmp_path}/b_stats.csv."
+        )
+
+    @pytest.mark.parametrize("command", ["report", "export"])
+    def test_is_what_a_folder_of_locusts_files_needs(self, tmp_path: Path, command: str) -> None:
+        written(tmp_path, "shop_stats.csv", stock())
+        done = CliRunner().invoke(cli.app, [command, str(tmp_path)])
+        hint = f"`modelswarm import {tmp_path}/shop_stats.csv` makes a run of them."
+        assert str(done.exception).endswith(f" Locust's own files are there: {hint}")
 
     @pytest.mark.parametrize(
         ("arguments", "told"),

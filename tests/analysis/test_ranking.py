@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from analysis.report import Report, build_report
-from analysis.words import ms
+from analysis.words import ms, number
 from tests.analysis.folders import TrialSpec, exact, run_json, steady, write_run
 
 
@@ -34,7 +34,9 @@ class TestWhatDiffers:
         first, second = report.recommendation.sentences
         rows = {row.backend: row for row in report.rows}
         assert first.startswith("Run FastAPI: its p95 latency was ")
-        assert f"{ms(rows['fastapi'].latency_ms['p95'])} (constant)" in first
+        low, high = (number(end) for end in rows["fastapi"].interval_ms["p95"])
+        interval = f"95\N{NO-BREAK SPACE}% interval {low} to {high}"
+        assert f"{ms(rows['fastapi'].latency_ms['p95'])} ({interval}) at 50/s (constant)" in first
         assert f"BentoML's {ms(rows['bentoml'].latency_ms['p95'])} (constant; 1." in first
         assert second == "This rests on 3 trials of each backend per scenario."
 
@@ -42,8 +44,14 @@ class TestWhatDiffers:
         report = report_of(tmp_path, trials("fastapi", 40), trials("bentoml", 40.2), trials("ray_serve", 90))
         assert ranks(report) == {"fastapi": 1, "bentoml": 1, "ray_serve": 3}
         assert report.recommendation.backend is None
-        assert report.recommendation.sentences[0].startswith(
-            "No difference was shown between BentoML and FastAPI: BentoML's p95 latency was 6"
+        values = [
+            f"{title} {ms(row.latency_ms['p95'])} ({number(low)} to {number(high)})"
+            for title, row in zip(("BentoML", "FastAPI"), report.rows, strict=False)
+            for low, high in [row.interval_ms["p95"]]
+        ]
+        assert report.recommendation.sentences[0] == (
+            "No difference was shown between BentoML and FastAPI: p95 latency at 50/s (constant), with "
+            f"95\N{NO-BREAK SPACE}% intervals: {values[0]} and {values[1]}."
         )
 
     def test_on_a_single_trial_must_differ_by_more_than_the_margin(self, tmp_path: Path) -> None:
@@ -174,8 +182,20 @@ class TestTheRecommendation:
         report = report_of(tmp_path, specs)
         assert report.recommendation.backend is None
         first = report.recommendation.sentences[0]
-        assert first.startswith("No server leads in every scenario: FastAPI (p95 ")
-        assert "in constant; BentoML (p95 " in first
+        assert first.startswith(
+            "No server leads in every scenario: at 50/s (constant) FastAPI, whose p95 latency was "
+        )
+        assert "; at 50/s (poisson) BentoML, whose p95 latency was " in first
+
+    def test_tells_of_a_rate_that_changes_that_it_is_a_mean(self, tmp_path: Path) -> None:
+        spike = {"shape": {"name": "spike"}}
+        report = report_of(tmp_path, trials("fastapi", 40, **spike), trials("bentoml", 60, **spike))
+        assert "at 50/s on average (constant)" in report.recommendation.sentences[0]
+
+    def test_tells_of_closed_load_no_rate(self, tmp_path: Path) -> None:
+        closed = {"model": "closed", "shape": {"name": "closed"}}
+        report = report_of(tmp_path, trials("fastapi", 40, **closed), trials("bentoml", 60, **closed))
+        assert "/s" not in report.recommendation.sentences[0]
 
     def test_rests_on_open_load_and_takes_closed_only_alone(self, tmp_path: Path) -> None:
         closed = {"scenario": "callers", "model": "closed", "shape": {"name": "closed"}}

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from analysis.report import build_report, write_report
+from analysis.report import build_report, render_summary, write_report
 from analysis.schema import PUBLISHED, as_text
 from tests.analysis.folders import START, TrialSpec, exact, run_json, steady, write_run
 
@@ -117,6 +117,47 @@ class TestTheJson:
         assert PUBLISHED.read_text() == as_text(), "run `python -m analysis.schema`"
 
 
+class TestWhatTheNumbersMean:
+    def told(self, folder: Path, *changes: dict[str, Any], **head: Any) -> list[str]:
+        """The page, the Markdown and the summary of two backends under the load of each of the changes."""
+        made = [
+            replace(TrialSpec(steady(median, 10, 30), backend, f"scenario{i}", trial), **change)
+            for i, change in enumerate(changes)
+            for backend, median in (("fastapi", 40), ("bentoml", 60))
+            for trial in (1, 2)
+        ]
+        folder = write_run(folder, made, **head)
+        report = write_report(folder)
+        page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+        return [Page(page).text, markdown, render_summary(report)]
+
+    def test_of_closed_load_is_not_that_latency_runs_from_the_planned_arrival(self, tmp_path: Path) -> None:
+        for text in self.told(tmp_path / "run", {"model": "closed"}):
+            assert "Latency runs from the moment of sending, and callers wait for a stalled server" in text
+            assert "from the planned arrival" not in text
+
+    def test_of_either_load_is_told_where_there_are_both(self, tmp_path: Path) -> None:
+        page, markdown, _ = self.told(tmp_path / "run", {}, {"model": "closed"})
+        assert (
+            "Under open load latency runs from the planned arrival, so a stalled server shows; under" in page
+        )
+        heading = "from the planned arrival (open load) and from the moment of sending (closed load)"
+        assert f"### Latency in ms, {heading}\n" in markdown
+
+    def test_of_intervals_is_what_they_come_from(self, tmp_path: Path) -> None:
+        for text in self.told(tmp_path / "run", {})[:2]:
+            assert (
+                "95 % over all pairs of a scenario. They come from the spread between trials; where" in text
+            )
+            assert "resampled" not in text
+
+    def test_of_intervals_of_a_sequential_run_is_that_they_are_always_valid(self, tmp_path: Path) -> None:
+        sequential = {"margin": 0.05, "comparisons": 6, "ceiling": 4, "first_look": 2, "ended": "ceiling"}
+        for text in self.told(tmp_path / "run", {}, sequential=sequential)[:2]:
+            assert "they hold together at 95 % over 6 pairs in all scenarios, however often" in text
+            assert "over all pairs of a scenario" not in text
+
+
 class TestTheMarkdown:
     def test_has_verdict_tables_and_command(self, run: Path) -> None:
         report = write_report(run)
@@ -130,6 +171,38 @@ class TestTheMarkdown:
         assert f"| FastAPI | 1 | 30/s | {row.latency_ms['p50']:.1f} | {row.latency_ms['p95']:.1f} |" in text
         assert "≥ " in text
         assert "\n\n\n\n" not in text
+
+    def test_tells_what_of_each_trial_is_warm_up(self, tmp_path: Path) -> None:
+        warming = steady(120, 8, 30) + steady(40, 40, 30)
+        run = write_run(tmp_path / "warm", [TrialSpec(warming), TrialSpec(steady(40, 8, 30), "bentoml")])
+        report = write_report(run)
+        cut = report.trials[0].warmup_cut_s
+        assert cut in (8, 9)
+        assert report.trials[1].warmup_cut_s is None
+        found = [line.split(" | ") for line in (run / "report.md").read_text().splitlines()]
+        header, long, short = (
+            next(cells for cells in found if cells[0] == name)
+            for name in ("| Trial", "| fastapi/constant/1", "| bentoml/constant/1")
+        )
+        at = header.index("Warm-up cut")
+        assert (long[at], short[at]) == (f"{cut} s", "\N{EN DASH}")
+        assert (
+            "1 of 2 trials had fewer than 20 seconds of 5 answers or more, and were not looked at for "
+            "warm-up, drift and jumps."
+        ) in report.notes
+
+    def test_says_nothing_of_warm_up_under_a_rate_that_changes(self, tmp_path: Path) -> None:
+        report = build_report(
+            write_run(tmp_path / "step", [TrialSpec(steady(40, 8, 30), shape={"name": "step"})])
+        )
+        assert report.trials[0].warmup_cut_s is None
+        assert not any("warm-up" in note for note in report.notes)
+
+    def test_tells_no_lag_p99_of_trials_that_are_too_small_for_it(self, run: Path) -> None:
+        write_report(run)
+        found = [line.split(" | ") for line in (run / "report.md").read_text().splitlines()]
+        (trial,) = (cells for cells in found if cells[0] == "| fastapi/constant/1")
+        assert trial[9] == "\N{EN DASH}"
 
     def test_tables_have_equally_many_cells_in_each_row(self, run: Path) -> None:
         write_report(run)

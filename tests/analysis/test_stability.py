@@ -8,7 +8,7 @@ import pytest
 
 from analysis.histograms import Floats
 from analysis.runfolder import Trial, read_run
-from analysis.stability import Stability, stability, warm_up
+from analysis.stability import Stability, stability, warm_up, warm_up_s
 from tests.analysis.folders import TrialSpec, write_run
 from tests.analysis.simulated import Kind, autocorrelated
 
@@ -60,6 +60,7 @@ class TestATrial:
         assert late.warmup_s is not None
         assert 6 <= late.warmup_s <= 20
         assert late.steady
+        assert warm_up_s(read_run(tmp_path / "run").trials[0]) == late.warmup_s
         assert f"still warmed up for {late.warmup_s} s" in late.sentences[0]
 
     def test_whose_level_jumps_tells_where(self, tmp_path: Path) -> None:
