@@ -128,7 +128,7 @@ def clear(project: Project, wish: Wish, console: Console, ask: bool) -> None:
     """
     if resolve(project, wish, console) == "kind":
         _refuse_driven_kind(wish.namespace)
-        _agree(f"the kind cluster {images.CLUSTER} and the images" if kind.exists() else "the images", ask)
+        _agree(f"the kind cluster {kind.CLUSTER} and the images" if kind.exists() else "the images", ask)
         kind.remove(project, console)
         return
     context = wish.context or contexts()[1]
