@@ -30,6 +30,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from analysis.cost import Cost
 from analysis.histograms import Floats, carries, needed_for
 from analysis.objectives import EXAMPLE, Objective
 from analysis.runfolder import Summary, Trial
@@ -86,7 +87,7 @@ class Capacity(Part):
 
     ``per_s`` is the estimate with its 95 % interval, None where either no rate that was tried held or every
     one; ``held_per_s`` the highest rate that held by the fit, ``shown_per_s`` the highest that held in
-    ``REPLICATES`` trials or more taken together; None where no rate did.
+    ``REPLICATES`` trials or more taken together; None where no rate did. ``cost`` is that of these trials.
     """
 
     backend: str
@@ -103,6 +104,7 @@ class Capacity(Part):
     usl_refused: str
     levels: list[Level]
     notes: list[str]
+    cost: Cost | None = None
 
     @property
     def at_least_per_s(self) -> float | None:
@@ -343,6 +345,11 @@ def knee_per_s(levels: Sequence[Level]) -> float | None:
     latencies = _isotonic(np.bincount(where, [one.mean_ms for one in kept]) / weights, weights)
     best = int(np.argmax(rates / latencies))
     return float(rates[best]) if 0 < best < len(rates) - 1 else None
+
+
+def at_rate(level: Level, rate: float) -> bool:
+    """Whether a trial was made at this rate."""
+    return abs(level.rate_per_s / rate - 1) < SAME_RATE
 
 
 def _made(levels: Sequence[Level], rate: float) -> int:

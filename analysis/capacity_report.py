@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis import view_cost
 from analysis.capacity import Capacity
 from analysis.pages import render_page, write_whole
 from analysis.plots_load import Curve, Limit, Point, against_limit, saturation
@@ -26,6 +27,8 @@ def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str 
         "objectives": objectives,
         "sentences": _sentences(found),
         "table": _table(found),
+        "costs": view_cost.costs([one.cost for one in found if one.cost]),
+        "costs_without": view_cost.without(_without_cost(found), titles),
         "scaling": _scaling(found),
         "levels": _levels(found),
         "notes": [f"{one.title}: {note}" for one in found for note in one.notes],
@@ -35,6 +38,12 @@ def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str 
     path = folder / "capacity.html"
     write_whole(path, render_page("capacity.html.j2", series, titles, context))
     return path
+
+
+def _without_cost(found: Sequence[Capacity]) -> dict[str, str]:
+    reasons = {one.backend: "no rate was held in replicates" for one in found if one.shown_per_s is None}
+    unknown = {one.backend: "its trials taken together do not keep up" for one in found if not one.cost}
+    return unknown | reasons
 
 
 def _sentences(found: Sequence[Capacity]) -> tuple[str, str]:

@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.energy import joules
-from analysis.metrics import Cell, Row
-from analysis.objectives import ObjectiveResult
+from analysis.metrics import Cell, Measures, Row, cells, measure
+from analysis.objectives import NOT_SHOWN, ObjectiveResult
 from analysis.ranking import IMAGE, MAX_ERROR_RATE
-from analysis.runfolder import RunFacts
+from analysis.runfolder import Run, RunFacts
 
 GIB = 2**30
 HOUR_S = 3600.0
@@ -37,6 +37,7 @@ class Cost(BaseModel):
 
     Money is per million predictions in the currency of the prices; None where a price or a measurement lacks.
     ``joules_per_prediction`` is that of the whole processor package, idle power and load generator included.
+    The intervals are Student's, at 95 % over the trials; None of fewer than two.
     A ``stand_in``, or a backend with another ``kind`` of requests, is not to be compared with the others.
     """
 
@@ -53,19 +54,21 @@ class Cost(BaseModel):
     cpu_cores_reserved: int | None
     memory_bytes_peak: float | None
     predictions_per_cpu_s: float | None
+    predictions_per_cpu_s_interval: tuple[float, float] | None = None
     predictions_per_gib_hour: float | None
     million_used: float | None
+    million_used_interval: tuple[float, float] | None = None
     million_reserved: float | None
     joules_per_prediction: float | None
 
 
 def costs(
-    cells: Sequence[Cell], objectives: Sequence[ObjectiveResult], facts: RunFacts, prices: Prices
+    measured: Sequence[Cell], objectives: Sequence[ObjectiveResult], facts: RunFacts, prices: Prices
 ) -> list[Cost]:
     """What each backend costs at the highest rate that held, the backends that held none left out."""
     missed = {(one.backend, one.scenario) for one in objectives if not one.passed}
     best: dict[str, Cell] = {}
-    for cell in cells:
+    for cell in measured:
         row = cell.row
         if (row.backend, row.scenario) in missed or not _kept_up(row):
             continue
@@ -73,6 +76,31 @@ def costs(
         if before is None or (row.achieved_per_s or 0) > (before.row.achieved_per_s or 0):
             best[row.backend] = cell
     return [_cost(cell, facts, prices) for cell in best.values()]
+
+
+def cost_of(run: Run, prices: Prices) -> Cost | None:
+    """What the one backend of a run costs, over all trials of the scenario that has most of them."""
+    cell = max(cells(run), key=lambda one: one.row.trials, default=None)
+    return _cost(cell, run.facts, prices) if cell and _kept_up(cell.row) else None
+
+
+def left_out(
+    rows: Sequence[Row], objectives: Sequence[ObjectiveResult], found: Sequence[Cost]
+) -> dict[str, str]:
+    """Why backends have no cost, by backend."""
+    reasons: dict[str, str] = {}
+    for row in rows:
+        if row.backend in {one.backend for one in found}:
+            continue
+        judged = [one for one in objectives if (one.backend, one.scenario) == (row.backend, row.scenario)]
+        missed = {one.judgement for one in judged if not one.passed}
+        if not _kept_up(row):
+            reasons.setdefault(row.backend, "kept up with open load at no rate")
+        elif missed == {NOT_SHOWN}:
+            reasons[row.backend] = "its objectives were not shown to hold"
+        elif reasons.get(row.backend) != "its objectives were not shown to hold":
+            reasons[row.backend] = "held the objectives at no rate"
+    return reasons
 
 
 def alike(found: Sequence[Cost]) -> list[Cost]:
@@ -90,7 +118,7 @@ def _kept_up(row: Row) -> bool:
 def _cost(cell: Cell, facts: RunFacts, prices: Prices) -> Cost:
     row = cell.row
     per_s = row.achieved_per_s or 0.0
-    used, peak = row.cpu_cores_mean, row.memory_bytes_peak
+    peak, each = row.memory_bytes_peak, [measure([trial]) for trial in cell.trials]
     held = facts.fairness
     reserved = (len(held.server_cores) if held.server_cores else None) or held.threads
     spent = [joules(trial) for trial in cell.trials]
@@ -103,12 +131,14 @@ def _cost(cell: Cell, facts: RunFacts, prices: Prices) -> Cost:
         stand_in=row.stand_in,
         scenario=row.scenario,
         answered_per_s=per_s,
-        cpu_cores_used=used,
+        cpu_cores_used=row.cpu_cores_mean,
         cpu_cores_reserved=reserved,
         memory_bytes_peak=peak,
         predictions_per_cpu_s=row.predictions_per_cpu_s,
+        predictions_per_cpu_s_interval=interval([one.predictions_per_cpu_s for one in each]),
         predictions_per_gib_hour=per_s * HOUR_S / gib if gib else None,
-        million_used=_million(per_s, used, row.memory_bytes_mean, prices),
+        million_used=_used(row, prices),
+        million_used_interval=interval([_used(one, prices) for one in each]),
         million_reserved=_million(per_s, reserved, peak, prices),
         joules_per_prediction=_per_prediction(spent, row.completed),
     )
@@ -119,6 +149,25 @@ def _per_prediction(spent: Sequence[float | None], completed: int | None) -> flo
     if not known or len(known) < len(spent) or not completed:
         return None
     return float(np.sum(known)) / completed
+
+
+def interval(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of the trials' values; None where one lacks or there is but one."""
+    from scipy.stats import sem, t  # imported late: the command must start fast
+
+    known = [one for one in values if one is not None]
+    if len(known) < max(2, len(values)):
+        return None
+    reach = float(t.ppf(0.975, len(known) - 1) * sem(known))
+    middle = float(np.mean(known))
+    return max(0.0, middle - reach), middle + reach
+
+
+def _used(row: Measures, prices: Prices) -> float | None:
+    """The price of a million predictions for what the server used."""
+    if not row.achieved_per_s:
+        return None
+    return _million(row.achieved_per_s, row.cpu_cores_mean, row.memory_bytes_mean, prices)
 
 
 def _million(per_s: float, cores: float | None, memory_bytes: float | None, prices: Prices) -> float | None:

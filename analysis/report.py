@@ -20,7 +20,7 @@ from analysis.by_name import (
     failures_by_name,
     requests_by_name,
 )
-from analysis.cost import Cost, Prices, costs
+from analysis.cost import Cost, Prices, costs, left_out
 from analysis.happenings import Happening, happenings
 from analysis.levels import Level, levels
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
@@ -311,6 +311,7 @@ def _shared(report: Report) -> dict[str, object]:
         "exceptions": view_locust.exceptions(report.exceptions, titles),
         "levels": view_cost.levels(report.levels),
         "costs": view_cost.costs(report.costs),
+        "costs_without": view_cost.without(left_out(rows, report.objectives, report.costs), titles),
         "prices": view_cost.prices(report.prices),
         "events": view_cost.events(report.events, titles),
         "fairness": view.fairness(run),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from analysis.cost import Cost, Prices, alike
 from analysis.happenings import Happening
 from analysis.levels import Level
-from analysis.view import Entry, Grid, Group, named, text
+from analysis.view import Entry, Grid, Group, between, named, text
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s
 
 SHOWN_AT_MOST = 200
@@ -27,9 +27,9 @@ def costs(found: Sequence[Cost]) -> Grid:
             Entry(per_s(one.answered_per_s), sub=one.scenario),
             text(cores or number(one.cpu_cores_used)),
             text(mebibytes(one.memory_bytes_peak)),
-            text(number(one.predictions_per_cpu_s)),
+            Entry(number(one.predictions_per_cpu_s), sub=_interval(one.predictions_per_cpu_s_interval)),
             text(number(one.predictions_per_gib_hour)),
-            _money(one.million_used),
+            _money(one.million_used, one.million_used_interval),
             _money(one.million_reserved),
             text(number(one.joules_per_prediction)),
         ]
@@ -67,10 +67,21 @@ def _one_rate(compared: Sequence[Cost], measured: Sequence[Level]) -> str:
     return f"No arrival rate but {per_s(min(rates))} was tried: how much more they carry is not known."
 
 
-def _money(value: float | None) -> Entry:
+def without(reasons: dict[str, str], titles: dict[str, str]) -> str:
+    """Who is not in the table of costs, and why; a sentence, or nothing."""
+    told = listed([f"{titles.get(backend, backend)} ({why})" for backend, why in reasons.items()])
+    return f"Not in the table: {told}." if told else ""
+
+
+def _money(value: float | None, interval: tuple[float, float] | None = None) -> Entry:
     if value is None:
         return Entry(NONE, "dim", "needs prices, --price-cpu and --price-memory, and what was used")
-    return text(f"{value:,.2f}" if value >= 1 else number(value))
+    told = f"{value:,.2f}" if value >= 1 else number(value)
+    return Entry(told, sub=_interval(interval))
+
+
+def _interval(pair: tuple[float, float] | None) -> str:
+    return between(pair).text if pair else ""
 
 
 def prices(given: Prices) -> str:

@@ -8,16 +8,27 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from analysis.capacity import Capacity, Level, ladder, level_of, propose, refuse, requests_needed, summarise
+from analysis.capacity import (
+    Capacity,
+    Level,
+    at_rate,
+    ladder,
+    level_of,
+    propose,
+    refuse,
+    requests_needed,
+    summarise,
+)
 from analysis.capacity_report import write_capacity_report
+from analysis.cost import Prices, cost_of
 from analysis.objectives import Objective, parse
-from analysis.runfolder import Run, read_run
+from analysis.runfolder import Run, Trial, read_run
 from analysis.words import NONE, listed, number, per_s
 from scripts.errors import MISSED, OK, UNMEASURED, CannotRun, UserError
 from scripts.plan import MOST_SEED, Plan, Scenario
@@ -46,6 +57,7 @@ class Search:
     seed: int = 1
     threads: int = 1
     callers: int = 8
+    prices: Prices = field(default_factory=Prices)
 
     def ceiling(self) -> Plan:
         """Return a plan that asks how much the server does for callers in a loop."""
@@ -146,13 +158,16 @@ def _capacity(
 
     ceiling_per_s = _throughput(made(search.ceiling()))
     levels: list[Level] = []
+    made_at: list[tuple[Level, Trial]] = []
     notes: list[str] = []
     rates = ladder(ceiling_per_s)
     for number_of_round in range(1, MOST_ROUNDS + 1):
         if not rates or stop.asked:
             break
         run = made(search.round(rates, number_of_round))
-        fresh = [level for trial in run.trials if (level := level_of(trial, search.objectives))]
+        judged = [(level, one) for one in run.trials if (level := level_of(one, search.objectives))]
+        fresh = [level for level, _ in judged]
+        made_at += judged
         notes += _why_not(run, len(fresh))
         if not fresh:
             notes.append("The search ended where a whole round of trials could not be used.")
@@ -164,7 +179,16 @@ def _capacity(
     if not levels:
         raise CannotRun(f"no trial could be used: {listed(notes)}")
     title = service.facts.title
-    return summarise(service.key, title, search.objectives, levels, ceiling_per_s, notes)
+    found = summarise(service.key, title, search.objectives, levels, ceiling_per_s, notes)
+    return with_cost(found, made_at, run, search.prices)
+
+
+def with_cost(found: Capacity, made_at: Sequence[tuple[Level, Trial]], run: Run, prices: Prices) -> Capacity:
+    """Return what was found with the cost at the rate that it shows; ``run`` is any run of the search."""
+    if found.shown_per_s is None:
+        return found
+    there = [trial for level, trial in made_at if at_rate(level, found.shown_per_s)]
+    return found.model_copy(update={"cost": cost_of(replace(run, trials=there), prices)})
 
 
 def _throughput(run: Run) -> float:

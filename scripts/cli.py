@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -351,6 +352,8 @@ def capacity(
         int, typer.Option(help="Intra-op threads and cores of the server.", min=1, max=1024)
     ] = 1,
     workers: Annotated[int, typer.Option(help="Locust workers.", min=1)] = 2,
+    price_cpu: PriceCpu = None,
+    price_memory: PriceMemory = None,
     target: Where = "auto",
     kube_context: KubeContext = None,
     registry: Registry = None,
@@ -361,6 +364,7 @@ def capacity(
 
     About fifteen trials of each backend: a ladder of rates, more around the answer, replicates at it.
     """
+    from analysis.cost import Prices
     from scripts.capacity import find_capacities, show, status_of, wanted
     from scripts.places import Wish, furnish, lacking, resolve
     from scripts.project import Service
@@ -369,7 +373,8 @@ def capacity(
     from scripts.trial import utc_now
 
     project, terminal = project_of(context), console()
-    search = wanted(slo, trial_time, seed, threads, callers)
+    prices = Prices(cpu_hour=price_cpu, gib_hour=price_memory)
+    search = replace(wanted(slo, trial_time, seed, threads, callers), prices=prices)
     wish = Wish(target, kube_context, registry, namespace)
     where = resolve(project, wish, terminal)
     services, left_out = choose_services(

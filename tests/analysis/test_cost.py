@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import sem, t
 from typer.testing import CliRunner
 
 from analysis.report import Asked, build_report, write_report
@@ -76,6 +78,37 @@ class TestCost:
         report = build_report(run)
         assert report.prices.cpu_hour is None
         assert any("plan.price_cpu is wrong" in problem for problem in report.problems)
+
+
+class TestTheInterval:
+    def test_is_that_of_the_mean_of_the_trials(self, tmp_path: Path) -> None:
+        specs = [
+            spec(20, 20, trial=trial, cpu_cores=cores) for trial, cores in ((1, 0.4), (2, 0.5), (3, 0.6))
+        ]
+        (cost,) = build_report(write_run(tmp_path / "run", specs), Asked(price_cpu=0.036)).costs
+        values = [20 / cores for cores in (0.4, 0.5, 0.6)]
+        expected = t.interval(0.95, 2, float(np.mean(values)), sem(values))
+        assert cost.predictions_per_cpu_s_interval == pytest.approx(expected)
+        low, high = cost.million_used_interval or (0, 0)
+        assert low < cost.million_used < high  # type: ignore[operator]
+        assert (low + high) / 2 == pytest.approx(1e6 / 20 / 3600 * 0.5 * 0.036)
+
+    def test_of_a_single_trial_is_not_known(self, tmp_path: Path) -> None:
+        (cost,) = build_report(write_run(tmp_path / "run", [spec(20, 20)])).costs
+        assert cost.predictions_per_cpu_s_interval is None
+
+
+def test_the_table_says_who_is_not_in_it_and_why(tmp_path: Path) -> None:
+    specs = [
+        spec(20, 20), spec(20, 90, backend="bentoml"), spec(20, 20, backend="ray_serve", saturated=True),
+        TrialSpec(exact([20.0], 30), backend="triton", scenario="at-20"),
+    ]  # fmt: skip
+    run = write_run(tmp_path / "run", specs, objectives=["p95 < 50ms"])
+    write_report(run)
+    assert (
+        "Not in the table: BentoML (held the objectives at no rate), Ray Serve (kept up with open load at no "
+        "rate) and triton (its objectives were not shown to hold)."
+    ) in (run / "report.md").read_text()
 
 
 class TestTheRates:

@@ -12,6 +12,7 @@ from analysis.ab import compare_variants
 from analysis.ab_report import write_ab_report
 from analysis.capacity import Capacity, Level, summarise
 from analysis.capacity_report import write_capacity_report
+from analysis.cost import Cost
 from analysis.objectives import parse
 from analysis.runfolder import RunFacts
 from analysis.scaling import Little
@@ -111,6 +112,21 @@ def searched(backend: str, scores: dict[float, float], trials: int = 1) -> Capac
     """What so many trials at each rate tell."""
     levels = [level(rate, score) for rate, score in scores.items() for _ in range(trials)]
     return summarise(backend, backend, [parse("p95 < 200ms")], levels, 50.0)
+
+
+def test_the_page_of_a_search_has_what_a_prediction_costs_and_who_is_left_out(tmp_path: Path) -> None:
+    held = searched("a", {20: -1.0, 40: 0.5}, 3)
+    cost = Cost(
+        backend="a", title="a", scenario="at-20", answered_per_s=20.0, cpu_cores_used=0.5,
+        cpu_cores_reserved=1, memory_bytes_peak=2.0**30, predictions_per_cpu_s=40.0,
+        predictions_per_cpu_s_interval=(36.0, 44.0), predictions_per_gib_hour=7e4, million_used=3.25,
+        million_reserved=4.5, joules_per_prediction=None,
+    )  # fmt: skip
+    missed = searched("b", {20: 0.4, 40: 0.5}, 3)
+    page = write_capacity_report([held.model_copy(update={"cost": cost}), missed], tmp_path).read_text()
+    for told in ("What a prediction costs", "36.0 to 44.0", "3.25", "b (no rate was held in replicates)"):
+        assert told in page
+    assert "What a prediction costs" not in write_capacity_report([missed], tmp_path).read_text()
 
 
 def capacity(backend: str, per_s: float | None) -> Capacity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import pytest
 from rich.console import Console
 
 from analysis.capacity import Capacity, Level, ladder, level_of, propose, shown, summarise
+from analysis.cost import Prices
 from analysis.hlog import HistogramLog
 from analysis.metrics import cells
 from analysis.objectives import parse
 from analysis.runfolder import Counts, Shape, Summary, Trial, TrialEntry, read_run
-from scripts.capacity import MOST_ROUNDS, Search, show, status_of, wanted
+from scripts.capacity import MOST_ROUNDS, Search, show, status_of, wanted, with_cost
 from scripts.errors import MISSED, OK, UNMEASURED, UserError
 from scripts.plan import Scenario
+from tests.analysis.folders import TrialSpec, exact, write_run
 from tests.analysis.queues import Mmc
 from tests.analysis.simulated import intervals
 from tests.scripts.echo import HERE, EchoProject, echo_project
@@ -170,6 +173,30 @@ def summarised(scores: list[tuple[float, float]]) -> Capacity:
         for rate, score in scores
     ]
     return summarise("slow", "Slow", [parse("p95 < 200ms")], levels, 12.0)
+
+
+class TestTheCost:
+    def test_is_that_of_the_replicates_of_the_rate_that_is_shown(self, tmp_path: Path) -> None:
+        specs = [
+            replace(
+                TrialSpec(exact([20.0] * rate, 20), scenario=f"at-{rate}", trial=trial, cpu_cores=cores),
+                shape={"name": "poisson", "rate": float(rate)},
+            )
+            for rate, cores in ((8, 0.2), (10, 0.5), (12, 0.9))
+            for trial in (1, 2, 3)
+        ]
+        run = read_run(write_run(tmp_path / "run", specs))
+        made_at = [(level, one) for one in run.trials if (level := level_of(one, [parse("mean < 1s")]))]
+        found = summarised([(8, -0.2), (10, -0.1), (12, 0.3)]).model_copy(update={"shown_per_s": 10.0})
+        cost = with_cost(found, made_at, run, Prices(cpu_hour=0.036)).cost
+        assert cost is not None
+        assert (cost.scenario, cost.answered_per_s) == ("at-10", 10)
+        assert cost.predictions_per_cpu_s == pytest.approx(20)
+        assert cost.million_used == pytest.approx(1e6 / 10 / 3600 * 0.5 * 0.036)
+
+    def test_is_not_told_where_no_rate_is_shown(self, tmp_path: Path) -> None:
+        run = read_run(write_run(tmp_path / "run", [TrialSpec(exact([20.0] * 10, 20))]))
+        assert with_cost(summarised([(8, 0.2)]), [], run, Prices()).cost is None
 
 
 class TestWhatIsAsked:
