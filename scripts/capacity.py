@@ -202,7 +202,7 @@ def _capacity(
 
 
 def with_cost(found: Capacity, made_at: Sequence[tuple[Level, Trial]], run: Run, prices: Prices) -> Capacity:
-    """Return what was found with the cost of predictions at the rate it shows; `run` is any of its runs."""
+    """Return what was found with the cost at the rate that it shows; ``run`` is any run of the search."""
     if found.shown_per_s is None:
         return found
     there = [trial for level, trial in made_at if at_rate(level, found.shown_per_s)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -177,7 +178,10 @@ def summarised(scores: list[tuple[float, float]]) -> Capacity:
 class TestTheCost:
     def test_is_that_of_the_replicates_of_the_rate_that_is_shown(self, tmp_path: Path) -> None:
         specs = [
-            TrialSpec(exact([20.0] * rate, 20), scenario=f"at-{rate}", trial=trial, cpu_cores=cores)
+            replace(
+                TrialSpec(exact([20.0] * rate, 20), scenario=f"at-{rate}", trial=trial, cpu_cores=cores),
+                shape={"name": "poisson", "rate": float(rate)},
+            )
             for rate, cores in ((8, 0.2), (10, 0.5), (12, 0.9))
             for trial in (1, 2, 3)
         ]
