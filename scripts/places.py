@@ -51,7 +51,9 @@ def resolve(project: Project, wish: Wish, console: Console) -> str:
     given = {"--context": wish.context, "--registry": wish.registry}
     for option, value in given.items():
         if value and target != "cluster":
-            raise UserError(f"{option} goes with --target cluster only.")
+            raise UserError(
+                f"{option} {value} goes with --target cluster only, and here the target is {target}."
+            )
     if wish.detach and target == "local":
         raise UserError("--detach goes with --target kind or cluster: local processes end with the command.")
     return target
