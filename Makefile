@@ -61,7 +61,7 @@ clean: env ## Remove what can be made again (ARGS="--results" or "--all" for mor
 lint: env ## Check style and types
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy && $(bin)/python -m scripts.actionlint
 
-bench: setup ## Measure modelswarm itself: memory of the load side, speed of the report, start of the command
+bench: setup ## Measure modelswarm itself, and beside k6, wrk and Locust: requests per core, lag, memory, its report
 	@$(bin)/python -m scripts.bench
 
 lock: env ## Pin all requirements again

@@ -32,15 +32,15 @@ import gevent.monkey
 gevent.monkey.patch_all()
 
 import numpy as np  # noqa: E402  # Locust wants its patches first
-import psutil  # noqa: E402
-import zmq.green  # noqa: E402
-from locust import __version__ as locust_version  # noqa: E402
-from locust.rpc import Message, zmqrpc  # noqa: E402
+import psutil  # noqa: E402  # after the patches
+import zmq.green  # noqa: E402  # after the patches
+from locust import __version__ as locust_version  # noqa: E402  # after the patches
+from locust.rpc import Message, zmqrpc  # noqa: E402  # after the patches
 
-from locustfiles.engine.recorder import Outcome, Recorder  # noqa: E402
-from scripts.bench_generators import OURS, make_payload, nginx  # noqa: E402
-from scripts.cores import usable_cores  # noqa: E402
-from scripts.server import HOST, free_port  # noqa: E402
+from locustfiles.engine.recorder import Outcome, Recorder  # noqa: E402  # after the patches
+from scripts.bench_generators import OURS, make_payload, nginx  # noqa: E402  # after the patches
+from scripts.cores import usable_cores  # noqa: E402  # after the patches
+from scripts.server import HOST, free_port  # noqa: E402  # after the patches
 
 ROOT = Path(__file__).resolve().parent.parent
 START_PATIENCE_S = 120.0

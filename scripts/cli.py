@@ -65,7 +65,7 @@ Where = Annotated[str, typer.Option(help="Where: auto, local, kind or cluster.")
 KubeContext = Annotated[
     str | None, typer.Option("--context", help="Context of your kubeconfig; default: the current one.")
 ]
-Namespace = Annotated[str, typer.Option(help="Namespace in the cluster, made where it is missing.")]
+Namespace = Annotated[str, typer.Option(help="Namespace in the cluster; a run makes it where it is missing.")]
 Registry = Annotated[
     str | None,
     typer.Option(envvar="MODELSWARM_REGISTRY", help="Where a cluster gets the images from."),
@@ -238,7 +238,8 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides the order and the random arrivals.")] = None,
     objective: Annotated[
-        list[str] | None, typer.Option(help='What must hold, such as "p95 < 500ms"; repeat.')
+        list[str] | None,
+        typer.Option(help='What must hold, in place of the plan\'s objectives: "p95 < 500ms"; repeat.'),
     ] = None,
     baseline: Baseline = None,
     price_cpu: PriceCpu = None,
@@ -465,7 +466,7 @@ def attach(
 ) -> None:
     """Follow a run in a cluster, and finish it if its command is gone; then report as `run` does.
 
-    Ctrl-C leaves a run that another process drives to it.
+    Ctrl-C while it is followed stops following: the run goes on.
     """
     from scripts.attach import attach as go_on
     from scripts.places import cluster_at_hand

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.runfolder import NotARunFolder
+from analysis.words import counted
 from scripts.errors import CannotRun, UserError, nearest
 
 
@@ -30,7 +31,8 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
     given = list(names) or [name_of(file) for file in files]
     if len(given) != len(files):
         raise UserError(
-            f"There are {len(files)} files and {len(given)} names: write --name once for each file."
+            f"{counted(len(files), 'file')} cannot have {counted(len(given), 'name')}: write --name once for "
+            "each file."
         )
     for name in [*given, scenario]:
         if given.count(name) > 1:

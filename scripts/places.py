@@ -54,7 +54,9 @@ def resolve(project: Project, wish: Wish, console: Console) -> str:
     for option, value in given.items():
         # The variable is there for every command, whatever its target.
         if value and target != "cluster" and value != os.environ.get(REGISTRY_VARIABLE):
-            raise UserError(f"{option} goes with --target cluster only.")
+            raise UserError(
+                f"{option} {value} goes with --target cluster only, and here the target is {target}."
+            )
     if wish.detach and target == "local":
         raise UserError("--detach goes with --target kind or cluster: local processes end with the command.")
     return target

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.words import counted
 from scripts.errors import UNMEASURED, CannotRun
 from scripts.plan import Plan, steps
 from scripts.progress import Progress, spoken
@@ -36,7 +37,7 @@ def show_order(plan: Plan, services: Sequence[Service], console: Console) -> Non
     console.print(table)
     at_most = "at most " if plan.sequential else ""
     console.print(
-        f"{at_most}{len(order)} trials, {at_most}about "
+        f"{at_most}{counted(len(order), 'trial')}, {at_most}about "
         f"{spoken(sum(estimate_s(plan, step) for step in order))}.".capitalize()
     )
 

@@ -27,6 +27,7 @@ from locustfiles.engine.options import (
     OPTIONS,
     SHAPES,
     LoadPlan,
+    Option,
     count,
     rate,
     read_by_shape,
@@ -412,6 +413,16 @@ def locust(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 
 Locust = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.flag)
+def test_the_reference_names_each_option_with_its_default(root: Path, option: Option) -> None:
+    rows = re.findall(
+        r"^\| (.*?) \| (.*) \| (.*) \|$", (root / "docs" / "engine.md").read_text(), re.MULTILINE
+    )
+    ((_, _, default),) = [row for row in rows if re.search(rf"`{option.flag}[ `]", row[0])]
+    assert default
+    assert not option.default or f"`{option.default}`" in default
 
 
 class TestLocustItself:

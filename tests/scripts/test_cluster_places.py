@@ -77,8 +77,11 @@ class TestTheTarget:
         ("wish", "sentence"),
         [
             (Wish("klind"), "There is no target 'klind'; did you mean 'kind'"),
-            (Wish("local", context="c"), "--context goes with --target cluster only"),
-            (Wish("local", registry="r"), "--registry goes with --target cluster only"),
+            (
+                Wish("local", context="c"),
+                "--context c goes with --target cluster only, and here the target is local",
+            ),
+            (Wish("local", registry="r"), "--registry r goes with --target cluster only"),
             (Wish("local", detach=True), "--detach goes with --target kind or cluster"),
         ],
     )

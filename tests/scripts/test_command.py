@@ -15,8 +15,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
+from scripts.cli import app
 from scripts.environments import find_uv
 from scripts.errors import UNMEASURED
 from scripts.plan import read_plan
@@ -28,7 +30,7 @@ from tests.analysis.folders import TrialSpec, steady, write_run
 from tests.projects import COMMAND, ROOT
 from tests.scripts.echo import SHORT_PLAN, EchoProject
 
-COMMANDS = ["list", "setup", "run", "report", "compare", "import", "export", "ui", "doctor", "clean"]
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # it is a group
 
 
 class TestMake:
@@ -171,6 +173,8 @@ class TestADryRun:
         assert done.returncode == 0
         assert done.stdout.count("echo_x") == 4
         assert "4 trials, about" in done.stdout
+        one = echo.call("run", "quick", "--scenarios", "poisson", "--trials", "1", "--dry-run")
+        assert "\n1 trial, about" in one.stdout
         assert not (echo.root / "results").exists()
 
 

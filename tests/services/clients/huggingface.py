@@ -17,7 +17,7 @@ parser.add_argument("--model-dir", type=Path, required=True)
 options = parser.parse_args()
 del sys.argv[1:]  # KServe reads them too when it is imported
 
-from kserve import InferenceRESTClient, RESTConfig  # noqa: E402
+from kserve import InferenceRESTClient, RESTConfig  # noqa: E402  # after its arguments are gone
 
 TEXTS = Path(__file__).resolve().parents[3] / "locustfiles" / "huggingface_texts.json"
 TOLERANCE = 1e-3

@@ -20,7 +20,7 @@ parser.add_argument("--model-dir", type=Path, required=True)
 options = parser.parse_args()
 del sys.argv[1:]  # KServe reads them too when it is imported
 
-from kserve import (  # noqa: E402
+from kserve import (  # noqa: E402  # after its arguments are gone
     InferenceGRPCClient,
     InferenceRESTClient,
     InferInput,
