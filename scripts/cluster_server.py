@@ -14,6 +14,7 @@ from scripts.pod_faults import (
     CLOCKS_APART_S,
     UNSCHEDULABLE_GRACE_S,
     is_ready,
+    made_s,
     not_made,
     waiting_for,
 )
@@ -90,7 +91,7 @@ class ClusterServer:
         self._kube.apply(self._manifest)
         began_s, made_s, running_s = self._kube.now_s() - CLOCKS_APART_S, time.monotonic(), None
         while True:
-            pods = self._sampler.look(everything=True).of(self._name)
+            pods = self._sampler.look().of(self._name)
             if ended := self.ended():
                 raise NeverReady(f"server {ended}; {self.last_words()}")
             if pods and all(is_ready(pod) for pod in pods):
@@ -137,7 +138,15 @@ class ClusterServer:
 
     def sampled(self) -> AbstractContextManager[None]:
         """Sample its pods, and Locust's, while the block lasts."""
+        if not self._began:
+            self._take_over()
         return self._sampler.running(self._folder)
+
+    def _take_over(self) -> None:
+        """Go on with the server that a command which is gone has deployed; older events are not its own."""
+        there = self._kube.read("deployment", self._name)
+        self._sampler.begin(made_s(there) if there else self._kube.now_s())
+        self._began = {pod["metadata"]["name"] for pod in self._sampler.look().of(self._name)}
 
     def others_cores(self, since_s: float) -> float | None:
         """Nobody here knows what others do on its node."""

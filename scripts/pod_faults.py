@@ -66,6 +66,11 @@ def when_s(event: Object) -> float:
     )
 
 
+def made_s(each: Object) -> float:
+    """Return when an object was made, in seconds since the epoch."""
+    return _epoch_s(each["metadata"]["creationTimestamp"])
+
+
 def _containers(pod: Object) -> list[Object]:
     status = pod.get("status", {})
     specified = {each["name"]: each for each in pod["spec"]["containers"]}

@@ -12,7 +12,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ COMPONENT = "app.kubernetes.io/component"
 SELECTOR = f"{COMPONENT} in (server,generator)"
 PERIOD_S = 1.0
 EVENTS_EVERY = 5
+ASKED_AT_ONCE = 8
+"""Kubelets; each answers within milliseconds, unless its node is silent."""
 _COUNTER = re.compile(
     r"^container_(cpu_usage_seconds_total|memory_working_set_bytes)\{(.*)\} (\S+) (\d+)$", re.MULTILINE
 )
@@ -123,6 +126,11 @@ class Events:
         """Leave out what happened before a time."""
         self._since_s = since_s
         self._counts: dict[str, int] = {}
+        self._written: set[tuple[str, ...]] = set()
+
+    def know(self, rows: Iterable[Sequence[str]]) -> None:
+        """Leave out what another command wrote down already."""
+        self._written |= {tuple(row) for row in rows}
 
     def news(self, events: Iterable[Object]) -> list[list[object]]:
         """Return a row of `events.csv` for each that is new, in order of time."""
@@ -136,7 +144,9 @@ class Events:
             self._counts[uid] = count
             message = " ".join(str(event.get("message") or "").split())
             name = event["involvedObject"].get("name", "")
-            rows.append([f"{at_s:.0f}", name, event.get("reason", ""), message, event.get("type", "")])
+            row = (f"{at_s:.0f}", name, event.get("reason", ""), message, event.get("type", ""))
+            if row not in self._written:
+                rows.append([*row])
         return sorted(rows, key=lambda row: float(str(row[0])))
 
 
@@ -171,18 +181,24 @@ class PodSampler:
         self.snapshot = Snapshot()
         self.trouble: str | None = None
         """Why the snapshot is old, where it is."""
-        self._rates, self._kubelets = CpuRates(), True
+        self._rates = CpuRates()
+        self._refusing: set[str] = set()
+        """Nodes whose kubelets do not tell."""
+        self._asking: dict[str, Future[str]] = {}
+        self._askers = ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="kubelet")
         self._averaged_s: dict[Key, float] = {}
         self._rounds = 0
         self._told = Events(0.0)
 
     def begin(self, since_s: float) -> None:
         """Begin with another trial: events before that time are not its own."""
-        self._told, self.snapshot, self.trouble = Events(since_s), Snapshot(), None
+        self._told, self.snapshot, self.trouble, self._rounds = Events(since_s), Snapshot(), None, 0
 
     @contextmanager
     def running(self, folder: Path) -> Iterator[None]:
         """Watch in a thread while the block runs, writing into `folder`."""
+        with suppress(OSError), (folder / "events.csv").open(newline="") as begun:
+            self._told.know(csv.reader(begun))
         self.look(everything=True)
         with in_background("pod sampler", lambda done: self._work(folder, done)):
             yield
@@ -216,9 +232,8 @@ class PodSampler:
             pod = next((each for each in self.snapshot.pods if each["metadata"]["name"] == name), None)
             if pod is None or container not in {each["name"] for each in pod["spec"]["containers"]}:
                 continue  # the sandbox, or a pod of somebody else's
-            restarts = sum(map(_restarts, pod["status"].get("containerStatuses", [])))
             state = [
-                restarts,
+                _restarts(pod, container),
                 int(is_ready(pod)),
                 pod["status"]["phase"],
                 pod["metadata"]["labels"][COMPONENT],
@@ -227,22 +242,28 @@ class PodSampler:
         return found
 
     def _measured(self) -> Iterator[tuple[Key, float, float, int]]:
-        names = {pod["spec"]["nodeName"] for pod in self.snapshot.pods if pod["spec"].get("nodeName")}
-        if self._kubelets:
-            yield from self._counted(sorted(names))
-        else:
-            for key, at_s, cores, memory_bytes in read_averages(self._kube.pod_metrics()):
-                if self._averaged_s.get(key, 0.0) < at_s:
-                    self._averaged_s[key] = at_s
-                    yield key, at_s, cores, memory_bytes
+        nodes = {pod["metadata"]["name"]: pod["spec"].get("nodeName") for pod in self.snapshot.pods}
+        yield from self._counted({node for node in nodes.values() if node} - self._refusing)
+        if self._refusing.isdisjoint(nodes.values()):
+            return
+        for key, at_s, cores, memory_bytes in read_averages(self._kube.pod_metrics()):
+            if nodes.get(key[0]) in self._refusing and self._averaged_s.get(key, 0.0) < at_s:
+                self._averaged_s[key] = at_s
+                yield key, at_s, cores, memory_bytes
 
-    def _counted(self, nodes: Sequence[str]) -> Iterator[tuple[Key, float, float, int]]:
+    def _counted(self, nodes: Iterable[str]) -> Iterator[tuple[Key, float, float, int]]:
+        """Ask all kubelets at once; one that takes longer than a round is heard in a later one."""
         for node in nodes:
+            if node not in self._asking:
+                self._asking[node] = self._askers.submit(self._kube.node_metrics, node)
+        answered, _ = wait(self._asking.values(), timeout=PERIOD_S)
+        for node in [node for node, answer in self._asking.items() if answer in answered]:
             try:
-                text = self._kube.node_metrics(node)
-            except Refused as error:
-                self._kubelets = error.status not in (401, 403, 404)
-                continue  # else the node is silent, which its state tells
+                text = self._asking.pop(node).result()
+            except CannotRun as error:
+                if isinstance(error, Refused) and error.status in (401, 403, 404):
+                    self._refusing.add(node)
+                continue  # else the node is silent, or the API server away: both are told elsewhere
             for key, usage in read_counters(text, self._kube.namespace).items():
                 cores = self._rates.cores(key, usage)
                 if cores is not None:
@@ -268,10 +289,13 @@ class PodSampler:
                 done.wait(max(0.0, due_s - time.monotonic()))
 
 
-def _restarts(status: Object) -> int:
+def _restarts(pod: Object, container: str) -> int:
     """Return how often a container failed and was restarted: workers that end in order are restarted too."""
-    ended = status.get("lastState", {}).get("terminated", {})
-    return 0 if ended.get("exitCode") == 0 else int(status["restartCount"])
+    for status in pod["status"].get("containerStatuses", []):
+        if status["name"] == container:
+            ended = status.get("lastState", {}).get("terminated", {})
+            return 0 if ended.get("exitCode") == 0 else int(status["restartCount"])
+    return 0
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from scripts.pod_sampler import (
     read_averages,
     read_counters,
 )
+from tests.waiting import until
 
 KUBELET = """
 # HELP container_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the container in core-seconds
@@ -124,7 +126,8 @@ class StandIn(Kube):
         self.fault: CannotRun | None = None
         self.averages: list[dict[str, Any]] = []
         self.last_exit = 137
-        self.silent_node = ""
+        self.silent_node = self.slow_node = self.refusing_node = ""
+        self.answers = threading.Event()
         self.others: list[dict[str, Any]] = []
 
     def pods(self, labels: str) -> list[dict[str, Any]]:
@@ -140,9 +143,11 @@ class StandIn(Kube):
                     "conditions": [{"type": "Ready", "status": "True"}],
                     "containerStatuses": [
                         {
+                            "name": "server",
                             "restartCount": 2,
                             "lastState": {"terminated": {"exitCode": self.last_exit}},
-                        }
+                        },
+                        {"name": "beside", "restartCount": 3},
                     ],
                 },
             },
@@ -159,6 +164,10 @@ class StandIn(Kube):
             raise Refused(403, "it may not")
         if node == self.silent_node:
             raise Refused(503, "it does not answer")
+        if node == self.slow_node:
+            self.answers.wait()
+        if node == self.refusing_node:
+            raise Refused(404, "it has no such page")
         assert node == "worker-1"
         return self.text
 
@@ -202,6 +211,47 @@ class TestSampling:
         self.later(cluster)
         assert [row[1] for row in sampler.rows()] == ["fastapi-1"]
 
+    def test_a_node_that_takes_its_time_holds_up_no_other(
+        self, cluster: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.pod_sampler.PERIOD_S", 0.05)
+        cluster.slow_node = "worker-0"
+        cluster.others = [{"metadata": {"name": "other", "labels": {}}, "spec": {"nodeName": "worker-0"}}]
+        sampler = PodSampler(cluster)
+        sampler.look()
+        found: list[list[object]] = []
+        try:
+            until(lambda: found.extend(sampler.rows()) or sampler._rates._last, "the other was heard")
+            self.later(cluster)
+            until(lambda: found.extend(sampler.rows()) or found, "a row was there")
+            assert {row[1] for row in found} == {"fastapi-1"}
+            assert list(sampler._asking) == ["worker-0"]
+        finally:
+            cluster.answers.set()
+
+    def test_a_node_that_has_no_counters_ends_those_of_no_other(self, cluster: StandIn) -> None:
+        cluster.refusing_node = "worker-0"
+        other = {"metadata": {"name": "other", "labels": {COMPONENT: "generator"}}}
+        other |= {"spec": {"nodeName": "worker-0", "containers": [{"name": "locust"}]}}
+        cluster.others = [other | {"status": {"phase": "Running"}}]
+        usage = {"cpu": "500m", "memory": "1Mi"}
+        cluster.averages = [
+            {
+                "metadata": {"name": name},
+                "timestamp": "2026-11-21T18:00:00Z",
+                "containers": [{"name": container, "usage": usage}],
+            }
+            for name, container in (("fastapi-1", "server"), ("other", "locust"))
+        ]
+        sampler = PodSampler(cluster)
+        sampler.look()
+        first = sampler.rows()
+        self.later(cluster)
+        assert {(row[1], row[3]) for row in [*first, *sampler.rows()]} == {
+            ("fastapi-1", "0.7500"),
+            ("other", "0.5000"),
+        }
+
     def test_a_container_that_ended_in_order_is_not_called_restarted(self, cluster: StandIn) -> None:
         cluster.last_exit = 0
         sampler = PodSampler(cluster)
@@ -238,7 +288,7 @@ class TestSampling:
             cluster.text = KUBELET
         rows = list(csv.DictReader((tmp_path / "pods.csv").open()))
         assert {row["cpu_cores"] for row in rows} <= {"0.7500"}
-        (happened, *_) = csv.DictReader((tmp_path / "events.csv").open())
+        (happened,) = csv.DictReader((tmp_path / "events.csv").open())
         assert happened["reason"] == "BackOff"
         assert (tmp_path / "pods.csv").read_text().count("cpu_cores") == 1
 

@@ -250,6 +250,34 @@ class TestAServerInACluster:
         server.stop()
         assert "late" in (tmp_path / "events.csv").read_text()
 
+    def test_that_is_gone_on_with_has_no_events_from_before_it_was_deployed(
+        self, server: ClusterServer, kube: Scripted, tmp_path: Path
+    ) -> None:
+        kube.job = {"metadata": {"creationTimestamp": "2026-11-21T18:00:00Z"}}
+        kube.happened = [
+            not_created("fastapi-1", name) | {"metadata": {"uid": name}, "lastTimestamp": at}
+            for name, at in (
+                ("an older trial's", "2026-11-21T17:30:00Z"),
+                ("its own", "2026-11-21T18:00:05Z"),
+            )
+        ]
+        kube.scenes = [[pod("fastapi", "fastapi-1", **READY)]]
+        with server.sampled():
+            pass
+        told = (tmp_path / "events.csv").read_text()
+        assert "its own" in told
+        assert "an older trial's" not in told
+
+    def test_that_is_gone_on_with_is_missed_when_it_is_deleted(
+        self, server: ClusterServer, kube: Scripted
+    ) -> None:
+        kube.scenes = [[pod("fastapi", "fastapi-1", **READY)]]
+        with server.sampled():
+            assert server.ended() is None
+            kube.scenes = [[]]
+            server._sampler.look()
+            assert server.ended() == "pod fastapi-1 was deleted"
+
     def test_of_which_the_cluster_makes_no_pod_quotes_the_reason(
         self, server: ClusterServer, kube: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
