@@ -264,7 +264,7 @@ def run(
     """
     from scripts.comparing import share
     from scripts.looks import first_facts
-    from scripts.places import Wish, furnish, lacking, resolve
+    from scripts.places import Wish, furnish, labelled, lacking, resolve
     from scripts.plan import read_plan
     from scripts.project import Service
     from scripts.reporting import require_cells
@@ -287,6 +287,7 @@ def run(
         proposed=() if named else planned(project, plan, chosen.backends),
     )
     tell_left_out(reasons, terminal)
+    services = labelled(project, where, wish, services)
     if margin and not chosen.sequential:
         raise UserError(f"--margin {margin} is for a run that stops when it is settled: add --sequential.")
     require_cells(
@@ -389,7 +390,7 @@ def capacity(
     """
     from analysis.cost import Prices
     from scripts.capacity import find_capacities, show, status_of, trial_seconds, wanted
-    from scripts.places import Wish, furnish, lacking, resolve
+    from scripts.places import Wish, furnish, labelled, lacking, resolve
     from scripts.project import Service
     from scripts.run import choose_services, new_folder, read_model
     from scripts.stop import Stop
@@ -404,6 +405,7 @@ def capacity(
         project, names_in(backends), Service.missing if where == "local" else lacking
     )
     tell_left_out(reasons, terminal)
+    services = labelled(project, where, wish, services)
     stop = Stop()
     place = None if where == "local" else furnish(project, where, wish, services, terminal)
 
@@ -591,6 +593,10 @@ def images(
     build_arg: Annotated[
         list[str] | None, typer.Option("--build-arg", help="NAME=VALUE for the Dockerfiles; repeat.")
     ] = None,
+    official: Annotated[
+        bool | None,
+        typer.Option(help="The framework itself or its stand-in, where it has one; default: as before."),
+    ] = None,
 ) -> None:
     """Build the container images, load them into kind, push them to a registry, or show them."""
     from scripts.images import build, find_images, require_docker, table
@@ -606,7 +612,7 @@ def images(
     require_docker()
     chosen = find_images(project, names_in(backends))
     if action == "build":
-        build(project, chosen, terminal, arguments, jobs)
+        build(project, chosen, terminal, arguments, jobs, official)
     if action == "load":
         load(project, chosen, terminal, cluster)
     if action == "push" and registry:

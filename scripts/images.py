@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from scripts.shown import Say, shown
 
 LOAD_SIDE = "locust"
 DIGEST_LABEL = "modelswarm.model.digest"
+STAND_IN_LABEL = "modelswarm.stand_in"
+OFFICIAL = "Dockerfile.official"
+"""Beside the Dockerfile of a stand-in: the same image of the framework itself."""
 PART_LABEL = "modelswarm.part"
 """On a stage of a build that the image itself does not contain."""
 _OWN_STEPS = "# own\n"
@@ -57,6 +60,8 @@ class Built:
     size_bytes: int
     model_digest: str
     """Empty when it was not built by `modelswarm images build`."""
+    stand_in: bool | None = None
+    """Whether a stand-in plays the framework's part in it; None of frameworks that need none."""
 
 
 def version() -> str:
@@ -114,9 +119,11 @@ def build(
     console: Console,
     arguments: Mapping[str, str] | None = None,
     jobs: int = 2,
+    official: bool | None = None,
 ) -> dict[str, Built]:
     """Build images, a few at a time, and return them by name; `arguments` are further build arguments.
 
+    Where a framework has a stand-in, `official` chooses between the two; None keeps what Docker has.
     The first of those that begin with the same steps goes ahead: the others find them in Docker's cache.
 
     Raises:
@@ -124,6 +131,7 @@ def build(
 
     """
     require_docker()
+    images = _chosen(images, official)
     given = {
         **_pip_arguments(pip_settings(os.environ)),
         **{name: os.environ[name] for name in _PROXIES if os.environ.get(name)},
@@ -148,6 +156,17 @@ def build(
     for wave in _waves(images):
         _each(wave, build_one, console, jobs)
     return inspect(images)
+
+
+def _chosen(images: Sequence[Image], official: bool | None) -> list[Image]:
+    """Return the images, each with the Dockerfile asked for, else with the one that it was built from."""
+    built = inspect(images) if official is None else {}
+    found = []
+    for image in images:
+        other = image.dockerfile.with_name(OFFICIAL)
+        was_real = image.name in built and built[image.name].stand_in is False
+        found.append(replace(image, dockerfile=other) if (official or was_real) and other.exists() else image)
+    return found
 
 
 def _waves(images: Iterable[Image]) -> list[list[Image]]:
@@ -187,7 +206,8 @@ def _inspect(references: Sequence[str]) -> dict[str, Built]:
     found: dict[str, Built] = {}
     for row in _rows(references):
         labels = row["Config"].get("Labels") or {}
-        built = Built(row["Id"], row["Size"], labels.get(DIGEST_LABEL, ""))
+        stand_in = {"true": True, "false": False}.get(labels.get(STAND_IN_LABEL, ""))
+        built = Built(row["Id"], row["Size"], labels.get(DIGEST_LABEL, ""), stand_in)
         found |= {tag: built for tag in row.get("RepoTags") or () if tag in references}
     return found
 

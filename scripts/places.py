@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import typer
 from rich.console import Console
@@ -70,6 +70,28 @@ def lacking(service: Service) -> str | None:
         if not (service.folder / name).exists():
             return f"services/{service.name}/{name} is not there"
     return None
+
+
+def labelled(project: Project, target: str, wish: Wish, services: Sequence[Service]) -> list[Service]:
+    """Return the frameworks, of each that has a stand-in with what the label of its image says.
+
+    In kind that is the image that Docker has, as the next is built like it; in a cluster what was pushed.
+    """
+    if target == "local":
+        return list(services)
+    found = []
+    for service in services:
+        stand_in = None
+        if service.facts.stand_in:
+            (_, image) = images.find_images(project, [service.name])
+            if target == "kind":
+                built = images.inspect([image]).get(image.name)
+                stand_in = built and built.stand_in
+            elif wish.registry:
+                its = registry.pushed(project).get(registry.named(wish.registry, image.reference))
+                stand_in = its and its.get("stand_in")
+        found.append(replace(service, image_is_real=stand_in is False))
+    return found
 
 
 def furnish(

@@ -36,6 +36,8 @@ class Service:
     user_file: Path
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     """What was chosen otherwise than service.toml's defaults; `protocol` is one of them."""
+    image_is_real: bool = False
+    """Of one that has a stand-in: whether its image holds the framework itself."""
 
     @property
     def key(self) -> str:
@@ -73,9 +75,10 @@ class Service:
         return str(self.options.get(PROTOCOL, ""))
 
     def is_stand_in(self, target: str = "local") -> bool:
-        """Tell whether what runs there only plays the framework's part: an image holds it in any case."""
-        real = self.facts.stand_in_unless if target == "local" else None
-        return self.facts.stand_in and not (real and shutil.which(real))
+        """Tell whether what runs there only plays the framework's part."""
+        program = self.facts.stand_in_unless
+        here = bool(program and shutil.which(program))
+        return self.facts.stand_in and not (here if target == "local" else self.image_is_real)
 
     @property
     def not_held(self) -> list[str]:

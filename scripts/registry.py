@@ -32,6 +32,7 @@ class Pushed(TypedDict):
     reference: str
     """By digest."""
     model_digest: str
+    stand_in: bool | None
 
 
 def named(registry: str, reference: str) -> str:
@@ -94,7 +95,11 @@ def _by_digest(target: str) -> str:
 
 def _write_down(project: Project, target: str, reference: str, built: Built) -> None:
     known = pushed(project)
-    known[target] = {"reference": reference, "model_digest": built.model_digest}
+    known[target] = {
+        "reference": reference,
+        "model_digest": built.model_digest,
+        "stand_in": built.stand_in,
+    }
     file = project.root / "artifacts" / PUSHED
     file.write_text(json.dumps(known, indent=1) + "\n")
 

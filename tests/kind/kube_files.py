@@ -14,7 +14,7 @@ import yaml
 from tests.projects import ROOT
 
 SERVICES = sorted(file.parent.name for file in ROOT.glob("services/*/service.toml"))
-DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile")) + sorted(ROOT.glob("k8s/*/Dockerfile"))
+DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile*")) + sorted(ROOT.glob("k8s/*/Dockerfile"))
 MANIFESTS = [
     file
     for file in sorted([*ROOT.glob("services/*/manifest.yaml"), *ROOT.glob("k8s/**/*.yaml")])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.images import version
-from tests.kind.kube_files import DOCKERFILES, SERVICES, instructions, relative
+from scripts.images import OFFICIAL, STAND_IN_LABEL, version
+from tests.kind.kube_files import DOCKERFILES, SERVICES, facts, instructions, relative
 from tests.projects import ROOT
 
 OWN = "# own\n"
@@ -44,7 +44,10 @@ class TestADockerfile:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def test_starts_from_the_same_small_python(self, dockerfile: Path) -> None:
-        assert {argument.split()[0] for argument in the(dockerfile, "FROM")} == {"python:3.11-slim"}
+        *others, last = [argument.split()[0] for argument in the(dockerfile, "FROM")]
+        assert last == "python:3.11-slim"
+        # The framework's own image is there to take its program from, in a stage of its own.
+        assert {each for each in others if dockerfile.name != OFFICIAL} <= {last}
 
     def test_ends_as_a_user_with_a_number_who_is_not_root(self, dockerfile: Path) -> None:
         assert the(dockerfile, "USER") == ["10001:10001"]
@@ -81,7 +84,7 @@ class TestADockerfile:
         lines = last_stage.splitlines()
         installs = [at for at, line in enumerate(lines) if "pip install" in line or "apt-get install" in line]
         code = [at for at, line in enumerate(lines) if line.startswith("COPY") and ".py " in line]
-        assert max(installs) < min(code)
+        assert max(installs, default=-1) < min(code)
 
     def test_pins_what_it_installs(self, dockerfile: Path) -> None:
         for command in the(dockerfile, "RUN"):
@@ -120,12 +123,22 @@ def copied(dockerfile: Path) -> set[Path]:
 
 
 class TestTheCodeInAnImage:
-    @pytest.mark.parametrize("service", SERVICES)
-    def test_has_all_that_it_imports(self, service: str) -> None:
-        there = copied(ROOT / "services" / service / "Dockerfile")
+    @pytest.mark.parametrize(
+        "dockerfile", [f for f in DOCKERFILES if f.parent.name in SERVICES], ids=relative
+    )
+    def test_has_all_that_it_imports(self, dockerfile: Path) -> None:
+        there = copied(dockerfile)
         wanted = {each for file in there for each in imported(file)}
         assert wanted, "it imports nothing of the project's own"
         assert sorted(map(relative, wanted - there)) == []
+
+
+class TestAStandIn:
+    @pytest.mark.parametrize("service", [name for name in SERVICES if facts(name)["stand_in"]])
+    def test_says_in_its_label_what_it_is_and_so_does_the_framework_itself(self, service: str) -> None:
+        folder = ROOT / "services" / service
+        for name, stand_in in (("Dockerfile", "true"), (OFFICIAL, "false")):
+            assert f'{STAND_IN_LABEL}="{stand_in}"' in " ".join(the(folder / name, "LABEL"))
 
 
 class TestTheImagesThatNeedTorch:

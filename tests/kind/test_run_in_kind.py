@@ -244,6 +244,35 @@ class TestAWorkerPodThatIsDeletedInTheMiddleOfATrial:
         assert longest_silence_s(done.rows("echo/lost/1/generator.csv")) <= 5
 
 
+def sending(folder: Path) -> int:
+    """How many workers sent something in the newest second that this machine knows of."""
+    with contextlib.suppress(OSError, ValueError):
+        rows = [row for row in csv.DictReader((folder / "generator.csv").open()) if int(row["planned"])]
+        newest = max(int(float(row["time"])) for row in rows) - 1  # the last one may still be coming
+        return len({row["worker"] for row in rows if int(float(row["time"])) == newest})
+    return 0
+
+
+class TestWorkersThatAreScaledByHandInTheMiddleOfATrial:
+    def test_are_dealt_the_plan_again_and_everything_is_counted(self, made: EchoInKind) -> None:
+        def scale(workers: int) -> None:
+            made.kubectl("scale", "deployment/locust-worker", f"--replicas={workers}")
+            folder = made.run_folder() / "echo" / "scaled" / "1"
+            until(lambda: sending(folder) == workers, f"{workers} workers send", PATIENCE_S)
+
+        with under_load(made, "scaled", rate=50, seconds=90, after_s=4) as process:
+            scale(4)
+            scale(1)
+            done = finish(made, process)
+        assert done.trial("echo/scaled/1")["status"] == "ok", done.output
+        counts = done.summary("echo/scaled/1")["counts"]
+        assert counts["planned"] == 4500
+        assert counts["completed"] + counts["failed"] + counts["dropped"] == 4500
+        rows = done.rows("echo/scaled/1/generator.csv")
+        assert len({row["worker"] for row in rows}) >= 4
+        assert longest_silence_s(rows) <= 5
+
+
 def longest_silence_s(rows: list[dict[str, str]]) -> float:
     """The longest time between two seconds in which anything was completed."""
     by_second = sorted((int(float(row["time"])), int(row["completed"])) for row in rows)

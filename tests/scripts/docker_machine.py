@@ -52,12 +52,17 @@ elif words[0] == "build":
 elif words[:2] == ["image", "inspect"]:
     digest = json.loads(Path(os.environ["FAKE_MODEL"]).read_text())["digest"]
     found = [each for each in words[2:] if (state / each.replace("/", "_")).exists()]
-    labels = {{"modelswarm.model.digest": digest}}
+    told = {{each: (state / each.replace("/", "_")).read_text() for each in found}}
+    labels = {{
+        each: {{"modelswarm.model.digest": digest}}
+        | ({{"modelswarm.stand_in": text.split("stand_in=")[1].split()[0]}} if "stand_in=" in text else {{}})
+        for each, text in told.items()
+    }}
     short = {{each: each.removeprefix("docker.io/") for each in found}}
     rows = [
         {{"Id": (state / each.replace("/", "_")).read_text(), "Size": 5e6, "RepoTags": [short[each]],
           "RepoDigests": ["elsewhere/x@sha256:0", short[each].rpartition(":")[0] + "@sha256:abc"],
-          "Config": {{"Labels": labels}}}}
+          "Config": {{"Labels": labels[each]}}}}
         for each in found
     ]
     print(json.dumps(rows))

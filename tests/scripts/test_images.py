@@ -90,6 +90,29 @@ class TestWhatCannotBeBuilt:
             machine.build("a")
 
 
+class TestAFrameworkThatHasAStandIn:
+    @pytest.fixture
+    def twofold(self, machine: Machine) -> Machine:
+        """Backend `a` as a stand-in, and as the framework itself."""
+        folder = machine.project.root / "services" / "a"
+        (folder / "Dockerfile").write_text("FROM x\nLABEL stand_in=true\n")
+        (folder / images.OFFICIAL).write_text("FROM y\nLABEL stand_in=false\n")
+        return machine
+
+    def build(self, machine: Machine, official: bool | None) -> bool | None:
+        chosen = images.find_images(machine.project, ["a"])
+        return images.build(machine.project, chosen, machine.console, official=official)["a"].stand_in
+
+    def test_is_built_as_that_unless_the_framework_is_asked_for(self, twofold: Machine) -> None:
+        assert self.build(twofold, None) is True
+        assert self.build(twofold, True) is False
+
+    def test_stays_what_it_is_until_the_other_is_asked_for(self, twofold: Machine) -> None:
+        self.build(twofold, True)
+        assert self.build(twofold, None) is False
+        assert self.build(twofold, False) is True
+
+
 class TestTheModelInside:
     @pytest.mark.parametrize(
         ("label", "same", "words"),

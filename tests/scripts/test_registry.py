@@ -9,7 +9,7 @@ import pytest
 
 from scripts import images, registry
 from scripts.errors import CannotRun, UserError
-from scripts.places import Wish, furnish
+from scripts.places import Wish, furnish, labelled
 from tests.scripts.docker_machine import Machine
 
 TAG = images.version()
@@ -97,3 +97,23 @@ class TestARunInACluster:
         )
         with pytest.raises(CannotRun, match=sentence):
             place_images(machine, "registry.example")
+
+
+class TestAFrameworkThatHasAStandIn:
+    @pytest.mark.parametrize("official", [False, True])
+    @pytest.mark.parametrize("target", ["kind", "cluster"])
+    def test_is_told_and_ranked_by_the_label_of_its_image(
+        self, machine: Machine, target: str, official: bool
+    ) -> None:
+        folder = machine.project.root / "services" / "a"
+        (folder / "Dockerfile").write_text("FROM x\nLABEL stand_in=true\n")
+        (folder / images.OFFICIAL).write_text("FROM y\nLABEL stand_in=false\n")
+        facts = (folder / "service.toml").read_text()
+        (folder / "service.toml").write_text(facts.replace("port = 8000", "port = 8000\nstand_in = true"))
+        chosen = images.find_images(machine.project, ["a"])
+        images.build(machine.project, chosen, machine.console, official=official)
+        wish = Wish(target, registry="registry.example")
+        if target == "cluster":
+            registry.push(machine.project, chosen, "registry.example", machine.console)
+        [service] = labelled(machine.project, target, wish, [machine.project.services()["a"]])
+        assert service.is_stand_in(target) is not official
