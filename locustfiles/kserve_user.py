@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import ClassVar
+from urllib.parse import quote
 
 from locustfiles.engine import ModelUser
 from locustfiles.engine.payloads import Answer, Image
@@ -40,8 +41,8 @@ class BinaryCloudEvent(V1):
 
     @classmethod
     def headers(cls, image: Image, body: bytes) -> Mapping[str, str]:
-        """The event's attributes."""
-        return {f"ce-{name}": value for name, value in (EVENT | {"id": image.name}).items()}
+        """The event's attributes, percent-encoded as CloudEvents' HTTP binding asks for."""
+        return {f"ce-{name}": quote(value, "/:") for name, value in (EVENT | {"id": image.name}).items()}
 
 
 class StructuredCloudEvent(V1):

@@ -41,14 +41,19 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Turn SIGINT, SIGTERM and SIGHUP into `ask`; a second one ends the process (the guard cleans up)."""
+        """Turn SIGINT, SIGTERM and SIGHUP into `ask`; a second one ends the process (the guard cleans up).
+
+        An ignored SIGHUP stays ignored: that is what nohup is for.
+        """
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self.asked:
                 raise KeyboardInterrupt
             self.ask()
 
-        names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        names = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            names.append(signal.SIGHUP)
         before = {name: signal.signal(name, handle) for name in names}
         try:
             yield

@@ -173,8 +173,13 @@ def refuse_unpaced(user_classes: Sequence[type[User]]) -> None:
 
 def note_request_failure(exception: BaseException | str | None = None, **_: Any) -> None:
     """Listener of Locust's request event: a failed request fails the arrival that it was part of."""
-    user = getattr(greenlet.getcurrent(), "arrival_user", None)
-    if exception is not None and user is not None and user.error is None:
+    if exception is None:
+        return
+    here: Any = greenlet.getcurrent()
+    while here is not None and not hasattr(here, "arrival_user"):  # in a greenlet that a task spawned
+        spawner = getattr(here, "spawning_greenlet", None)
+        here = spawner() if spawner is not None else None
+    if here is not None and (user := here.arrival_user).error is None:
         user.error = exception if isinstance(exception, str) else name_of(exception)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import gevent
 import pytest
-from gevent.pool import Group
+from gevent.pool import Group, Pool
 from locust import SequentialTaskSet, User, task
 from locust.env import Environment
 
@@ -18,8 +18,9 @@ from locustfiles.engine.payloads import Image
 from locustfiles.engine.protobuf import field
 from locustfiles.engine.protocols import Protocol
 from locustfiles.engine.recorder import Recorder
-from locustfiles.engine.users import ArrivalUser, Pacing, PredictUser, refuse_unpaced
+from locustfiles.engine.users import ArrivalUser, Pacing, PredictUser, note_request_failure, refuse_unpaced
 from locustfiles.engine.v2 import V2Json
+from tests.waiting import until
 
 
 class SlowToStart(ArrivalUser):
@@ -114,6 +115,44 @@ class TestAnAnswerThatNoDecoderCanRead:
 
         image = Image("cat.jpg", "small", b"", ((281, 0.9),))
         assert Caller(Environment())._judge(image, body) == f"unreadable answer: {stumbles}"
+
+
+class TestAFailedRequest:
+    @pytest.mark.parametrize(
+        "spawn",
+        [
+            pytest.param(lambda work: work(), id="in the task itself"),
+            pytest.param(lambda work: gevent.spawn(work).join(), id="in a greenlet of the task"),
+            pytest.param(lambda work: Pool(2).apply(work), id="in a pool of the task"),
+            pytest.param(lambda work: gevent.spawn(lambda: gevent.spawn(work).join()).join(), id="deeper"),
+        ],
+    )
+    def test_fails_the_arrival_that_it_is_part_of(
+        self, spawn: Callable[[Callable[[], None]], None], pacing: Pacing
+    ) -> None:
+        ended = []
+
+        class Caller(ArrivalUser):
+            def outcome_key(self) -> int:
+                ended.append(self.error)
+                return super().outcome_key()
+
+            @task
+            def call(self) -> None:
+                spawn(lambda: note_request_failure(None))
+                spawn(lambda: note_request_failure("500"))
+
+        environment = Environment(user_classes=[Caller])
+        Caller.prepare(pacing, environment)
+        user = Caller(environment)
+        user.start(Group())
+        gevent.sleep(0)
+        pacing.dispatcher.offer([pacing.clock()], [0])
+        until(lambda: ended, "the task ends")
+        assert ended == ["500"]
+
+    def test_elsewhere_fails_none(self) -> None:
+        gevent.spawn(note_request_failure, "500").get()
 
 
 class TestUserClasses:
