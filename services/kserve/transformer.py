@@ -6,8 +6,6 @@ is in binary, over REST and gRPC.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from kserve.utils.utils import generate_uuid
 
 from services.kserve.predictor import INPUT, NAME, OUTPUT
 from services.kserve.serving import READING_FAILED, main
-from services.model.runtime import MAX_BODY_BYTES, SIDE, TOP, BadInput, Prediction, Settings, prepare
+from services.model.runtime import SIDE, TOP, BadInput, Prediction, Settings, decode_base64, prepare
 
 PATCHES = 7  # a side: each hides 32 x 32 pixels
 
@@ -59,8 +57,8 @@ class Transformer(Model):
 
     async def preprocess(self, payload: Any, headers: Any = None) -> Prepared:
         """Decode, resize and normalise the image of a request."""
-        encoded = _from_v2(payload) if isinstance(payload, InferRequest) else _from_v1(payload)
         try:
+            encoded = _from_v2(payload) if isinstance(payload, InferRequest) else _from_v1(payload)
             return Prepared(prepare(encoded), payload)
         except BadInput as error:
             raise InvalidInput(str(error)) from error
@@ -136,7 +134,7 @@ def _from_v1(payload: Any) -> bytes:
         raise InvalidInput('send {"instances": [{"image_bytes": {"b64": "…"}}]} as application/json')
     match payload.get("instances"):
         case [{"image_bytes": {"b64": str(text)}}]:
-            return _decoded(text, "b64")
+            return decode_base64(text, "b64")
         case [_, _, *_] as instances:
             raise InvalidInput(f"`instances` holds {len(instances)} images; send one a request")
         case _:
@@ -155,16 +153,7 @@ def _from_v2(request: InferRequest) -> bytes:
         return element
     if not isinstance(element, str):
         raise InvalidInput("the element of `image` is not a string; it holds a JPEG or PNG in base64")
-    return _decoded(element, "image")
-
-
-def _decoded(text: str, field: str) -> bytes:
-    if len(text) > MAX_BODY_BYTES:
-        raise InvalidInput(f"`{field}` is larger than {MAX_BODY_BYTES // 2**20} MiB; send a smaller image")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidInput(f"`{field}` is not base64; use the standard alphabet with padding") from None
+    return decode_base64(element, "image")
 
 
 def transformer(settings: Settings) -> Transformer:

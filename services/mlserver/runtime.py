@@ -5,8 +5,6 @@ Over REST the element is base64 text, as MLServer's own codec has it; over gRPC 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import multiprocessing
 import os
 import threading
@@ -16,7 +14,7 @@ from mlserver import MLModel
 from mlserver.errors import InferenceError
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 
-from services.model.runtime import MAX_BODY_BYTES, TOP, BadInput, Classifier, Settings
+from services.model.runtime import TOP, BadInput, Classifier, Settings, decode_base64
 
 OUTPUTS = {"class_id": Datatype.INT64, "class_name": Datatype.BYTES, "confidence": Datatype.FP32}
 
@@ -69,15 +67,6 @@ def _image(payload: InferenceRequest) -> bytes:
         case [bytes(image)] | bytes(image):
             return image
         case [str(text)]:
-            return _decoded(text)
+            return decode_base64(text, "image")
         case _:
             raise InferenceError("`image` is not one element; it holds a JPEG or PNG, over REST in base64")
-
-
-def _decoded(text: str) -> bytes:
-    if len(text) > MAX_BODY_BYTES:
-        raise InferenceError(f"`image` is larger than {MAX_BODY_BYTES // 2**20} MiB; send a smaller one")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InferenceError("`image` is not base64; use the standard alphabet with padding") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Mapping
@@ -106,11 +105,21 @@ def decode_request(body: bytes) -> bytes:
         raise BadInput("image_base64 is not a string; it holds a JPEG or PNG in base64")
     if not text:
         raise BadInput("image_base64 is empty; it holds a JPEG or PNG in base64")
+    return decode_base64(text, "image_base64")
+
+
+def decode_base64(text: str | bytes, field: str) -> bytes:
+    """Return the image that a field of a request holds in base64; BadInput says what to send instead."""
+    if len(text) > MAX_BODY_BYTES:
+        raise BadInput(
+            f"{field} is larger than {MAX_BODY_BYTES // 2**20} MiB; send a smaller image",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        )
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:  # binascii.Error is one
         raise BadInput(
-            "image_base64 is not base64; use the standard alphabet with padding, "
+            f"{field} is not base64; use the standard alphabet with padding, "
             "without line breaks and without a data: prefix"
         ) from None
 

@@ -26,6 +26,7 @@ from services.model.contract import (
     Settings,
     answer,
     answer_or_error,
+    decode_base64,
     decode_request,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "answer",
     "answer_or_error",
+    "decode_base64",
     "decode_request",
 ]
 

@@ -5,8 +5,6 @@ Images come as `{"binData": "<base64>"}`, prepared tensors as `{"data": {"tensor
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import random
 import threading
@@ -18,7 +16,7 @@ from flask import Blueprint, Response, jsonify, request
 from seldon_core.flask_utils import SeldonMicroserviceException
 from werkzeug.exceptions import HTTPException
 
-from services.model.runtime import MAX_BODY_BYTES, SIDE, BadInput, Classifier, Settings, answer, prepare
+from services.model.runtime import SIDE, BadInput, Classifier, Settings, answer, decode_base64, prepare
 
 SHAPE = [1, 3, SIDE, SIDE]
 
@@ -138,15 +136,7 @@ def _image(message: Any) -> bytes:
     text = message.get("binData") if isinstance(message, dict) else None
     if not isinstance(text, str | bytes) or not text:  # bytes come from a form's file
         raise BadInput('send {"binData": "…"}, a JPEG or PNG in base64')
-    if len(text) > MAX_BODY_BYTES:
-        raise BadInput(
-            f"binData is larger than {MAX_BODY_BYTES // 2**20} MiB; send a smaller image",
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        )
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadInput("binData is not base64; use the standard alphabet with padding") from None
+    return decode_base64(text, "binData")
 
 
 def _tensor(data: Any) -> torch.Tensor:

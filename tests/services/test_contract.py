@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from services.model.contract import BadInput, Prediction, Settings, answer, decode_request
+from services.model.contract import (
+    MAX_BODY_BYTES,
+    BadInput,
+    Prediction,
+    Settings,
+    answer,
+    decode_base64,
+    decode_request,
+)
 
 
 class TestDecodeRequest:
@@ -24,6 +32,23 @@ class TestDecodeRequest:
         with pytest.raises(BadInput) as caught:
             decode_request(b"\xff" * 100_000)
         assert len(str(caught.value)) < 250
+
+
+class TestDecodeBase64:
+    @pytest.mark.parametrize("text", ["aGVsbG8=", b"aGVsbG8="])
+    def test_returns_the_bytes_that_text_or_bytes_stand_for(self, text: str | bytes) -> None:
+        assert decode_base64(text, "image") == b"hello"
+
+    @pytest.mark.parametrize("text", ["!?", "AAA", "äöü", "\ud800", "AA AA", b"\xff\xfe"])
+    def test_names_the_field_that_holds_something_else(self, text: str | bytes) -> None:
+        with pytest.raises(BadInput, match=r"^binData is not base64; use the standard alphabet") as caught:
+            decode_base64(text, "binData")
+        assert caught.value.status == 400
+
+    def test_refuses_more_than_a_body_may_hold(self) -> None:
+        with pytest.raises(BadInput, match=r"^b64 is larger than 16 MiB") as caught:
+            decode_base64("A" * (MAX_BODY_BYTES + 4), "b64")
+        assert caught.value.status == 413
 
 
 class TestAnswer:
