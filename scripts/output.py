@@ -27,7 +27,9 @@ def outlive_readers() -> None:
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and isinstance(getattr(stream.buffer, "raw", None), io.FileIO):
+        if isinstance(stream, io.TextIOWrapper) and isinstance(
+            getattr(stream.buffer, "raw", None), io.FileIO
+        ):
             raw = _Unread(stream.fileno(), "wb", closefd=False)
             text = io.TextIOWrapper(
                 io.BufferedWriter(raw), stream.encoding, errors="backslashreplace", line_buffering=True
