@@ -398,7 +398,7 @@ class TestSetup:
         assert done.returncode == 3
         assert "Could not be made: a_bad_one. What else was missing is made." in done.stderr
         assert "no-such.whl" in done.stderr
-        titles = [line for line in done.stdout.splitlines() if line.startswith("[")]
+        titles = [line for line in done.stdout.splitlines() if line.startswith("[") and line.endswith("…")]
         names = [
             "model: installing",
             "artifacts/model: exporting",
