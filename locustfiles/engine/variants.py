@@ -63,7 +63,7 @@ def _field(path: list[str]) -> Reader:
             value = json.loads(client.body)
             for name in path:
                 value = value[name]
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             return UNKNOWN
         return _short(str(value)) or UNKNOWN
 

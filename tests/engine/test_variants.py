@@ -25,6 +25,7 @@ class TestWhatNamesTheVariant:
             (b'{"model": "v2"}', UNKNOWN),
             (b'{"model": {"version": ""}}', UNKNOWN),
             (b"not JSON", UNKNOWN),
+            pytest.param(b'{"model": ' + 100_000 * b"[", UNKNOWN, id="a deep nest"),
         ],
     )
     def test_is_a_field_of_the_answer(self, body: bytes, name: str) -> None:
