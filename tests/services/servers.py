@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
-from scripts.server import free_port
-from tests.projects import ROOT
-from tests.services.environments import SERVICES, facts_of, interpreter_of
+from scripts.family import Family
+from tests.services.backends import Backend
+from tests.services.environments import facts_of
 
 
 @dataclass
@@ -47,7 +46,7 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
     facts: dict[str, Any]
-    seen: set[psutil.Process] = field(default_factory=set)
+    family: Family
 
     def post(self, body: bytes, content_type: str = "application/json", path: str = "/predict") -> Response:
         request = urllib.request.Request(
@@ -65,15 +64,6 @@ class Server:
         except urllib.error.HTTPError as error:
             return Response(error.code, _parsed(error.read()))
 
-    def family(self) -> list[psutil.Process]:
-        try:
-            parent = psutil.Process(self.process.pid)
-            family = [parent, *parent.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-        self.seen.update(family)
-        return family
-
     def is_ready(self) -> bool:
         assert self.process.poll() is None, f"{self.name} ended by itself:\n{self.log.read_text()[-3000:]}"
         try:
@@ -90,51 +80,20 @@ def _parsed(body: bytes) -> Any:
 
 
 @contextmanager
-def started(name: str, model_dir: Path, scratch: Path) -> Iterator[Server]:
-    """Start a server as its service.toml says, without waiting; nothing of it is left afterwards."""
-    python = interpreter_of(name)
-    facts, port = facts_of(name), free_port()
-    places = {
-        "venv": python.parent.parent,
-        "python": python,
-        "host": "127.0.0.1",
-        "port": port,
-        "root": ROOT,
-        "model_dir": model_dir,
-        "threads": 1,
-        "workers": 1,
-        "dir": SERVICES / name,
-    }
-    filled = {key: value.format(**places) for key, value in facts["local"].get("env", {}).items()}
-    given = {
-        "PYTHONPATH": ROOT,
-        "MODELSWARM_MODEL_DIR": model_dir,
-        "MODELSWARM_THREADS": 1,
-        "MODELSWARM_WORKERS": 1,
-        "OMP_NUM_THREADS": 1,
-    }
-    log = scratch / "server.log"
-    # With a short name, as the launcher's, for the sake of sockets inside it.
-    cwd = Path(tempfile.mkdtemp(prefix="msw-"))
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [part.format(**places) for part in facts["local"]["command"]],
-            cwd=cwd,
-            env=os.environ | {key: str(value) for key, value in given.items()} | filled,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    server = Server(name, port, process, log, facts)
+def started(name: str, model_dir: Path, folder: Path) -> Iterator[Server]:
+    """Start a server as the command does, without waiting; nothing of it is left afterwards."""
+    backend = Backend(name, folder, {"MODELSWARM_MODEL_DIR": str(model_dir)})
+    if reason := backend.service.missing():
+        pytest.skip(reason)
+    local = backend.server
+    local.start()
+    assert local._process is not None
     try:
-        yield server
+        yield Server(name, local.port, local._process, backend.log, facts_of(name), local.family)
     finally:
-        server.family()
-        for member in server.seen:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        process.wait()
-        shutil.rmtree(cwd, ignore_errors=True)
+        local.family.kill()
+        local._process.wait()
+        shutil.rmtree(backend.scratch, ignore_errors=True)
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> bool:

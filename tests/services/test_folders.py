@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from scripts.project import Project
+from scripts.server import LocalServer, ServerSettings, fill
 from tests.projects import ROOT
 from tests.services.environments import SERVICES, facts_of, names
 
 FOUND = Project(ROOT).services()
 SHARED = ("numpy", "pillow", "torch")
 CODE_BASED = [name for name in names() if facts_of(name)["protocol"] == "predict"]
+PINNED = [name for name in CODE_BASED if (SERVICES / name / "requirements.in").exists()]
+"""The others run on the load side's Python."""
 
 
 def pins(name: str) -> dict[str, str]:
@@ -21,7 +24,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-@pytest.mark.parametrize("name", [*CODE_BASED, "model"])
+@pytest.mark.parametrize("name", [*PINNED, "model"])
 class TestRequirements:
     def test_are_pinned_to_versions_that_any_machine_can_install(self, name: str) -> None:
         for line in (SERVICES / name / "requirements.txt").read_text().splitlines():
@@ -32,6 +35,9 @@ class TestRequirements:
             if "==" in line:
                 package, version = re.sub(r"\[.*?\]", "", line).split("==")
                 assert pins(name)[package] == version
+
+    def test_hold_the_version_that_is_named(self, name: str) -> None:
+        assert name == "model" or facts_of(name)["version"] in pins(name).values()
 
     def test_share_what_the_answers_depend_on(self, name: str) -> None:
         assert {package: pins(name).get(package) for package in SHARED} == {
@@ -54,16 +60,13 @@ def test_how_to_add_a_framework_names_each_file_that_it_needs(file: str) -> None
 class TestFolder:
     def test_has_every_file(self, name: str) -> None:
         present = {path.name for path in (SERVICES / name).iterdir()}
-        assert {"Dockerfile", "manifest.yaml", "kustomization.yaml", "requirements.in"} <= present
-
-    def test_names_the_version_that_is_pinned(self, name: str) -> None:
-        assert facts_of(name)["version"] in pins(name).values()
+        assert {"Dockerfile", "manifest.yaml", "kustomization.yaml"} <= present
 
     def test_every_part_of_the_command_is_known(self, name: str, tmp_path: Path) -> None:
-        places = ("venv", "python", "host", "port", "root", "model_dir", "threads", "workers", "dir")
-        local = facts_of(name)["local"]
-        for part in [*local["command"], *local.get("env", {}).values()]:
-            part.format(**dict.fromkeys(places, tmp_path))
+        settings, local = ServerSettings(Project(ROOT), 1, ()), FOUND[name].facts.local
+        places = LocalServer(FOUND[name], settings, tmp_path, tmp_path / "log", name)._placeholders()
+        for part in [*local.command, *local.env.values()]:
+            assert fill(part, places, name)
 
 
 class TestUnequalWork:

@@ -179,8 +179,8 @@ class TestEarlyEnd:
                 "BentoML gives each worker a session of its own: who kills the arbiter must kill them"
             )
         with started(name, model_dir, tmp_path) as server:
-            assert until(lambda: server.log.stat().st_size > 0 or len(server.family()) > 3, 30)
-            family = server.family()
+            assert until(lambda: server.log.stat().st_size > 0 or len(server.family.members()) > 3, 30)
+            family = server.family.members()
             os.killpg(server.process.pid, sign)
             server.process.wait(server.facts["local"]["stop_timeout_s"])
             assert until(lambda: not alive(family), 10), alive(family)
@@ -191,7 +191,7 @@ class TestEarlyEnd:
         # Ray's agents look for their raylet only now and then.
         with started("ray_serve", model_dir, tmp_path) as server:
             assert until(server.is_ready, 120), server.log.read_text()[-3000:]
-            family = server.family()
+            family = server.family.members()
             os.killpg(server.process.pid, signal.SIGKILL)
             assert until(lambda: not alive(family), 5), alive(family)
 
