@@ -27,7 +27,8 @@ LATENCY = "latency"
 class Happening(BaseModel):
     """One thing that happened to ``what`` in a trial.
 
-    ``at_s`` may lie before the load or after it, and is None for what holds of the whole trial.
+    ``at_s`` may lie before the load or after it, and is None for what holds of the whole trial. Of note is a
+    warning under load: probes fail while a pod starts, and workers are not ready when they end.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +41,7 @@ class Happening(BaseModel):
     reason: str
     message: str
     warning: bool
+    of_note: bool
 
 
 def happenings(run: Run) -> list[Happening]:
@@ -80,7 +82,12 @@ def _one(trial: Trial, at_s: float | None, what: str, reason: str, message: str,
         reason=reason,
         message=message,
         warning=warning,
+        of_note=warning and _under_load(trial, at_s),
     )
+
+
+def _under_load(trial: Trial, at_s: float | None) -> bool:
+    return at_s is None or (at_s >= 0 and (trial.summary is None or at_s <= trial.summary.duration_s))
 
 
 def _events(trial: Trial, start: float) -> Iterator[Happening]:

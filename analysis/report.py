@@ -314,7 +314,8 @@ def _shared(report: Report) -> dict[str, object]:
         "costs": view_cost.costs(report.costs),
         "costs_without": view_cost.without(left_out(rows, report.objectives, report.costs), titles),
         "prices": view_cost.prices(report.prices),
-        "events": view_cost.events(report.events, titles),
+        "events": view_cost.events(report.events, titles, of_note=True),
+        "other_events": view_cost.events(report.events, titles, of_note=False),
         "fairness": view.fairness(run),
         "setting": view.setting(run),
     }

@@ -117,9 +117,9 @@ def levels(found: Sequence[Level]) -> Grid:
     return Grid(columns, [Group(scenario, lines) for scenario, lines in groups.items()])
 
 
-def events(found: Sequence[Happening], titles: dict[str, str]) -> Grid:
-    """A line per event, warnings first, in the order of trials and time."""
-    ordered = sorted(found, key=lambda one: not one.warning)[:SHOWN_AT_MOST]
+def events(found: Sequence[Happening], titles: dict[str, str], of_note: bool) -> Grid:
+    """A line per event of note, or per other one, in the order of trials and time."""
+    chosen = [one for one in found if one.of_note == of_note][:SHOWN_AT_MOST]
     lines = [
         [
             Entry(titles.get(one.backend, one.backend), of=one.backend),
@@ -129,7 +129,7 @@ def events(found: Sequence[Happening], titles: dict[str, str]) -> Grid:
             text(one.message or NONE),
             text("throughout" if one.at_s is None else f"{one.at_s:.0f} s"),
         ]
-        for one in ordered
+        for one in chosen
     ]
     columns = ["Backend", "Trial", "What", "Event", "Message", "At"]
     return Grid(columns, [Group("", lines)] if lines else [], words=5)

@@ -64,6 +64,25 @@ class TestKubernetesEvents:
             in (run / "report.md").read_text()
         )
 
+    def test_are_of_note_where_they_warn_under_load(self, tmp_path: Path) -> None:
+        """A pod's probes fail while it starts, and its workers are not ready once they ended."""
+        events = [
+            (-4, "Unhealthy", "starting", "Warning"),
+            (3, "Scheduled", "in order", "Normal"),
+            (7, "OOMKilling", "memory", "Warning"),
+            (25, "Unhealthy", "ending", "Warning"),
+        ]
+        run = write_run(tmp_path / "run", [TrialSpec(exact([10] * 20, 12), events=events)])
+        assert [one.of_note for one in happenings(read_run(run))] == [False, False, True, False]
+        write_report(run)
+        words = (run / "report.md").read_text()
+        assert "| OOMKilling | memory | 7 s |" in words
+        assert "starting" not in words
+        assert "3 others, in order, or before and after the load, are in `report.html`" in words
+        page = (run / "report.html").read_text()
+        assert "Warnings under load (1)" in page
+        assert "before and after the load (3)" in page
+
     def test_of_a_damaged_file_are_not_made_up(self, tmp_path: Path) -> None:
         run = write_run(tmp_path / "run", [TrialSpec(exact([10] * 20, 12), events=[(7, "A", "b", "Normal")])])
         (run / "fastapi/constant/1/events.csv").write_bytes(b"\xff\x00time")
