@@ -250,6 +250,10 @@ class TestTheCommand:
         assert self.report(run)[0] == 1
         (run / "run.json").write_text(json.dumps(damage(json.loads((run / "run.json").read_text()))))
         assert self.report(run)[0] == 3
+        root = ElementTree.parse(run / "junit.xml").getroot()
+        (case,) = (one for one in root.iter("testcase") if one.find("error") is not None)
+        assert (case.get("name"), root.get("errors")) == ("the run is whole", "1")
+        assert case.find("error").get("message")  # type: ignore[union-attr]
 
     def test_ends_with_3_where_run_json_is_cut_off_or_missing(self, tmp_path: Path) -> None:
         run = run_of(tmp_path / "run", 100, "p95 < 1ms")
