@@ -27,9 +27,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from analysis.histograms import Floats, Intervals, all_values, bucket_middle_ms, carries
 from analysis.hlog import VARIANT
@@ -99,6 +101,8 @@ class ABResult(Part):
     answer. ``notes`` say what a reader should know of the trials.
     """
 
+    # grows when a reader of the old form would misread the new one
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     control: Arm
     treatment: Arm
     margin: float
@@ -218,57 +222,43 @@ def _result(
     notes: Sequence[str],
 ) -> ABResult:
     """The result for ``control`` and ``treatment``, in this order the names of ``counts``."""
-    from scipy.stats import chisquare, mannwhitneyu, ttest_ind  # imported late: the command must start fast
+    from scipy.stats import chisquare, mannwhitneyu  # imported late: the command must start fast
 
     control, treatment = counts
     first, second = values[control], values[treatment]
-    total, asked = sum(counts.values()), sum(weights.values())
-    arms = {
-        name: _arm(name, logs[name], values[name], failures[name], (weights[name] / asked, count / total))
-        for name, count in counts.items()
-    }
-    welch = ttest_ind(second, first, equal_var=False)
-    failed = [[failures[name], counts[name] - failures[name]] for name in (treatment, control)]
-    fails_p = _fails_p(failed)
-    level, fails_level = _levels(float(welch.pvalue), fails_p, any(failures.values()))
-    fails_times, fails_low = _fails_times(failed, fails_level)
-    between = welch.confidence_interval(1 - level)
+    arms = {name: _arm(name, logs[name], values[name], failures[name], weights, counts) for name in counts}
+    tests = _tests(first, second, [[failures[n], counts[n] - failures[n]] for n in (treatment, control)])
     ranks = mannwhitneyu(second, first, method="asymptotic")
-    expected = [total * arms[name].wanted for name in (control, treatment)]
+    expected = [sum(counts.values()) * arms[name].wanted for name in counts]
     split_p = float(chisquare(list(counts.values()), expected).pvalue)
+    wrong, mean_ms = split_p < MISMATCH, float(first.mean())
     spread = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2)
-    difference = float(second.mean() - first.mean())
-    size = margin * first.mean() / spread if spread else math.inf
-    power, needed = _design(len(first), len(second), size, level)
-    stop_after = _stop_after_s(logs[control], logs[treatment])
-    wrong = split_p < MISMATCH
-    verdict = _verdict(float(between.low), float(between.high), margin * float(first.mean()))
-    if wrong or (lost and verdict != "slower"):
-        verdict = "not valid"
-    if fails_p <= fails_level and not wrong:
-        verdict = "fails"
+    difference = float(second.mean()) - mean_ms
+    size = margin * mean_ms / spread if spread else math.inf
+    power, needed = _design(len(first), len(second), size, tests.level)
+    verdict = _judged(tests, margin * mean_ms, wrong, lost)
     return ABResult(
         control=arms[control],
         treatment=arms[treatment],
         margin=margin,
         difference_ms=difference,
-        low_ms=float(between.low),
-        high_ms=float(between.high),
-        confidence=1 - level,
-        t_p=float(welch.pvalue),
+        low_ms=tests.low_ms,
+        high_ms=tests.high_ms,
+        confidence=1 - tests.level,
+        t_p=tests.t_p,
         mann_whitney_p=float(ranks.pvalue),
         superiority=float(ranks.statistic) / len(first) / len(second),
         cohen_d=difference / spread if spread else 0.0,
         quantiles=_quantiles(logs[control], logs[treatment]),
         power=power,
         needed_requests=needed,
-        fails_p=fails_p,
-        fails_times=fails_times,
-        fails_low=fails_low,
-        fails_confidence=1 - fails_level,
+        fails_p=tests.fails_p,
+        fails_times=tests.fails_times,
+        fails_low=tests.fails_low,
+        fails_confidence=1 - tests.fails_level,
         split_p=split_p,
         split_is_wrong=wrong,
-        stop_after_s=stop_after,
+        stop_after_s=_stop_after_s(logs[control], logs[treatment]),
         saturated=bool(lost),
         notes=list(notes),
         verdict=verdict,
@@ -276,6 +266,41 @@ def _result(
         if verdict == "not valid"
         else _recommend(verdict, arms[control], arms[treatment], difference, margin, needed),
     )
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """Welch's test of the means and Fisher's of the failures, each at the level that it is tested at."""
+
+    t_p: float
+    level: float
+    low_ms: float
+    high_ms: float
+    fails_p: float
+    fails_level: float
+    fails_times: float | None
+    fails_low: float
+
+
+def _tests(first: Floats, second: Floats, failed: Sequence[Sequence[int]]) -> _Tests:
+    """Both tests; ``failed`` has failed and other requests, the treatment's first."""
+    from scipy.stats import ttest_ind  # imported late: the command must start fast
+
+    welch, fails_p = ttest_ind(second, first, equal_var=False), _fails_p(failed)
+    level, fails_level = _levels(float(welch.pvalue), fails_p, any(row[0] for row in failed))
+    between = welch.confidence_interval(1 - level)
+    times, low = _fails_times(failed, fails_level)
+    return _Tests(
+        float(welch.pvalue), level, float(between.low), float(between.high), fails_p, fails_level, times, low
+    )
+
+
+def _judged(tests: _Tests, margin_ms: float, wrong: bool, lost: str) -> str:
+    """The verdict: more failures weigh more than latency, and a wrong split makes both say nothing."""
+    verdict = _verdict(tests.low_ms, tests.high_ms, margin_ms)
+    if tests.fails_p <= tests.fails_level and not wrong:
+        return "fails"
+    return "not valid" if wrong or (lost and verdict != "slower") else verdict
 
 
 def _levels(t_p: float, fails_p: float, failed: bool) -> tuple[float, float]:
@@ -320,7 +345,12 @@ def _values(parts: Sequence[Intervals]) -> Floats:
 
 
 def _arm(
-    name: str, parts: Sequence[Intervals], values: Floats, failures: int, shares: tuple[float, float]
+    name: str,
+    parts: Sequence[Intervals],
+    values: Floats,
+    failures: int,
+    weights: Mapping[str, float],
+    counts: Mapping[str, int],
 ) -> Arm:
     merged = all_values(parts)
     quantiles = {
@@ -328,8 +358,8 @@ def _arm(
     }
     return Arm(
         name=name,
-        wanted=shares[0],
-        share=shares[1],
+        wanted=weights[name] / sum(weights.values()),
+        share=counts[name] / sum(counts.values()),
         requests=merged.total,
         failures=failures,
         mean_ms=float(values.mean()),

@@ -49,7 +49,7 @@ def write_ab_report(result: ABResult, trials: Sequence[Trial], facts: RunFacts, 
         "setting": view.setting(facts),
     }
     path = folder / "ab.html"
-    write_whole(folder / "ab.json", result.model_dump_json(indent=1) + "\n")
+    write_whole(folder / "ab.json", result.model_dump_json(by_alias=True, indent=1) + "\n")
     write_whole(path, render_page("ab.html.j2", series, {name: name for name in series}, context))
     return path
 

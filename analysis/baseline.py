@@ -11,11 +11,15 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from analysis.histograms import carries, needed_for
+from analysis.identity import identity
 from analysis.loads import imported_per_s, load_of, same_rate
 from analysis.metrics import QUANTILES, Cell, cells
-from analysis.objectives import Objective, value_of
+from analysis.objectives import Objective, quantile_of, value_of
+from analysis.ranking import MAX_ERROR_RATE
 from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.runfolder import RunFacts, read_json, read_run
+from analysis.words import counted, percent
 
 FILE = "baseline.json"
 SCHEMA = 1
@@ -29,8 +33,22 @@ class BaselineCell(Part):
     scenario: str
     load: tuple[str, ...] = ()
     imported_per_s: float | None = None
+    stand_in: bool = False
+    requests: Count = 0
     why_not: str = ""
     values: dict[str, float] = Field(default_factory=dict)
+
+    def value(self, metric: str) -> tuple[float | None, str]:
+        """A metric that it can be held against, or None and why there is none."""
+        q, failed = quantile_of(metric), self.values.get("error_rate", 0.0)
+        if (q or metric in ("mean", "max")) and failed > MAX_ERROR_RATE:
+            return None, f"{percent(failed)} of the baseline's arrivals got no right answer"
+        if metric in self.values:
+            return self.values[metric], ""
+        if q and self.requests and not carries(self.requests, q):
+            requests = counted(self.requests, "request")
+            return None, f"{metric} needs {needed_for(q):,} requests, the baseline has {requests}"
+        return None, f"the baseline holds no {metric}; name its run again with --baseline"
 
 
 class Baseline(Part):
@@ -40,8 +58,7 @@ class Baseline(Part):
     source: str = ""
     plan_name: str = ""
     started: Moment | None = None
-    machine: str = ""
-    model: str = ""
+    identity: dict[str, str] = Field(default_factory=dict)
     cells: list[BaselineCell] = Field(default_factory=list)
 
     def value(self, metric: str, cell: Cell) -> tuple[float | None, str]:
@@ -54,18 +71,18 @@ class Baseline(Part):
             return None, f"in the baseline it was {mine[0].why_not}"
         if mine[0].load != load_of(cell.trials) or not _same_rate(mine[0].imported_per_s, cell):
             return None, "the baseline's load was not the same"
-        if metric not in mine[0].values:
-            return None, f"the baseline holds no {metric}; name its run again with --baseline"
-        return mine[0].values[metric], ""
+        if mine[0].stand_in != row.stand_in:
+            which = "the baseline's" if mine[0].stand_in else "this run's"
+            return None, f"{which} is a stand-in, the other the server itself"
+        return mine[0].value(metric)
 
     def differs(self, facts: RunFacts) -> list[str]:
         """A sentence for each thing besides the servers that was not the same in both runs."""
-        pairs = (("machine", self.machine, machine_of(facts)), ("model", self.model, facts.model.digest))
-        unknown = "not known"
+        now = identity(facts)
         return [
-            f"The baseline was measured with another {name}: {before or unknown}, now {now or unknown}."
-            for name, before, now in pairs
-            if before != now
+            f"{name} of the baseline: {before or 'not known'}, now {now.get(name) or 'not known'}."
+            for name, before in self.identity.items()
+            if name != "Backends" and before != now.get(name, "")
         ]
 
 
@@ -77,12 +94,6 @@ def _same_rate(before_per_s: float | None, cell: Cell) -> bool:
 
 def _imported_per_s(cell: Cell) -> float | None:
     return next((rate for trial in cell.trials if (rate := imported_per_s(trial))), None)
-
-
-def machine_of(facts: RunFacts) -> str:
-    """The machine in a few words."""
-    machine = facts.machine
-    return ", ".join(filter(None, [machine.cpu, f"{machine.cores} cores" if machine.cores else ""]))
 
 
 def baseline_of(run_dir: Path, objectives: Sequence[Objective] = ()) -> Baseline:
@@ -99,8 +110,7 @@ def baseline_of(run_dir: Path, objectives: Sequence[Objective] = ()) -> Baseline
         source=encodable(run_dir.name or str(run_dir)),
         plan_name=run.facts.plan_name,
         started=run.facts.started,
-        machine=machine_of(run.facts),
-        model=run.facts.model.digest,
+        identity=identity(run.facts),
         cells=[_kept(cell, list(metrics)) for cell in cells(run)],
     )
 
@@ -114,6 +124,8 @@ def _kept(cell: Cell, metrics: Sequence[str]) -> BaselineCell:
         scenario=row.scenario,
         load=load_of(cell.trials),
         imported_per_s=_imported_per_s(cell),
+        stand_in=row.stand_in,
+        requests=row.requests,
         why_not=why_not,
         values=values,
     )

@@ -109,21 +109,6 @@ class Histogram:
         """Largest value in ms."""
         return self.largest_ms if self.total else None
 
-    def quantile_at_most_ms(self, q: float, confidence: float) -> float | None:
-        """Upper confidence bound in ms of quantile ``q``; None where the sample is too small to have one.
-
-        The order statistic whose rank the binomial law of "values below the true quantile" reaches with the
-        given confidence, free of any assumption but independence [1]_.
-
-        References
-        ----------
-        .. [1] W. J. Conover, Practical Nonparametric Statistics, 3rd ed., 1999, section 3.2.
-        """
-        from scipy.stats import binom  # imported late: the command must start fast
-
-        rank = int(binom.ppf(confidence, self.total, q)) + 1 if self.total else 1
-        return self.rank_ms(rank) if rank <= self.total else None
-
 
 @dataclass(frozen=True)
 class Intervals:

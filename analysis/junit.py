@@ -1,8 +1,9 @@
 """A report as JUnit XML, the form in which CI systems list what held and what did not.
 
 A suite per scenario: a test for each trial (an error if it was not measured) and one for each objective in
-each backend (a failure if it was missed or not shown to hold). The elements are those of Jenkins' JUnit
-schema.
+each backend (a failure if it was missed or not shown to hold). Where none of them tells why the run as a
+whole is not valid, a test of its own does: JUnit is red wherever the exit status is not 0. The elements are
+those of Jenkins' JUnit schema.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from analysis.report import Report
 _IMPOSSIBLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NOWHERE = "objectives"
 """The suite of objectives that cover nothing which was measured."""
+RUN = "run"
+"""The suite of what holds for the run as a whole."""
 
 
 def junit(report: Report) -> str:
@@ -29,9 +32,21 @@ def junit(report: Report) -> str:
         trials = [trial for trial in report.trials if trial.scenario == scenario]
         results = [one for one in report.objectives if one.scenario == scenario]
         _suite(root, scenario or NOWHERE, trials, results)
+    if not report.valid and root.find(".//error") is None:
+        _not_whole(root, report)
     _count(root)
     indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{tostring(root, encoding="unicode")}\n'
+
+
+def _not_whole(root: Element, report: Report) -> None:
+    """An error of the run's own, where no trial's and no objective's says that it was not measured."""
+    suite = SubElement(root, "testsuite", name=RUN)
+    bad = [row for row in report.rows if row.verdict == "invalid"]
+    cells = [f"{row.backend}/{row.scenario}: {'; '.join(row.reasons)}" for row in bad]
+    told = "; ".join([*report.problems, *cells]) or "it lists no trials"
+    _told(_case(suite, RUN, "", "the run is whole", None), "error", "not whole", told)
+    _count(suite)
 
 
 def _suite(root: Element, name: str, trials: Sequence[TrialRow], results: Sequence[ObjectiveResult]) -> None:

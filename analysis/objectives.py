@@ -4,11 +4,10 @@ An objective is ``[SCOPE:] METRIC OP VALUE[UNIT]``, or ``[SCOPE:] METRIC OP [FAC
 judged against what an earlier run measured in the same cell. The scope is a scenario, a backend or
 ``backend/scenario`` with ``*`` for any; without one it must hold in every cell.
 
-A percentile that a sample does not carry is not shown to hold, unless the exact bound of order statistics is
-within the threshold. A share is judged by what was counted; where fewer than 10 lost arrivals would reach the
-threshold, the judgement tells the bound of Clopper and Pearson [1]_ with it: 200 arrivals without an error
-hold ``error_rate < 1%``, though they show no more than 1.49 %. Errors come in bursts, so that less is known
-of shares than that bound says.
+A percentile that a sample does not carry is not shown, neither to hold nor to be missed. A share is judged by
+what was counted; where fewer than 10 lost arrivals would reach the threshold, the judgement tells the bound
+of Clopper and Pearson [1]_ with it: 200 arrivals without an error hold ``error_rate < 1%``, though they show
+no more than 1.49 %. Errors come in bursts, so that less is known of shares than that bound says.
 
 References
 ----------
@@ -26,11 +25,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import MIN_BEYOND, carries, needed_for
 from analysis.metrics import Cell, Row
 from analysis.ranking import MAX_ERROR_RATE
+from analysis.runfolder import Trial
+from analysis.uncertainty import Spread, estimates, interval_ms, pool
 from analysis.words import NONE, brief, counted, ms, per_s, percent
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 EXAMPLE = "p95 < 200ms"
 CONFIDENCE = 0.95
 NOT_SHOWN = "not shown"
+ACROSS = "its interval reaches across the limit"
 
 Where = tuple[str, str]
 """A backend and a scenario."""
@@ -89,7 +92,7 @@ class Objective:
     @property
     def quantile(self) -> float | None:
         """0.95 of ``p95``; None of what is not a percentile."""
-        return None if self.metric in _NAMED else float(self.metric[1:]) / 100
+        return quantile_of(self.metric)
 
     def covers(self, backend: str, scenario: str) -> bool:
         """Whether the objective is about this cell."""
@@ -101,6 +104,11 @@ class Objective:
     def show(self, value: float | None) -> str:
         """A value of this metric with its unit."""
         return {"latency": ms, "share": percent, "rate": per_s}[self.kind](value)
+
+
+def quantile_of(metric: str) -> float | None:
+    """0.95 of ``p95``; None of what is not a percentile."""
+    return None if metric in _NAMED else float(metric[1:]) / 100
 
 
 class ObjectiveResult(BaseModel):
@@ -261,12 +269,15 @@ def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> Objec
         before, note = _before(objective, cell, baseline)
         threshold = math.nan if before is None else objective.threshold * before
     holds = value is not None and not math.isnan(threshold) and _OPERATORS[objective.op](value, threshold)
+    told = ""
     if holds and value is not None:
         holds, told = _borne_out(objective, cell, threshold)
         note = note or told
+    low, high = (_interval(objective, cell, value) if value is not None else None) or (None, None)
     if before is not None and not note:
-        note = f"{_times(value, before)}the baseline's {objective.show(before)}"
-    low, high = (_interval(objective, cell) if value is not None else None) or (None, None)
+        note = _beside(objective, value, before)
+    if low is not None and high is not None and low < threshold < high and not told:
+        note = "; ".join(filter(None, [note, ACROSS]))
     return ObjectiveResult(
         expression=objective.expression,
         backend=row.backend,
@@ -289,18 +300,51 @@ def _ends(objective: Objective, value: float | None, low: float | None, high: fl
     return "" if low is None or {*ends} == {objective.show(value)} else " to ".join(ends)
 
 
-def _interval(objective: Objective, cell: Cell) -> tuple[float, float] | None:
-    """The 95 % interval of what was measured; None where there is none."""
-    if objective.kind == "latency":
-        return cell.row.interval_ms.get(objective.metric)
-    if objective.kind == "share" and cell.row.planned:
-        lost = _lost(objective, cell)
-        if not lost:
-            return 0.0, _at_most(lost, cell.row.planned)
-        from statsmodels.stats.proportion import proportion_confint  # late: the command must start fast
+def _interval(objective: Objective, cell: Cell, value: float) -> tuple[float, float] | None:
+    """The 95 % interval of what was measured; None where there is none.
 
-        low, high = proportion_confint(lost, cell.row.planned, 1 - CONFIDENCE, method="beta")
-        return float(low), float(high)
+    A maximum has none: what the largest of more requests would be, no sample tells.
+    """
+    row = cell.row
+    if objective.kind == "share":
+        return _share_interval(_lost(objective, cell), row.planned) if row.planned else None
+    if objective.kind == "latency" and row.lower_bound:
+        return None
+    if objective.quantile:
+        return row.interval_ms.get(objective.metric) or _own_interval(objective.quantile, cell)
+    told = [_of_trial(objective.metric, trial) for trial in cell.trials]
+    values = np.array([one for one in told if one is not None])
+    if len(values) < 2 or len(values) < len(told):
+        return None
+    spread = Spread.even(float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1)
+    reach, _ = spread.half(CONFIDENCE)
+    return value - reach, value + reach
+
+
+def _share_interval(lost: int, planned: int) -> tuple[float, float]:
+    if not lost:
+        return 0.0, _at_most(lost, planned)
+    from statsmodels.stats.proportion import proportion_confint  # imported late: the command must start fast
+
+    low, high = proportion_confint(lost, planned, 1 - CONFIDENCE, method="beta")
+    return float(low), float(high)
+
+
+def _own_interval(q: float, cell: Cell) -> tuple[float, float] | None:
+    """The interval of a percentile that is in no table, from this backend's trials alone."""
+    parts = [one for one in cell.intervals if len(one.row)]
+    if not parts:
+        return None
+    (one,) = estimates(parts, [q])
+    return interval_ms(one, pool([one]))
+
+
+def _of_trial(metric: str, trial: Trial) -> float | None:
+    """A trial's own mean in ms or throughput in 1/s; nothing else is a mean over trials."""
+    if metric == "mean":
+        return trial.log.tag("latency").merged().mean_ms()
+    if metric == "throughput" and trial.summary:
+        return trial.summary.counts.completed / trial.summary.duration_s
     return None
 
 
@@ -318,13 +362,21 @@ def _at_most(lost: int, planned: int) -> float:
 
 def _lacking(objective: Objective, row: Row) -> str:
     """Why a cell that may be believed has no value of this metric."""
+    q = objective.quantile
+    if q and row.requests and not carries(row.requests, q):
+        requests = counted(row.requests, "request")
+        return f"{objective.metric} needs {needed_for(q):,} requests, there are {requests}"
     if row.binned and row.requests and objective.kind == "latency":
         return f"the imported file holds no {objective.metric}"
     return "nothing was measured"
 
 
-def _times(value: float | None, before: float) -> str:
-    return f"{brief(value / before)} times " if value is not None and before else ""
+def _beside(objective: Objective, value: float | None, before: float) -> str:
+    """The value beside the baseline's."""
+    if not before and objective.op == "<":
+        return f"the baseline's is {objective.show(before)}, and nothing is below that: write <="
+    times = f"{brief(value / before)} times " if value is not None and before else ""
+    return f"{times}the baseline's {objective.show(before)}"
 
 
 def _before(objective: Objective, cell: Cell, baseline: Baseline | None) -> tuple[float | None, str]:
@@ -338,13 +390,11 @@ def _before(objective: Objective, cell: Cell, baseline: Baseline | None) -> tupl
 def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool, str]:
     """Whether what was measured can show that a value under the threshold is under it."""
     row = cell.row
-    if objective.kind == "latency" and objective.op in ("<", "<="):
-        if why := _unanswered(objective, cell, threshold):
-            return False, f"{NOT_SHOWN}: {why}"
-        if objective.quantile and not carries(row.requests, objective.quantile):
-            return _small_sample(objective, cell, objective.quantile, threshold)
+    below = objective.op in ("<", "<=")
+    if objective.kind == "latency" and below and (why := _unanswered(objective, cell, threshold)):
+        return False, f"{NOT_SHOWN}: {why}"
     # a baseline's share is itself not exact: it says no more than which of the two is larger
-    if objective.kind == "share" and objective.op in ("<", "<=") and row.planned and not objective.relative:
+    if objective.kind == "share" and below and row.planned and not objective.relative:
         return True, _few(objective, cell, row.planned, threshold)
     return True, ""
 
@@ -380,17 +430,8 @@ def _few(objective: Objective, cell: Cell, planned: int, threshold: float) -> st
     return f"{what}, so at most {percent(_at_most(lost, planned))} with {CONFIDENCE:.0%} confidence"
 
 
-def _small_sample(objective: Objective, cell: Cell, q: float, threshold: float) -> tuple[bool, str]:
-    """A small sample may still bound the quantile: 60 requests under 200 ms show that p95 < 200 ms."""
-    bound = cell.latency.quantile_at_most_ms(q, CONFIDENCE)
-    if bound is not None and _OPERATORS[objective.op](bound, threshold):
-        return True, f"few requests, but at most {ms(bound)} with {CONFIDENCE:.0%} confidence"
-    requests = counted(cell.row.requests, "request")
-    return False, f"{NOT_SHOWN}: {objective.metric} needs {needed_for(q):,} requests, there are {requests}"
-
-
 def value_of(metric: str, cell: Cell) -> float | None:
-    """A metric of a cell in ms, as a fraction or in 1/s; None where it was not measured."""
+    """A metric of a cell in ms, as a fraction or in 1/s; None where it was not measured well enough."""
     row = cell.row
     named = {
         "mean": row.latency_ms.get("mean"),
@@ -399,8 +440,9 @@ def value_of(metric: str, cell: Cell) -> float | None:
         "drop_rate": row.drop_rate,
         "throughput": row.achieved_per_s,
     }
-    if metric in named:
+    q = quantile_of(metric)
+    if q is None:
         return named[metric]
-    if row.binned:
-        return row.latency_ms.get(metric)
-    return cell.latency.quantile_ms(float(metric[1:]) / 100)
+    if not carries(row.requests, q):
+        return None
+    return row.latency_ms.get(metric) if row.binned else cell.latency.quantile_ms(q)

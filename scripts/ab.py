@@ -60,7 +60,7 @@ def compare_arms(
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error
     if as_json:
-        print(result.model_dump_json(indent=1))
+        print(result.model_dump_json(by_alias=True, indent=1))
     else:
         _print(result, console)
         page = write_ab_report(result, trials, run.facts, folder)

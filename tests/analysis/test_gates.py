@@ -106,6 +106,8 @@ class TestAnObjectiveOnABaseline:
             ({"verdict": "invalid", "reasons": ["late"]}, "in the baseline it was not valid"),
             ({"backend": "bentoml"}, "the baseline has no fastapi/constant"),
             ({"shape": {"name": "constant", "rate": 5.0}}, "the baseline's load was not the same"),
+            ({"latency_ms": exact([10.0] * 6, 10)}, "p95 needs 200 requests, the baseline has 60 requests"),
+            ({"failed": 600}, "60\N{NO-BREAK SPACE}% of the baseline's arrivals got no right answer"),
         ],
     )
     def test_is_not_shown_by_a_baseline_that_tells_nothing(
@@ -127,8 +129,36 @@ class TestAnObjectiveOnABaseline:
         report = build_report(now, Asked(baseline=before))
         assert report.objectives[0].passed
         told = " ".join(report.problems)
-        assert "measured with another machine: Example CPU, 2 cores, now Other." in told
-        assert "measured with another model: sha256:abab" in told
+        assert "Machine of the baseline: Example CPU, 2 cores, now Other." in told
+        assert "Model of the baseline: sha256:abab" in told
+
+    def test_on_another_plan_or_warm_up_says_so(self, before: Path, tmp_path: Path) -> None:
+        now = write_run(tmp_path / "now", [TrialSpec(exact([100] * 50, 20))], objectives=[RELATIVE],
+                        plan_name="nightly", plan={"warmup": "5s"})  # fmt: skip
+        assert build_report(now, Asked(baseline=before)).problems == [
+            "Plan of the baseline: quick, now nightly.", "Warm-up of the baseline: not known, now 5s."
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("played", [(True, False), (False, True)])
+    def test_of_a_stand_in_is_not_held_against_the_server(
+        self, tmp_path: Path, played: tuple[bool, bool]
+    ) -> None:
+        old, now = (
+            write_run(tmp_path / str(n), [TrialSpec(exact([100] * 50, 20))], objectives=[RELATIVE],
+                      backends={"fastapi": {"stand_in": it}})
+            for n, it in enumerate(played)
+        )  # fmt: skip
+        which = "the baseline's" if played[0] else "this run's"
+        result = build_report(now, Asked(baseline=old)).objectives[0]
+        assert (result.judgement, result.note) == (
+            "not shown", f"not shown: {which} is a stand-in, the other the server itself"
+        )  # fmt: skip
+
+    def test_below_a_baseline_of_nothing_says_what_to_write(self, before: Path, tmp_path: Path) -> None:
+        now = run_of(tmp_path / "now", 100, "error_rate < 1.2 * baseline")
+        result = build_report(now, Asked(baseline=before)).objectives[0]
+        assert result.judgement == "missed"
+        assert result.note.endswith("and nothing is below that: write <=")
 
     def test_gives_the_same_when_the_earlier_run_is_gone(self, before: Path, tmp_path: Path) -> None:
         now = run_of(tmp_path / "now", 110, RELATIVE)
@@ -221,6 +251,10 @@ class TestTheCommand:
         assert self.report(run)[0] == 1
         (run / "run.json").write_text(json.dumps(damage(json.loads((run / "run.json").read_text()))))
         assert self.report(run)[0] == 3
+        root = ElementTree.parse(run / "junit.xml").getroot()
+        (case,) = (one for one in root.iter("testcase") if one.find("error") is not None)
+        assert (case.get("name"), root.get("errors")) == ("the run is whole", "1")
+        assert case.find("error").get("message")  # type: ignore[union-attr]
 
     def test_ends_with_3_where_run_json_is_cut_off_or_missing(self, tmp_path: Path) -> None:
         run = run_of(tmp_path / "run", 100, "p95 < 1ms")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.objectives import ObjectiveResult, parse
+from analysis.objectives import ACROSS, ObjectiveResult, parse
 from analysis.report import build_report
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
 
@@ -103,7 +103,8 @@ class TestJudging:
         result = self.judge(tmp_path, expression, TrialSpec(exact(hundred, 10), failed=50, dropped=25))
         assert result.passed is passed
         assert result.value == pytest.approx(value, rel=0.001)
-        assert (result.backend, result.scenario, result.note) == ("fastapi", "constant", "")
+        assert (result.backend, result.scenario) == ("fastapi", "constant")
+        assert not result.note.startswith("not shown")
 
     @pytest.mark.parametrize(
         ("expression", "spec", "note"),
@@ -145,14 +146,16 @@ class TestJudging:
         assert (result.passed, result.value) == (False, None)
         assert result.note == "no valid measurement: failed: it died"
 
-    def test_of_few_requests_holds_only_if_they_bound_it(self, tmp_path: Path) -> None:
-        sixty = TrialSpec(exact([10.0] * 10, 6))
-        p95 = self.judge(tmp_path / "1", "p95 < 20ms", sixty)
-        assert (p95.passed, p95.note) == (True, "few requests, but at most 10.0 ms with 95% confidence")
-        p99 = self.judge(tmp_path / "2", "p99 < 20ms", sixty)
-        assert (p99.passed, p99.note) == (False, "not shown: p99 needs 1,000 requests, there are 60 requests")
-        missed = self.judge(tmp_path / "3", "p99 < 5ms", sixty)
-        assert (missed.passed, missed.note) == (False, "")
+    @pytest.mark.parametrize("expression", ["p99 < 20ms", "p99 < 5ms", "p99.9 > 1ms", "p99 >= 20ms"])
+    def test_of_a_percentile_that_so_few_requests_cannot_tell_neither_holds_nor_is_missed(
+        self, tmp_path: Path, expression: str
+    ) -> None:
+        result = self.judge(tmp_path, expression, TrialSpec(exact([10.0] * 10, 6)))
+        assert (result.judgement, result.value, result.told) == ("not shown", None, "\N{EN DASH}")
+        needed = "10,000" if "p99.9" in expression else "1,000"
+        assert result.note == (
+            f"not shown: {expression.split()[0]} needs {needed} requests, there are 60 requests"
+        )
 
     @pytest.mark.parametrize(
         ("requests", "failed", "expression", "judgement", "note"),
@@ -162,9 +165,10 @@ class TestJudging:
             (200, 0, "drop_rate < 1%", "held", NONE_OF_200),
             (200, 0, "error_rate <= 0%", "held", NONE_OF_200),
             (200, 1, "error_rate < 1%", "held", "1 of 200 arrivals, so at most 2.35 % with 95% confidence"),
-            (200, 2, "error_rate < 1%", "missed", ""),
-            (1000, 9, "error_rate < 1%", "held", ""),
-            (1000, 10, "error_rate < 1%", "missed", ""),
+            (200, 2, "error_rate < 1%", "missed", ACROSS),
+            (1000, 9, "error_rate < 1%", "held", ACROSS),
+            (1000, 1, "error_rate < 1%", "held", ""),
+            (1000, 10, "error_rate < 1%", "missed", ACROSS),
         ],
     )  # fmt: skip
     def test_of_a_share_says_what_so_few_arrivals_show(
@@ -188,6 +192,29 @@ class TestJudging:
         assert p95.high is not None
         assert p95.low < p95.value < p95.high
         assert " ms to " in p95.interval
+
+    @pytest.mark.parametrize(
+        ("expression", "across"),
+        [("mean < 52ms", True), ("mean < 70ms", False), ("mean < 50ms", True),
+         ("p97 < 86ms", True), ("p97 < 200ms", False),
+         ("throughput > 49.9/s", True), ("throughput > 10/s", False)],
+    )  # fmt: skip
+    def test_has_an_interval_over_trials_and_says_where_it_reaches_across_the_limit(
+        self, tmp_path: Path, expression: str, across: bool
+    ) -> None:
+        specs = [
+            TrialSpec(steady(level, 10, 50, seed=t), trial=t, failed=t % 3)
+            for t, level in enumerate((46, 49, 50, 51, 49), 1)
+        ]
+        (result,) = build_report(write_run(tmp_path / "run", specs, objectives=[expression])).objectives
+        assert result.value is not None
+        assert result.low is not None
+        assert result.high is not None
+        assert result.low < result.value < result.high
+        assert (result.note == ACROSS) is across
+
+    def test_of_a_maximum_has_no_interval(self, tmp_path: Path) -> None:
+        assert self.judge(tmp_path, "max < 900ms", TrialSpec(steady(50))).low is None
 
     def test_of_a_scope_that_is_not_there_is_not_shown_to_hold(self, tmp_path: Path) -> None:
         result = self.judge(tmp_path, "constnat: p95 < 200ms", TrialSpec(steady(50)))

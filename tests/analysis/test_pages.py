@@ -92,7 +92,8 @@ class TestAnABComparison:
         page = Words(write_ab_report(result, trials, RunFacts(), tmp_path))
         assert "Decide nothing: green got " in page.text
         assert "split not as asked for" in page.text
-        assert json.loads((tmp_path / "ab.json").read_text())["split_is_wrong"]
+        content = json.loads((tmp_path / "ab.json").read_text())
+        assert (content["schema"], content["split_is_wrong"]) == (1, True)
 
 
 def level(rate: float, score: float) -> Level:
