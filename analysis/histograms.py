@@ -98,6 +98,23 @@ class Histogram:
         """Quantile ``q`` in ms; None where the sample is too small to carry it."""
         return self.quantile_ms(q) if carries(self.total, q) else None
 
+    def bounds_ms(self, q: float, confidence: float) -> tuple[float | None, float | None]:
+        """Lower and upper confidence bound in ms of quantile ``q``, each None where the sample has none.
+
+        The order statistics whose ranks the binomial law of "values below the true quantile" reaches with the
+        given confidence, each on its own side, free of any assumption but independence [1]_.
+
+        References
+        ----------
+        .. [1] W. J. Conover, Practical Nonparametric Statistics, 3rd ed., 1999, section 3.2.
+        """
+        from scipy.stats import binom  # imported late: the command must start fast
+
+        if not self.total:
+            return None, None
+        low, high = (int(rank) for rank in binom.ppf([1 - confidence, confidence], self.total, q))
+        return self.rank_ms(low) if low else None, self.rank_ms(high + 1) if high < self.total else None
+
     def mean_ms(self) -> float | None:
         """Mean in ms, each value taken at the middle of its bucket."""
         if not self.total:

@@ -77,6 +77,18 @@ class TestASample:
     def test_needs_so_many_requests(self, q: float, needed: int) -> None:
         assert needed_for(q) == needed
 
+    def test_of_59_bounds_its_p95_at_95_percent_confidence_and_one_of_58_does_not(self) -> None:
+        # 0.95 ** 59 = 0.0485: the chance that all of 59 lie below the true p95
+        assert of([10.0] * 58 + [20.0]).bounds_ms(0.95, 0.95)[1] == pytest.approx(20.0)
+        assert of([10.0] * 57 + [20.0]).bounds_ms(0.95, 0.95)[1] is None
+        assert Histogram.empty().bounds_ms(0.95, 0.95) == (None, None)
+
+    def test_of_two_may_bound_a_percentile_from_below(self) -> None:
+        # 0.05 ** 2 = 0.0025: the chance that both lie above the true p95, as 0.5 ** 2 above the true median
+        assert of([10.0, 10.0]).bounds_ms(0.95, 0.95)[0] == pytest.approx(10.0)
+        assert of([10.0, 10.0]).bounds_ms(0.5, 0.95)[0] is None
+        assert of([float(i) for i in range(1, 21)]).bounds_ms(0.95, 0.95)[0] == pytest.approx(17.0)
+
 
 class TestMerging:
     def test_loses_nothing(self) -> None:

@@ -146,7 +146,7 @@ class TestJudging:
         assert (result.passed, result.value) == (False, None)
         assert result.note == "no valid measurement: failed: it died"
 
-    @pytest.mark.parametrize("expression", ["p99 < 20ms", "p99 < 5ms", "p99.9 > 1ms", "p99 >= 20ms"])
+    @pytest.mark.parametrize("expression", ["p99 < 20ms", "p99.9 < 20ms", "p99 >= 20ms"])
     def test_of_a_percentile_that_so_few_requests_cannot_tell_neither_holds_nor_is_missed(
         self, tmp_path: Path, expression: str
     ) -> None:
@@ -156,6 +156,26 @@ class TestJudging:
         assert result.note == (
             f"not shown: {expression.split()[0]} needs {needed} requests, there are 60 requests"
         )
+
+    @pytest.mark.parametrize(
+        ("expression", "judgement", "side"),
+        [
+            ("p95 < 20ms", "held", "at most"),
+            ("p95 > 20ms", "missed", "at most"),
+            ("p99 < 5ms", "missed", "at least"),
+            ("p99.9 > 1ms", "held", "at least"),
+        ],
+    )
+    def test_of_few_requests_is_judged_where_they_bound_it(
+        self, tmp_path: Path, expression: str, judgement: str, side: str
+    ) -> None:
+        result = self.judge(tmp_path, expression, TrialSpec(exact([10.0] * 10, 6)))
+        assert (result.judgement, result.value) == (judgement, None)
+        assert result.note == f"few requests, but {side} 10.0 ms with 95% confidence"
+
+    def test_of_few_requests_with_errors_among_them_is_not_held(self, tmp_path: Path) -> None:
+        result = self.judge(tmp_path, "p95 < 20ms", TrialSpec(exact([10.0] * 10, 6), failed=6))
+        assert result.judgement == "not shown"
 
     @pytest.mark.parametrize(
         ("requests", "failed", "expression", "judgement", "note"),
