@@ -157,7 +157,10 @@ def _apart(ranking: Ranking, cells: Sequence[Cell], series: dict[str, int]) -> M
 
 def _bar(title: str, series: int, cell: Cell, sure: bool) -> Bar:
     p50, p95, p99 = (cell.latency.carried_ms(q) for q in (0.5, 0.95, 0.99))
-    return Bar(title, series, p50, p95, p99, cell.row.interval_ms.get("p95"), sure, cell.latency.total)
+    row = cell.row
+    return Bar(
+        title, series, p50, p95, p99, row.interval_ms.get("p95"), sure, cell.latency.total, row.lower_bound
+    )
 
 
 def _few(requests: int, q: float) -> str:

@@ -219,7 +219,7 @@ def _probes(svg: Element, x: Scale, curves: Sequence[tuple[str, int, Histogram]]
 class Bar:
     """One backend's percentiles in the side-by-side plot, None where it has too few requests for one.
 
-    ``interval`` is that of p95, ``sure`` if it is ranked.
+    ``interval`` is that of p95, ``sure`` if it is ranked; a ``lower_bound`` is marked by an arrow.
     """
 
     title: str
@@ -230,6 +230,7 @@ class Bar:
     interval: tuple[float, float] | None
     sure: bool
     requests: int
+    lower_bound: bool = False
 
     @property
     def ends_ms(self) -> list[float]:
@@ -241,7 +242,8 @@ class Bar:
     def words(self) -> str:
         """Its percentiles, and which of them it has too few requests for."""
         named = {"p50": self.p50_ms, "p95": self.p95_ms, "p99": self.p99_ms}
-        told = [f"{name} {ms(value)}" for name, value in named.items() if value is not None]
+        bound = "at least " * self.lower_bound
+        told = [f"{name} {bound}{ms(value)}" for name, value in named.items() if value is not None]
         lacking = [name for name, value in named.items() if value is None]
         few = [f"{counted(self.requests, 'request')}, too few for {listed(lacking)}"] if lacking else []
         return f"{self.title}: {', '.join(told + few)}"
@@ -276,6 +278,8 @@ def _bar(group: Element, x: Scale, y: float, bar: Bar) -> None:
     if bar.ends_ms:
         first, last = (x(value) for value in bar.ends_ms)
         element(group, "line", "range", x1=first, x2=last, y1=y, y2=y)
+        if bar.lower_bound:
+            element(group, "text", "label", x=last + 6, y=y + 4).text = "\N{RIGHTWARDS ARROW}"
     if bar.p99_ms is not None:
         element(group, "line", "end", x1=x(bar.p99_ms), x2=x(bar.p99_ms), y1=y - 4, y2=y + 4)
     if bar.interval:

@@ -99,7 +99,8 @@ def y_axis(svg: Element, scale: Scale, ticks: Sequence[float], words: str) -> No
     for tick in ticks:
         element(svg, "line", "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=scale(tick), y2=scale(tick))
         element(svg, "text", "tick end", x=LEFT - 5, y=scale(tick) + 3.5).text = brief(tick)
-    element(svg, "text", "tick", x=LEFT, y=scale.end - 7).text = words
+    # Not above the plot itself, where flags of events stand.
+    element(svg, "text", "tick", x=2, y=scale.end - 7).text = words
 
 
 def x_axis(svg: Element, scale: Scale, ticks: Sequence[float], labels: Sequence[str], y: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from analysis.cost import Cost, Prices, alike
 from analysis.happenings import Happening
 from analysis.levels import Level
@@ -50,7 +52,10 @@ def costs(found: Sequence[Cost]) -> Grid:
 def carried(found: Sequence[Cost], measured: Sequence[Level], by_objectives: bool) -> str:
     """At which of the measured rates the backends held; nothing where all of several held at the same."""
     compared = alike(found)
-    if len({round(one.answered_per_s) for one in compared}) < 2:
+    if (
+        len({one.scenario for one in compared}) < 2
+        or len({round(one.answered_per_s) for one in compared}) < 2
+    ):
         return _one_rate(compared, measured)
     ordered = sorted(compared, key=lambda one: -one.answered_per_s)
     rates = listed([f"{one.title} {per_s(one.answered_per_s)} ({one.scenario})" for one in ordered])
@@ -60,11 +65,15 @@ def carried(found: Sequence[Cost], measured: Sequence[Level], by_objectives: boo
 
 def _one_rate(compared: Sequence[Cost], measured: Sequence[Level]) -> str:
     """That no other rate was tried, where that is so."""
-    names = {one.backend for one in compared}
-    rates = [one.offered_per_s for one in measured if one.backend in names and one.offered_per_s]
-    if not rates or max(rates) > SAME_RATE * min(rates):
+    rates: dict[str, list[float]] = {one.backend: [] for one in compared}
+    for level in measured:
+        if level.backend in rates and level.offered_per_s:
+            rates[level.backend].append(level.offered_per_s)
+    known = [mine for mine in rates.values() if mine]
+    if not known or any(max(mine) > SAME_RATE * min(mine) for mine in known):
         return ""
-    return f"No arrival rate but {per_s(min(rates))} was tried: how much more they carry is not known."
+    middle = float(np.median([rate for mine in known for rate in mine]))
+    return f"No arrival rate but {per_s(middle)} was tried: how much more they carry is not known."
 
 
 def without(reasons: dict[str, str], titles: dict[str, str]) -> str:

@@ -120,6 +120,8 @@ class TestTheRates:
         one = [spec(20, ms, backend=backend) for backend, ms in (("fastapi", 20), ("bentoml", 30))]
         told = "No arrival rate but 20/s was tried: how much more they carry is not known."
         assert told in self.head(write_run(tmp_path / "one", one))
+        by_chance = [one[0], spec(24, 30, backend="bentoml", scenario="at-20")]
+        assert "No arrival rate but 22/s was tried" in self.head(write_run(tmp_path / "chance", by_chance))
         more = [*one, spec(40, 20, saturated=True), spec(40, 20, backend="bentoml", saturated=True)]
         assert "was tried" not in self.head(write_run(tmp_path / "more", more))
 

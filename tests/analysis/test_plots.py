@@ -96,6 +96,12 @@ class TestSideBySide:
         assert 'class="mark' in drawn
         assert "p95" not in self.bar(10, None, None, 30).replace("too few for p95 and p99", "")
 
+    def test_tells_of_a_lower_bound_that_it_is_one(self) -> None:
+        bar = Bar("FastAPI", 1, 10.0, 30.0, None, None, False, 448, lower_bound=True)
+        drawn = str(side_by_side("constant", [bar]))
+        assert "FastAPI: p50 at least 10.0 ms, p95 at least 30.0 ms, 448 requests, too few for p99" in drawn
+        assert "\N{RIGHTWARDS ARROW}" in drawn
+
     def test_of_no_requests_to_speak_of_is_a_name_and_a_sentence(self) -> None:
         drawn = self.bar(None, None, None, 3)
         assert "FastAPI: 3 requests, too few for p50, p95 and p99" in drawn
