@@ -19,14 +19,14 @@ from typing import Any
 
 from scripts.cluster_load import ClusterLoad
 from scripts.cluster_objects import RESULTS, find, placed, server_objects
-from scripts.cluster_server import PULL_PATIENCE_S, ClusterServer
+from scripts.cluster_server import ClusterServer
 from scripts.cluster_volume import Volume
 from scripts.errors import CannotRun
 from scripts.guard import guarded
 from scripts.kube import Away, Kube, Object, rendered
 from scripts.lease import NAME, Lease
 from scripts.plan import Plan, Step
-from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, is_ready, not_made
+from scripts.pod_faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, is_ready, not_made
 from scripts.pod_sampler import PodSampler, Snapshot
 from scripts.project import Project, Service
 from scripts.stop import Stop
@@ -58,7 +58,7 @@ class ClusterTarget:
     """A namespace of a cluster."""
 
     poll_s = 1.0
-    load_grace_s = 240.0
+    load_grace_s = 60.0 + PULL_PATIENCE_S  # the first trial's workers may have to pull their image
 
     def __init__(self, project: Project, plan: Plan, workers: int, place: Place, stop: Stop) -> None:
         """Prepare; `workers` is the number of Locust's worker pods.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 
 from scripts.cluster_objects import (
@@ -19,11 +20,12 @@ from scripts.cluster_volume import RECORDS, Volume
 from scripts.errors import CannotRun, afterwards
 from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
-from scripts.pod_faults import CLOCKS_APART_S, UNSCHEDULABLE_GRACE_S, not_made
+from scripts.pod_faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, not_made
 from scripts.pod_logs import logs_of
 from scripts.pod_sampler import PodSampler
 from scripts.target import MEASURED, Unfetched
 
+GENERATORS = "generator.csv"
 USER_FILES = "/app/locustfiles"
 STOP_PATIENCE_S = 45.0
 
@@ -46,7 +48,7 @@ class ClusterLoad:
         self._kube, self._volume, self._sampler, self._base = kube, volume, sampler, base
         self._user_file, self._folder, self._trial, self._workers = user_file, folder, trial, workers
         self._mirror = ExitStack()
-        self._started = False
+        self._started = self._begun = False
         self._began_s = 0.0
         self._master = ""
         """The pod of Locust's master, once it was seen."""
@@ -59,6 +61,10 @@ class ClusterLoad:
                 job is not None and job["metadata"].get("annotations", {}).get(TRIAL_NOTE) == self._trial
             )
             if self._started:
+                head = self._volume.run(
+                    "sh", "-c", f"head -n 2 '{RECORDS}/{self._trial}/{GENERATORS}' || true"
+                )
+                self._begun = head.count(b"\n") > 1
                 self._follow()
         return self._started
 
@@ -67,7 +73,8 @@ class ClusterLoad:
         file = f"{USER_FILES}/{self._user_file}"
         master = ["-f", file, "--headless", "--only-summary", "--host", host]
         master += ["--record", f"{RECORDS}/{self._trial}", *self._with_files(arguments)]
-        master += ["--master", "--expect-workers", str(self._workers), "--expect-workers-max-wait", "180"]
+        master += ["--master", "--expect-workers", str(self._workers)]
+        master += ["--expect-workers-max-wait", f"{PULL_PATIENCE_S:.0f}"]
         self._kube.delete("job", MASTER)
         self._volume.run("rm", "-rf", f"{RECORDS}/{self._trial}")
         self._kube.apply(
@@ -131,9 +138,14 @@ class ClusterLoad:
         return None
 
     def _has_begun(self) -> bool:
-        """Whether any load was recorded: from then on a worker more or less does not end the trial."""
-        file = self._folder / "generator.csv"
-        return file.exists() and file.read_bytes().count(b"\n") > 1
+        """Whether any load was recorded: from then on a worker more or less does not end the trial.
+
+        The mirror is begun anew when its stream drops, so it is not asked again.
+        """
+        if not self._begun:
+            with suppress(OSError), (self._folder / GENERATORS).open("rb") as file:
+                self._begun = len(list(islice(file, 2))) == 2
+        return self._begun
 
     def complaint(self) -> str:
         """Return the last line of its log that a person can use."""
@@ -197,7 +209,7 @@ class ClusterLoad:
 
     def _follow(self) -> None:
         """Mirror the files that tell how the load goes, for whoever watches."""
-        for name in ("generator.csv", "latency.hlog"):
+        for name in (GENERATORS, "latency.hlog"):
             file = f"{RECORDS}/{self._trial}/{name}"
             tail = self._volume.inside("timeout", "86400", "tail", "-n", "+1", "-F", file)
             self._mirror.enter_context(self._kube.kept("exec", *tail, file=self._folder / name))

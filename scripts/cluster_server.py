@@ -12,6 +12,7 @@ from scripts.errors import afterwards
 from scripts.kube import Kube, Object
 from scripts.pod_faults import (
     CLOCKS_APART_S,
+    PULL_PATIENCE_S,
     UNSCHEDULABLE_GRACE_S,
     is_ready,
     made_s,
@@ -26,8 +27,6 @@ from scripts.stop import Stop
 from scripts.target import NeverReady, Tell, ending
 
 POLL_S = 1.0
-PULL_PATIENCE_S = 900.0
-"""From a pod's making to its container's start: an image of gigabytes may have to be pulled."""
 ONE_CORE_S = 60.0
 """How much longer than on this machine a server may take in a pod."""
 STOP_PATIENCE_S = 45.0

@@ -27,6 +27,7 @@ from scripts.web_password import USER, web_password
 WEB_PORT = 8089
 SECRET = "locust-web"
 START_PATIENCE_S = 180.0
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _NO_LOAD = (Scenario.model_validate({"name": "by-hand", "rate": 1, "run_time": "1s"}),)
 """What a plan must have; the load is the web form's."""
 
@@ -122,7 +123,7 @@ def asks_for_login(port: int) -> bool:
 
     """
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=3) as page:
+        with _DIRECTLY.open(f"http://127.0.0.1:{port}/", timeout=3) as page:
             found = urlsplit(page.url).path
     except OSError:
         return False

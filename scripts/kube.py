@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -47,6 +48,7 @@ _AWAY = (
     "http2: client connection lost",
 )
 
+_HERE = ("127.0.0.1", "::1", "localhost")
 _ADVICE = {
     401: ". Log in to the cluster again, or choose another account with --context.",
     403: ". Have your account granted this right, or choose another one with --context.",
@@ -135,6 +137,8 @@ class Kube:
             config.load_kube_config(  # type: ignore[no-untyped-call]
                 context=self.context, client_configuration=settings
             )
+            if urlsplit(settings.host).hostname in _HERE:
+                settings.proxy = None  # as kubectl does, whatever HTTPS_PROXY says
             settings.retries = False  # what is away is waited for here
             settings.safe_chars_for_path_param = "/"  # a path behind the node proxy
             self._connected.client = client.ApiClient(settings)

@@ -10,6 +10,8 @@ Object = Mapping[str, Any]
 
 UNSCHEDULABLE_GRACE_S = 45.0
 """So long a pod may find no place: the one before it may still hold it."""
+PULL_PATIENCE_S = 900.0
+"""From a pod's making to its container's start: an image of gigabytes may have to be pulled."""
 CLOCKS_APART_S = 5.0
 """So far may what is known of the cluster's clock be off: it tells whole seconds, and answers take time."""
 _NO_VOLUME = ("FailedMount", "FailedAttachVolume")

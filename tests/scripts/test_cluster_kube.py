@@ -153,6 +153,13 @@ class TestAsking:
         with pytest.raises(Away, match="has been away"):
             kube.pods("")
 
+    def test_this_machine_goes_through_no_proxy(self, kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing listens
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert len(kube.pods("")) == 1
+
     @pytest.mark.parametrize("ahead_s", [-3600, 3600])
     def test_tells_the_time_by_the_clusters_clock(
         self, kube: Kube, monkeypatch: pytest.MonkeyPatch, ahead_s: int

@@ -26,6 +26,7 @@ from scripts.errors import CannotRun
 from scripts.kube import Kube
 from scripts.lease import Holder
 from scripts.plan import Plan, steps
+from scripts.pod_faults import PULL_PATIENCE_S
 from scripts.pod_sampler import PodSampler
 from scripts.project import Project
 from scripts.stop import Interrupted, Stop
@@ -74,6 +75,7 @@ class Scripted(Kube):
         self.job: Object | None = None
         self.packed = b""
         self.cut_at: list[int] = []
+        self.lines = b""
         self.logs: dict[str, bytes] = {}
         self.happened: list[Object] = []
         self.silent_node = False
@@ -114,7 +116,7 @@ class Scripted(Kube):
         if self.silent_node and arguments[0] == "exec":
             raise CannotRun("kubectl exec: error dialing backend")
         if "tar" not in " ".join(arguments):
-            return b""
+            return self.lines if "head -n 2" in " ".join(arguments) else b""
         return self.packed[: self.cut_at.pop(0)] if self.cut_at else self.packed
 
     def did(self, words: str) -> bool:
@@ -583,6 +585,8 @@ class TestLocustInACluster:
             load.exit_status()
         (tmp_path / "generator.csv").write_text("time,worker\n1,w\n")
         assert load.exit_status() is None
+        (tmp_path / "generator.csv").write_text("")  # its stream dropped, and it is mirrored anew
+        assert load.exit_status() is None
 
     def test_of_which_nothing_is_known_for_long_says_so(self, load: ClusterLoad, kube: Scripted) -> None:
         self.start(load, kube)
@@ -678,6 +682,23 @@ class TestLocustInACluster:
         monkeypatch.setattr(time, "time", lambda: now_s + 60)
         with pytest.raises(CannotRun, match=r"^no pod of locust-worker can be made: exceeded quota: q$"):
             load.exit_status()
+
+    def test_that_a_killed_command_began_has_begun_when_the_volume_says_so(
+        self, load: ClusterLoad, kube: Scripted
+    ) -> None:
+        kube.job = {"metadata": {"annotations": {TRIAL_NOTE: "run-1/fastapi/steady/1"}}}
+        kube.lines = b"time,worker\n1,w\n"
+        assert load.under_way()
+        kube.scenes = [
+            [pod("locust-master", "m"), pod("locust-worker", "w", {"terminated": {"exitCode": 1}})]
+        ]
+        load._sampler.look()
+        assert load.exit_status() is None
+
+    def test_waits_for_workers_that_have_to_pull_their_image(self, load: ClusterLoad, kube: Scripted) -> None:
+        self.start(load, kube)
+        assert kube.did(f"--expect-workers-max-wait\n        - '{PULL_PATIENCE_S:.0f}'\n")
+        assert ClusterTarget.load_grace_s > PULL_PATIENCE_S
 
     def test_that_a_killed_command_began_is_recognised(self, load: ClusterLoad, kube: Scripted) -> None:
         assert not load.under_way()

@@ -145,6 +145,11 @@ class TestTheMasterInACluster:
     def test_counts_as_there_when_it_asks_for_the_login(self, in_cluster: str) -> None:
         assert asks_for_login(urlsplit(in_cluster).port or 0)
 
+    def test_is_asked_through_no_proxy(self, in_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")  # where nothing listens
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert asks_for_login(urlsplit(in_cluster).port or 0)
+
     def test_that_is_not_there_yet_is_waited_for(self) -> None:
         assert not asks_for_login(free_port())
 
