@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from scripts.cluster import Place
+    from scripts.cluster.target import Place
     from scripts.plan import Plan
     from scripts.project import Project
     from scripts.stop import Stop
@@ -199,8 +199,8 @@ def setup(
     if target == "local":
         set_up(project, wanted, options, console(), go_on=go_on)
         return
+    from scripts.cluster.web_password import web_password
     from scripts.places import Wish, resolve
-    from scripts.web_password import web_password
 
     where = resolve(project, Wish(target), console())
     set_up(project, wanted, options, console(), environments=where == "local", go_on=go_on)
@@ -314,7 +314,7 @@ def run(
     if detach:
         if junit:
             raise UserError("--junit does not go with --detach: the run's folder gets its junit.xml.")
-        from scripts.attach import start_detached
+        from scripts.cluster.attach import start_detached
 
         raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal, reasons))
     raise typer.Exit(
@@ -432,7 +432,7 @@ def in_cluster(project: Project, plan: Plan, workers: int, place: Place, stop: S
         Taken: another run uses the namespace.
 
     """
-    from scripts.cluster import ClusterTarget
+    from scripts.cluster.target import ClusterTarget
 
     cluster = ClusterTarget(project, plan, workers, place, stop)
     cluster.refuse_taken()
@@ -470,7 +470,7 @@ def attach(
 
     Ctrl-C while it is followed stops following: the run goes on.
     """
-    from scripts.attach import attach as go_on
+    from scripts.cluster.attach import attach as go_on
     from scripts.places import cluster_at_hand
 
     project = project_of(context)
@@ -564,7 +564,7 @@ def ui(
 
         serve_ui(project, services[0], port, workers, terminal)
     else:
-        from scripts.cluster_ui import serve_ui_in_cluster
+        from scripts.cluster.ui import serve_ui_in_cluster
 
         place = furnish(project, where, wish, services[:1], terminal)
         serve_ui_in_cluster(project, services[0], place, workers, port, terminal)
@@ -599,9 +599,9 @@ def images(
     ] = None,
 ) -> None:
     """Build the container images, load them into kind, push them to a registry, or show them."""
-    from scripts.images import build, find_images, require_docker, table
-    from scripts.kind import load
-    from scripts.registry import push
+    from scripts.cluster.images import build, find_images, require_docker, table
+    from scripts.cluster.kind import load
+    from scripts.cluster.registry import push
 
     if action not in IMAGE_ACTIONS:
         raise UserError(f"There is no action {action!r}; {nearest(action, IMAGE_ACTIONS)}")

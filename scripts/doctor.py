@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from scripts.cluster.images import agreement, docker_fault, find_images, inspect, model_digest
 from scripts.cores import split_cores, usable_cores
 from scripts.environments import find_uv
 from scripts.errors import UserError
-from scripts.images import agreement, docker_fault, find_images, inspect, model_digest
 from scripts.load_side import load_side
 from scripts.project import Project
 from scripts.server import port_is_free

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import typer
 from rich.console import Console
 
-from scripts import images, kind, registry
-from scripts.cluster import DEFAULT_NAMESPACE, PART_OF, Place, remove_all
+from scripts.cluster import images, kind, registry
+from scripts.cluster.kube import Away, Kube, Object, contexts
+from scripts.cluster.lease import NAME, refuse_driven
+from scripts.cluster.target import DEFAULT_NAMESPACE, PART_OF, Place, remove_all
 from scripts.errors import CannotRun, UserError, nearest
-from scripts.kube import Away, Kube, Object, contexts
-from scripts.lease import NAME, refuse_driven
 from scripts.project import Project, Service
 
 TARGETS = ("auto", "local", "kind", "cluster")

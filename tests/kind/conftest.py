@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from scripts import images, kind
+from scripts.cluster import images, kind
 from scripts.project import Project
 from tests.kind.kind_cluster import NAMESPACE, Cluster, in_namespace, rendered, run
 from tests.kind.kube_files import SERVICES, pod_of

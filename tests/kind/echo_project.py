@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from scripts import kind
+from scripts.cluster import kind
 from tests.projects import ROOT, TemporaryProject, write_export
 
 HERE = Path(__file__).parent

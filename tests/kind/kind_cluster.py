@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts import kind
+from scripts.cluster import kind
 from tests.kind.kube_files import Object
 from tests.projects import ROOT
 

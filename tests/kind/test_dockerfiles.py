@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.images import OFFICIAL, STAND_IN_LABEL, version
+from scripts.cluster.images import OFFICIAL, STAND_IN_LABEL, version
 from tests.kind.kube_files import DOCKERFILES, SERVICES, facts, instructions, relative
 from tests.projects import ROOT
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import images
+from scripts.cluster import images
 from scripts.project import Project
 from tests.kind.kind_cluster import run
 from tests.kind.kube_files import DOCKERFILES, SERVICES

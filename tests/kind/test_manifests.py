@@ -9,7 +9,7 @@ import yaml
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from scripts.kind import ROLE_LABEL
+from scripts.cluster.kind import ROLE_LABEL
 from tests.kind.kube_files import (
     MANIFESTS,
     SERVICES,

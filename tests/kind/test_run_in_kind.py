@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from scripts import images, kind
-from scripts.cluster_ui import asks_for_login
+from scripts.cluster import images, kind
+from scripts.cluster.ui import asks_for_login
+from scripts.cluster.web_password import USER, web_password
 from scripts.project import Project
 from scripts.server import free_port
-from scripts.web_password import USER, web_password
 from tests.kind.echo_project import NAMESPACE, EchoInKind, make_project
 from tests.logins import answer, log_in, sees
 from tests.projects import ROOT

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from scripts import images
+from scripts.cluster import images
 from scripts.project import Project
 
 HEAD = "# about {name}\nFROM python:3.11-slim\n# own\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scripts.pod_faults import is_ready, pod_fault, waiting_for
+from scripts.cluster.faults import is_ready, pod_fault, waiting_for
 
 SCHEDULED_AT = "2026-11-21T18:00:00Z"
 AT_S = 1795284000.0  # the same

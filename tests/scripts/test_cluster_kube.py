@@ -20,9 +20,9 @@ import pytest
 import yaml
 
 from scripts.cli import main
+from scripts.cluster.kube import Away, Kube, Refused
+from scripts.cluster.lease import NAME, Lease, Taken, me, refuse_driven
 from scripts.errors import CannotRun, UserError
-from scripts.kube import Away, Kube, Refused
-from scripts.lease import NAME, Lease, Taken, me, refuse_driven
 from tests.projects import ROOT
 from tests.waiting import until
 
@@ -434,7 +434,7 @@ class TestANamespace:
     def test_that_somebody_went_on_with_meanwhile_is_theirs(
         self, kube: Kube, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scripts.lease.RENEW_EVERY_S", 0.02)
+        monkeypatch.setattr("scripts.cluster.lease.RENEW_EVERY_S", 0.02)
         with lease(kube, "run-1").held():
             from_elsewhere(api)
             until(lambda: kube.refusal is not None, "it was noticed")
@@ -456,7 +456,7 @@ class TestANamespace:
     def test_that_may_not_be_renewed_is_asked_for_again(
         self, kube: Kube, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scripts.lease.RENEW_EVERY_S", 0.02)
+        monkeypatch.setattr("scripts.cluster.lease.RENEW_EVERY_S", 0.02)
         with lease(kube, "run-1").held():
             api.forbidden = 403, b"{}"
             asked = len(api.asked)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from scripts.errors import CannotRun
-from scripts.kube import Away, Kube, Refused
-from scripts.pod_sampler import (
+from scripts.cluster.kube import Away, Kube, Refused
+from scripts.cluster.sampler import (
     COLUMNS,
     COMPONENT,
     CpuRates,
@@ -22,6 +21,7 @@ from scripts.pod_sampler import (
     read_averages,
     read_counters,
 )
+from scripts.errors import CannotRun
 from tests.waiting import until
 
 KUBELET = """
@@ -214,7 +214,7 @@ class TestSampling:
     def test_a_node_that_takes_its_time_holds_up_no_other(
         self, cluster: StandIn, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scripts.pod_sampler.PERIOD_S", 0.05)
+        monkeypatch.setattr("scripts.cluster.sampler.PERIOD_S", 0.05)
         cluster.slow_node = "worker-0"
         cluster.others = [{"metadata": {"name": "other", "labels": {}}, "spec": {"nodeName": "worker-0"}}]
         sampler = PodSampler(cluster)

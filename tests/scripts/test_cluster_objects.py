@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.cluster_objects import (
+from scripts.cluster.objects import (
     container_port,
     find,
     master_job,

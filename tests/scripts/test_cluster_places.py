@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from scripts import attach, kind
-from scripts.attach import _newest, called, find, place_of
-from scripts.cluster import Place
+from scripts.cluster import attach, kind
+from scripts.cluster.attach import _newest, called, find, place_of
+from scripts.cluster.kube import Away, Object
+from scripts.cluster.lease import Holder, Taken, me, now
+from scripts.cluster.target import Place
+from scripts.cluster.web_password import web_password
 from scripts.errors import UNMEASURED, CannotRun, UserError
-from scripts.kube import Away, Object
-from scripts.lease import Holder, Taken, me, now
 from scripts.places import REGISTRY_VARIABLE, Wish, clear, lacking, resolve
 from scripts.plan import read_plan
 from scripts.project import Project
 from scripts.run import RunRecord
 from scripts.stop import Interrupted
-from scripts.web_password import web_password
 from tests.projects import ROOT
 
 
@@ -126,8 +126,8 @@ def holder(who: str, folder: Path) -> Holder:
 
 def in_the_cluster(monkeypatch: pytest.MonkeyPatch, holder: Holder | None) -> None:
     """Let the cluster hold the run `three`, driven by somebody."""
-    monkeypatch.setattr("scripts.attach.kept_record", lambda kube: ("three", KEPT))
-    monkeypatch.setattr("scripts.attach._holder", lambda kube, run: holder)
+    monkeypatch.setattr("scripts.cluster.attach.kept_record", lambda kube: ("three", KEPT))
+    monkeypatch.setattr("scripts.cluster.attach._holder", lambda kube, run: holder)
 
 
 class TestTheRunToGoOnWith:
@@ -161,7 +161,7 @@ class TestTheRunToGoOnWith:
         self, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         in_the_cluster(monkeypatch, holder("eve@elsewhere", tmp_path))
-        monkeypatch.setattr("scripts.attach.driven", lambda *_: True)
+        monkeypatch.setattr("scripts.cluster.attach.driven", lambda *_: True)
         with pytest.raises(Taken, match="used by the run three of eve@elsewhere"):
             find(project, "three", ROOM)
         assert not (project.results / "three").exists()
@@ -176,7 +176,7 @@ class TestTheRunToGoOnWith:
 
         (tmp_path / "run.json").write_text(record("own", here))
         kept = tmp_path.name, record("kept", there)
-        monkeypatch.setattr("scripts.attach.kept_record", lambda kube: kept)
+        monkeypatch.setattr("scripts.cluster.attach.kept_record", lambda kube: kept)
         text = _newest(tmp_path, ROOM)
         assert text is not None
         assert json.loads(text)["whose"] == newest
@@ -203,7 +203,7 @@ class TestTheRunToGoOnWith:
     def test_goes_on_under_the_name_that_its_cluster_has_here(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("scripts.attach.contexts", lambda: (["mine"], "mine"))
+        monkeypatch.setattr("scripts.cluster.attach.contexts", lambda: (["mine"], "mine"))
         cluster = {"context": "theirs", "namespace": "room", "images": {}, "detached": True, "workers": 2}
         text = json.dumps({"target": "cluster", "cluster": cluster, "trials": []})
         at_hand = SimpleNamespace(context="mine")

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.cluster import OURS, ClusterTarget, Place, have_namespace
-from scripts.cluster_load import ClusterLoad
-from scripts.cluster_objects import TRIAL_NOTE, placed
-from scripts.cluster_server import ClusterServer
-from scripts.cluster_volume import Volume
+from scripts.cluster.faults import PULL_PATIENCE_S
+from scripts.cluster.kube import Kube
+from scripts.cluster.lease import Holder
+from scripts.cluster.load import ClusterLoad
+from scripts.cluster.objects import TRIAL_NOTE, placed
+from scripts.cluster.sampler import PodSampler
+from scripts.cluster.server import ClusterServer
+from scripts.cluster.target import OURS, ClusterTarget, Place, have_namespace
+from scripts.cluster.volume import Volume
 from scripts.errors import CannotRun
-from scripts.kube import Kube
-from scripts.lease import Holder
 from scripts.plan import Plan, steps
-from scripts.pod_faults import PULL_PATIENCE_S
-from scripts.pod_sampler import PodSampler
 from scripts.project import Project
 from scripts.stop import Interrupted, Stop
 from scripts.target import NeverReady, Unfetched
@@ -130,7 +130,7 @@ def kube() -> Scripted:
 
 @pytest.fixture
 def server(kube: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterServer:
-    monkeypatch.setattr("scripts.cluster_server.POLL_S", 0.0)
+    monkeypatch.setattr("scripts.cluster.server.POLL_S", 0.0)
     service = Project(ROOT).select(["fastapi"])[0]
     manifest = list(yaml.safe_load_all((service.folder / "manifest.yaml").read_text()))
     return ClusterServer(kube, PodSampler(kube), service, manifest, tmp_path, Stop())
@@ -138,7 +138,7 @@ def server(kube: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 @pytest.fixture
 def load(kube: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterLoad:
-    monkeypatch.setattr("scripts.cluster_load.STOP_PATIENCE_S", 0.0)
+    monkeypatch.setattr("scripts.cluster.load.STOP_PATIENCE_S", 0.0)
     files = sorted((ROOT / "k8s" / "base").glob("[!k]*.yaml"))
     base = placed(
         [each for f in files for each in yaml.safe_load_all(f.read_text()) if each], "modelswarm", {}
@@ -418,9 +418,9 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Room:
     room = Room()
     files = sorted((ROOT / "k8s" / "base").glob("[!k]*.yaml"))
     base = [each for file in files for each in yaml.safe_load_all(file.read_text()) if each]
-    monkeypatch.setattr("scripts.cluster.Kube", lambda *_: room)
-    monkeypatch.setattr("scripts.cluster.rendered", lambda _: base)
-    monkeypatch.setattr("scripts.cluster.guarded", lambda *_: nullcontext())
+    monkeypatch.setattr("scripts.cluster.target.Kube", lambda *_: room)
+    monkeypatch.setattr("scripts.cluster.target.rendered", lambda _: base)
+    monkeypatch.setattr("scripts.cluster.target.guarded", lambda *_: nullcontext())
     return room
 
 

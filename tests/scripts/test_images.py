@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import images
+from scripts.cluster import images
 from scripts.errors import CannotRun, UserError
 from tests.projects import ROOT
 from tests.scripts.docker_machine import Machine

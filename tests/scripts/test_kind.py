@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts import images, kind
+from scripts.cluster import images, kind
 from scripts.errors import CannotRun
 from scripts.places import Wish, resolve
 from scripts.server import HOST, free_port

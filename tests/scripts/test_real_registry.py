@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from scripts import images, registry
+from scripts.cluster import images, registry
 from scripts.errors import CannotRun
 from scripts.project import Project
 from scripts.server import HOST, free_port

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from scripts import images, registry
+from scripts.cluster import images, registry
 from scripts.errors import CannotRun, UserError
 from scripts.places import Wish, furnish, labelled
 from tests.scripts.docker_machine import Machine

@@ -18,9 +18,10 @@ import pytest
 from rich.console import Console
 
 from analysis.report import build_report
-from scripts import attach, run
+from scripts import run
+from scripts.cluster import attach
+from scripts.cluster.lease import Holder, Taken, me, ours
 from scripts.errors import UserError
-from scripts.lease import Holder, Taken, me, ours
 from scripts.looks import first_facts
 from scripts.plan import CEILING, Plan, Step, read_plan
 from scripts.progress import Progress

@@ -18,8 +18,8 @@ from urllib.request import build_opener
 import pytest
 import yaml
 
-from scripts.cluster_objects import MASTER, WORKER, find, placed
-from scripts.cluster_ui import SECRET, asks_for_login, ui_objects
+from scripts.cluster.objects import MASTER, WORKER, find, placed
+from scripts.cluster.ui import SECRET, asks_for_login, ui_objects
 from scripts.errors import CannotRun
 from scripts.project import Project
 from scripts.server import free_port

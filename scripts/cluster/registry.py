@@ -14,9 +14,9 @@ from typing import TypedDict
 
 from rich.console import Console
 
+from scripts.cluster.images import Built, Image, model_digest, repo_digests, require_built
 from scripts.environments import run_step
 from scripts.errors import CannotRun, UserError
-from scripts.images import Built, Image, model_digest, repo_digests, require_built
 from scripts.project import Project
 from scripts.shown import Say, shown
 

@@ -20,7 +20,7 @@ import time
 import uuid
 from pathlib import Path
 
-from scripts import bench_freeze, bench_generators, bench_grpc
+from scripts.bench import freeze, generators, grpc
 from scripts.cores import pinned, split_cores, usable_cores
 from scripts.load import LocalLoad
 from scripts.project import Project
@@ -48,13 +48,13 @@ def load_bytes(folder: Path, trial: Path) -> int:
     """Record a trial at 500/s in `trial`; return the peak memory of the load side's processes together."""
     cores = split_cores(usable_cores(), 1)
     trial.mkdir(parents=True)
-    bench_generators.make_payload(folder / "artifacts")
+    generators.make_payload(folder / "artifacts")
     user_file = folder / "bench_user.py"
-    user_file.write_text(bench_generators.OURS)
+    user_file.write_text(generators.OURS)
     load = LocalLoad(Project(folder), 2, user_file, trial, uuid.uuid4().hex)
     samples = folder / "load.csv"
     with (
-        bench_generators.nginx(folder, cores.server) as (url, _),
+        generators.nginx(folder, cores.server) as (url, _),
         pinned(cores.generator),
         Sampler(load.family, samples, "load", lambda: True).running(),
     ):
@@ -130,11 +130,11 @@ def main() -> None:
             "(at most 500 MB)\n",
             flush=True,
         )
-    bench_freeze.main()
+    freeze.main()
     print(flush=True)
-    bench_generators.main()
+    generators.main()
     print(flush=True)
-    bench_grpc.main()
+    grpc.main()
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from scripts.cluster_objects import RESULTS
+from scripts.cluster.kube import Away, Kube
+from scripts.cluster.objects import RESULTS
 from scripts.errors import CannotRun
-from scripts.kube import Away, Kube
 
 RECORDS = "/results"
 _INSIDE = (f"deployment/{RESULTS}", "-c", RESULTS, "--")

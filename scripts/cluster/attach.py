@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.cluster import ClusterTarget, Place, kept_record
+from scripts.cluster.kube import Kube, contexts
+from scripts.cluster.lease import NAME, Holder, Taken, driven, me
+from scripts.cluster.target import ClusterTarget, Place, kept_record
 from scripts.errors import OK, UNMEASURED, CannotRun, UserError
 from scripts.family import lives
-from scripts.kube import Kube, contexts
-from scripts.lease import NAME, Holder, Taken, driven, me
 from scripts.looks import lines
 from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.background import in_background
+from scripts.cluster.faults import is_ready, pod_fault, when_s
+from scripts.cluster.kube import Kube, Object, Refused
 from scripts.errors import CannotRun
-from scripts.kube import Kube, Object, Refused
-from scripts.pod_faults import is_ready, pod_fault, when_s
 from scripts.sampler import COLUMNS as LOCAL_COLUMNS
 
 EVENT_COLUMNS = ["time", "pod", "reason", "message", "type"]

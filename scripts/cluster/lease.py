@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.background import in_background
+from scripts.cluster.kube import Kube, Object
 from scripts.errors import CannotRun
 from scripts.family import lives
-from scripts.kube import Kube, Object
 
 NAME = "modelswarm"
 SPAN_S = 30

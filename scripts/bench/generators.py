@@ -1,6 +1,6 @@
 """Load generators side by side: how many requests a core of generator makes, and how punctually.
 
-    python -m scripts.bench_generators [--runs 3] [--seconds 6]
+    python -m scripts.bench.generators [--runs 3] [--seconds 6]
 
 nginx answers from one core a 12 KB POST that the generator sends from another.  Prints a Markdown table;
 each figure is the median of several runs in rotation, since these machines are noisy.  A tool that is not

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from scripts.cluster.kube import Object
 from scripts.errors import UserError
-from scripts.kube import Object
 from scripts.project import Service
 
 SERVER, LOCUST = "server", "locust"

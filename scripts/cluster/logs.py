@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.kube import Kube, Object
+from scripts.cluster.kube import Kube, Object
 
 
 def logs_of(kube: Kube, pod: Object, container: str) -> bytes:

@@ -1,6 +1,6 @@
 """Our gRPC user beside the grpcio user of Locust's documentation: calls per second, and punctuality.
 
-    python -m scripts.bench_grpc [--runs 3] [--seconds 6]
+    python -m scripts.bench.grpc [--runs 3] [--seconds 6]
 
 nginx answers a 12 KB unary call from one core (HTTP/2 in clear, a fixed message, grpc-status in the
 trailers), and the generator has another: a server in Python would be the slower of the two.
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts.bench_generators import (
+from scripts.bench.generators import (
     ANSWER,
     BODY_BYTES,
     CONNECTIONS,

@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.cluster_load import ClusterLoad
-from scripts.cluster_objects import RESULTS, find, placed, server_objects
-from scripts.cluster_server import ClusterServer
-from scripts.cluster_volume import Volume
+from scripts.cluster.faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, is_ready, not_made
+from scripts.cluster.kube import Away, Kube, Object, rendered
+from scripts.cluster.lease import NAME, Lease
+from scripts.cluster.load import ClusterLoad
+from scripts.cluster.objects import RESULTS, find, placed, server_objects
+from scripts.cluster.sampler import PodSampler, Snapshot
+from scripts.cluster.server import ClusterServer
+from scripts.cluster.volume import Volume
 from scripts.errors import CannotRun
 from scripts.guard import guarded
-from scripts.kube import Away, Kube, Object, rendered
-from scripts.lease import NAME, Lease
 from scripts.plan import Plan, Step
-from scripts.pod_faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, is_ready, not_made
-from scripts.pod_sampler import PodSampler, Snapshot
 from scripts.project import Project, Service
 from scripts.stop import Stop
 from scripts.target import Unfetched

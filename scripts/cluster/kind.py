@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from scripts import images
+from scripts.cluster import images
+from scripts.cluster.images import Image
+from scripts.cluster.kube import Kube
 from scripts.environments import run_step
 from scripts.errors import CannotRun
-from scripts.images import Image
-from scripts.kube import Kube
 from scripts.project import Project
 from scripts.server import port_is_free
 from scripts.shown import Say, shown

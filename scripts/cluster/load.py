@@ -8,7 +8,10 @@ from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 
-from scripts.cluster_objects import (
+from scripts.cluster.faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, not_made
+from scripts.cluster.kube import Away, Kube, Object
+from scripts.cluster.logs import logs_of
+from scripts.cluster.objects import (
     LOCUST,
     MASTER,
     TRIAL_NOTE,
@@ -16,13 +19,10 @@ from scripts.cluster_objects import (
     master_job,
     worker_deployment,
 )
-from scripts.cluster_volume import RECORDS, Volume
+from scripts.cluster.sampler import PodSampler
+from scripts.cluster.volume import RECORDS, Volume
 from scripts.errors import CannotRun, afterwards
-from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
-from scripts.pod_faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, not_made
-from scripts.pod_logs import logs_of
-from scripts.pod_sampler import PodSampler
 from scripts.target import MEASURED, Unfetched
 
 GENERATORS = "generator.csv"

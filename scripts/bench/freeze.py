@@ -1,6 +1,6 @@
 """What load generators say of a server that stands still for 2 of 20 seconds at 100 requests a second.
 
-    python -m scripts.bench_freeze
+    python -m scripts.bench.freeze
 
 nginx is stopped by SIGSTOP in the middle of the run.  An arrival that comes t seconds into the freeze
 waits 2 - t seconds, so of 2,000 arrivals the slowest 5 % waited 1.0 s or more and the slowest 1 % waited
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from scripts.bench_generators import BODY_BYTES, Bench, make_payload, missing, nginx
+from scripts.bench.generators import BODY_BYTES, Bench, make_payload, missing, nginx
 from scripts.cores import split_cores, usable_cores
 
 RATE, SECONDS, FREEZE_AT_S, FREEZE_FOR_S = 100, 20, 8, 2

@@ -1,7 +1,7 @@
 """How many workers one master carries: a real master, and workers of which all or only the messages are real.
 
-    python -m scripts.bench_workers --real 10 20 40
-    python -m scripts.bench_workers 100 500 1000
+    python -m scripts.bench.workers --real 10 20 40
+    python -m scripts.bench.workers 100 500 1000
 
 With `--real` each worker is a Locust process that sends `--rate` requests a second to nginx. Without, it says
 hello, answers pings and reports once a second what such a worker would, all from one process; so a machine of
@@ -38,11 +38,11 @@ from locust import __version__ as locust_version  # noqa: E402  # after the patc
 from locust.rpc import Message, zmqrpc  # noqa: E402  # after the patches
 
 from locustfiles.engine.recorder import Outcome, Recorder  # noqa: E402  # after the patches
-from scripts.bench_generators import OURS, make_payload, nginx  # noqa: E402  # after the patches
+from scripts.bench.generators import OURS, make_payload, nginx  # noqa: E402  # after the patches
 from scripts.cores import usable_cores  # noqa: E402  # after the patches
 from scripts.server import HOST, free_port  # noqa: E402  # after the patches
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 START_PATIENCE_S = 120.0
 
 

@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from scripts.cluster import DEFAULT_NAMESPACE, ClusterTarget, Place
-from scripts.cluster_load import USER_FILES
-from scripts.cluster_objects import LOCUST, MASTER, WORKER, find, server_name, ui_deployments
+from scripts.cluster.kube import Object
+from scripts.cluster.load import USER_FILES
+from scripts.cluster.objects import LOCUST, MASTER, WORKER, find, server_name, ui_deployments
+from scripts.cluster.target import DEFAULT_NAMESPACE, ClusterTarget, Place
+from scripts.cluster.web_password import USER, web_password
 from scripts.errors import CannotRun
-from scripts.kube import Object
 from scripts.plan import Plan, Scenario
 from scripts.project import Project, Service
 from scripts.server import free_port, refuse_busy_ports
 from scripts.stop import Interrupted, Stop
-from scripts.web_password import USER, web_password
 
 WEB_PORT = 8089
 SECRET = "locust-web"

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from scripts.cluster_objects import SERVER, container_port, server_name, service_port
-from scripts.errors import afterwards
-from scripts.kube import Kube, Object
-from scripts.pod_faults import (
+from scripts.cluster.faults import (
     CLOCKS_APART_S,
     PULL_PATIENCE_S,
     UNSCHEDULABLE_GRACE_S,
@@ -19,8 +16,11 @@ from scripts.pod_faults import (
     not_made,
     waiting_for,
 )
-from scripts.pod_logs import logs_of
-from scripts.pod_sampler import PodSampler
+from scripts.cluster.kube import Kube, Object
+from scripts.cluster.logs import logs_of
+from scripts.cluster.objects import SERVER, container_port, server_name, service_port
+from scripts.cluster.sampler import PodSampler
+from scripts.errors import afterwards
 from scripts.project import Service
 from scripts.server import free_ports
 from scripts.stop import Stop

@@ -1,0 +1,1 @@
+"""What modelswarm itself costs, and how it compares with other load generators."""
