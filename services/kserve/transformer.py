@@ -150,7 +150,8 @@ def _from_v2(request: InferRequest) -> bytes:
     except READING_FAILED as error:
         raise InvalidInput(f"`image` is not one element of datatype BYTES: {error}") from error
     if isinstance(element, bytes):
-        return element
+        # base64 is ASCII, and no JPEG or PNG begins with it: clients differ in what they put into binary data
+        return decode_base64(element.decode(), "image") if element.isascii() else element
     if not isinstance(element, str):
         raise InvalidInput("the element of `image` is not a string; it holds a JPEG or PNG in base64")
     return decode_base64(element, "image")
