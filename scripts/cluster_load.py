@@ -21,7 +21,7 @@ from scripts.errors import CannotRun, afterwards
 from scripts.kube import Away, Kube, Object
 from scripts.load import complaint_in
 from scripts.pod_faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, not_made
-from scripts.pod_logs import logs_of
+from scripts.pod_logs import Logs
 from scripts.pod_sampler import PodSampler
 from scripts.target import MEASURED, Unfetched
 
@@ -48,6 +48,8 @@ class ClusterLoad:
         self._kube, self._volume, self._sampler, self._base = kube, volume, sampler, base
         self._user_file, self._folder, self._trial, self._workers = user_file, folder, trial, workers
         self._mirror = ExitStack()
+        self._logs = {name: Logs(kube) for name in (WORKER, MASTER)}
+        """The master last: its last line is what a person wants."""
         self._started = self._begun = False
         self._began_s = 0.0
         self._master = ""
@@ -102,6 +104,8 @@ class ClusterLoad:
         """Return the master's exit status, None while it runs."""
         if self._sampler.trouble:
             raise CannotRun(f"nothing is known of its pods: {self._sampler.trouble}")
+        for name, logs in self._logs.items():
+            logs.hear_leaving(self._sampler.snapshot.ever_of(name))
         ended = self._ended()
         if ended is not None:
             if (status := int(ended["exitCode"])) in MEASURED:
@@ -203,9 +207,9 @@ class ClusterLoad:
 
     def _keep_logs(self) -> None:
         with (self._folder / "locust.log").open("wb") as file:
-            for name in (WORKER, MASTER):  # the master last: its last line is what a person wants
-                for pod in self._kube.pods(f"app.kubernetes.io/name={name}"):
-                    file.write(logs_of(self._kube, pod, LOCUST))
+            for name, logs in self._logs.items():
+                logs.hear(self._kube.pods(f"app.kubernetes.io/name={name}"))
+                file.write(logs.everything())
 
     def _follow(self) -> None:
         """Mirror the files that tell how the load goes, for whoever watches."""
