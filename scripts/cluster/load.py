@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.cluster.faults import CLOCKS_APART_S, PULL_PATIENCE_S, UNSCHEDULABLE_GRACE_S, not_made
 from scripts.cluster.kube import Away, Kube, Object
-from scripts.cluster.logs import logs_of
+from scripts.cluster.logs import Logs
 from scripts.cluster.objects import (
     LOCUST,
     MASTER,
@@ -48,6 +48,8 @@ class ClusterLoad:
         self._kube, self._volume, self._sampler, self._base = kube, volume, sampler, base
         self._user_file, self._folder, self._trial, self._workers = user_file, folder, trial, workers
         self._mirror = ExitStack()
+        self._logs = {name: Logs(kube) for name in (WORKER, MASTER)}
+        """The master last: its last line is what a person wants."""
         self._started = self._begun = False
         self._began_s = 0.0
         self._master = ""
@@ -102,6 +104,8 @@ class ClusterLoad:
         """Return the master's exit status, None while it runs."""
         if self._sampler.trouble:
             raise CannotRun(f"nothing is known of its pods: {self._sampler.trouble}")
+        for name, logs in self._logs.items():
+            logs.hear_leaving(self._sampler.snapshot.ever_of(name))
         ended = self._ended()
         if ended is not None:
             if (status := int(ended["exitCode"])) in MEASURED:
@@ -203,9 +207,9 @@ class ClusterLoad:
 
     def _keep_logs(self) -> None:
         with (self._folder / "locust.log").open("wb") as file:
-            for name in (WORKER, MASTER):  # the master last: its last line is what a person wants
-                for pod in self._kube.pods(f"app.kubernetes.io/name={name}"):
-                    file.write(logs_of(self._kube, pod, LOCUST))
+            for name, logs in self._logs.items():
+                logs.hear(self._kube.pods(f"app.kubernetes.io/name={name}"))
+                file.write(logs.everything())
 
     def _follow(self) -> None:
         """Mirror the files that tell how the load goes, for whoever watches."""

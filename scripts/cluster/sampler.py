@@ -160,12 +160,11 @@ class Snapshot:
 
     def of(self, name: str) -> list[Object]:
         """Return the pods of one `app.kubernetes.io/name` that are not being deleted."""
-        return [
-            pod
-            for pod in self.pods
-            if pod["metadata"]["labels"].get("app.kubernetes.io/name") == name
-            and "deletionTimestamp" not in pod["metadata"]
-        ]
+        return [pod for pod in self.ever_of(name) if "deletionTimestamp" not in pod["metadata"]]
+
+    def ever_of(self, name: str) -> list[Object]:
+        """Return the pods of one `app.kubernetes.io/name`, with those that are being deleted."""
+        return [pod for pod in self.pods if pod["metadata"]["labels"].get("app.kubernetes.io/name") == name]
 
     def fault(self, name: str, now_s: float) -> str | None:
         """Return what has befallen the first of these pods that something has befallen."""

@@ -17,7 +17,7 @@ from scripts.cluster.faults import (
     waiting_for,
 )
 from scripts.cluster.kube import Kube, Object
-from scripts.cluster.logs import logs_of
+from scripts.cluster.logs import Logs
 from scripts.cluster.objects import SERVER, container_port, server_name, service_port
 from scripts.cluster.sampler import PodSampler
 from scripts.errors import afterwards
@@ -50,6 +50,7 @@ class ClusterServer:
         self._name = server_name(service)
         self._forwarded = ExitStack()
         self._began: set[str] = set()
+        self._logs = Logs(kube)
         facts = service.facts
         self._port = container_port(self._manifest, service, service.protocol)
         self._ready_port = container_port(self._manifest, service, facts.ready_port or "")
@@ -154,13 +155,21 @@ class ClusterServer:
     def ended(self) -> str | None:
         """Return what befell its pods."""
         snapshot = self._sampler.snapshot
+        self._logs.hear_leaving(snapshot.ever_of(self._name))
         if fault := snapshot.fault(self._name, self._kube.now_s()):
             return fault
-        left = self._began - {pod["metadata"]["name"] for pod in snapshot.of(self._name)}
-        return f"pod {min(left)} was deleted" if left else None
+        left = self._deleted()
+        return f"pod {left} was deleted" if left else None
+
+    def _deleted(self) -> str | None:
+        """Return a pod that was ready and is gone."""
+        left = self._began - {pod["metadata"]["name"] for pod in self._sampler.snapshot.of(self._name)}
+        return min(left, default=None)
 
     def last_words(self) -> str:
-        """Return how the log of its newest pod ends, the ended container's if it was restarted."""
+        """Return how the log of the pod that is gone ends, else its newest's: before its restart, if any."""
+        if deleted := self._deleted():
+            return ending(self._logs.of(deleted))
         for pod in reversed(self._sampler.snapshot.of(self._name)):
             name = pod["metadata"]["name"]
             text = self._kube.log(name, SERVER, previous=True) or self._kube.log(name, SERVER)
@@ -189,9 +198,8 @@ class ClusterServer:
 
     def _keep_logs(self) -> None:
         with (self._folder / "server.log").open("ab") as file:
-            for pod in self._kube.pods(f"app.kubernetes.io/name={self._name}"):
-                for container in pod["spec"]["containers"]:
-                    file.write(logs_of(self._kube, pod, container["name"]))
+            self._logs.hear(self._kube.pods(f"app.kubernetes.io/name={self._name}"))
+            file.write(self._logs.everything())
 
 
 def _runs(pod: Object) -> bool:

@@ -49,6 +49,11 @@ def pod(app: str, name: str, state: Object | None = None, **status: Any) -> Obje
     }
 
 
+def leaving(each: Object) -> Object:
+    """The pod while it is being deleted."""
+    return each | {"metadata": each["metadata"] | {"deletionTimestamp": "2026-11-21T18:00:00Z"}}
+
+
 def not_created(name: str, message: str) -> Object:
     """The event that tells why a ReplicaSet or Job gets no pod."""
     return {
@@ -207,6 +212,21 @@ class TestAServerInACluster:
         server.start(nobody)
         server._sampler.look()
         assert server.ended() == "pod fastapi-1 was deleted"
+
+    def test_whose_pod_is_deleted_leaves_its_log_and_quotes_it(
+        self, server: ClusterServer, kube: Scripted, tmp_path: Path
+    ) -> None:
+        ready = pod("fastapi", "fastapi-1", **READY)
+        kube.scenes = [[ready], [leaving(ready), pod("fastapi", "fastapi-2", **READY)]]
+        kube.logs = {"fastapi-1": b"out of disk", "fastapi-2": b"all well"}
+        server.start(nobody)
+        server._sampler.look()
+        assert server.ended() == "pod fastapi-1 was deleted"
+        kube.scenes, kube.logs = [[pod("fastapi", "fastapi-2", **READY)], []], {"fastapi-2": b"all well"}
+        assert server.last_words() == "its log ends: out of disk"
+        server.stop()
+        assert "out of disk" in (tmp_path / "server.log").read_text()
+        assert "all well" in (tmp_path / "server.log").read_text()
 
     def test_leaves_its_logs_with_those_before_a_restart(
         self, server: ClusterServer, kube: Scripted, tmp_path: Path
@@ -610,6 +630,19 @@ class TestLocustInACluster:
         removed = max(n for n, asked in enumerate(kube.asked) if asked.startswith("delete"))
         assert fetched < removed
         assert not kube.did("os.kill(1")  # it had ended by itself
+
+    def test_keeps_the_log_of_a_worker_that_is_deleted_under_load(
+        self, load: ClusterLoad, kube: Scripted, tmp_path: Path
+    ) -> None:
+        (tmp_path / "generator.csv").write_text("time,worker\n1,w\n")
+        kube.logs = {"w": b"the node is drained"}
+        self.start(load, kube, pod("locust-master", "m"), leaving(pod("locust-worker", "w")))
+        assert load.exit_status() is None
+        kube.scenes, kube.logs = [[pod("locust-master", "m")]], {"m": b"all done"}
+        kube.packed = archive()
+        load.stop()
+        log = (tmp_path / "locust.log").read_text()
+        assert log == "==> pod w locust <==\nthe node is drained\n==> pod m locust <==\nall done\n"
 
     def test_that_is_stopped_is_asked_to_end_first(self, load: ClusterLoad, kube: Scripted) -> None:
         self.start(load, kube, pod("locust-master", "m"))
