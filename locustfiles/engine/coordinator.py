@@ -251,7 +251,7 @@ class Coordinator:
     def _look_for_lost(self, trial: Trial) -> None:
         if not isinstance(self._runner, MasterRunner):
             return
-        lost = [w for w in trial.live() if not w.done and self._clock() - w.seen > SILENT_S]
+        lost = [w for w in trial.live() if self._clock() - w.seen > SILENT_S and (w.left or not w.done)]
         for worker in lost:
             worker.lost = True
         if not lost:

@@ -269,8 +269,11 @@ class Generator:
         # While this process stood still it could not hear the master: that silence does not count.
         return time.time() - max(self._runner.last_heartbeat_timestamp, self._resumed) > MASTER_SILENT_S
 
-    def _look(self, done: bool) -> None:
-        """Note what happened since the last look, for the next report."""
+    def _look(self, done: bool, left: bool = False) -> None:
+        """Note what happened since the last look, for the next report.
+
+        Who is `done` reports no more: because all of its share is, or because it has `left` the rest.
+        """
         assert self._dispatcher is not None
         now = self._clock()
         interval_s = now - self._usage.at
@@ -298,6 +301,7 @@ class Generator:
                 "pause_s": pause_s,
                 "precise": self._dispatcher.precise,
                 "done": done,
+                "left": left,
             }
         )
 
@@ -337,7 +341,7 @@ class Generator:
     def _on_test_stop(self, **_: Any) -> None:
         if self._dispatcher is not None and not self._stopped:
             self._stopped = True
-            self._look(done=True)
+            self._look(done=True, left=True)
             self._report()
         self._close()
         if isinstance(self._runner, WorkerRunner):

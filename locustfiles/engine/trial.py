@@ -43,7 +43,8 @@ class Worker:
     fresh: bool = True
     joined: int = 0  # the generation of the deal with which it began; what it did before does not count
     lost: bool = False
-    done: bool = False
+    done: bool = False  # it reports no more
+    left: bool = False  # and it had not sent all of its share
     accounted_s: float = -math.inf
     plan_s: float = -math.inf
     in_flight: int = 0
@@ -68,7 +69,7 @@ class Worker:
         self.accounted_s, self.plan_s = tick["accounted_s"], tick["plan_s"]
         while len(self.deals) > 1 and self.deals[1].since_s <= self.accounted_s:
             del self.deals[0]
-        self.in_flight, self.done = tick["in_flight"], tick["done"]
+        self.in_flight, self.done, self.left = tick["in_flight"], tick["done"], tick["left"]
         self.users_max = max(self.users_max, tick["users"])
         self.precise = tick["precise"]
         self.rss_max = max(self.rss_max, tick["rss_bytes"])
