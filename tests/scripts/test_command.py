@@ -215,9 +215,10 @@ class TestResultsThatCannotBeWritten:
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
     def test_for_a_full_disk_are_a_sentence(self, root: Path) -> None:
         script = (
-            "import sys; sys.argv = ['modelswarm', 'list']; from scripts import cli\n"
+            "import sys; sys.argv = ['modelswarm', 'list']\n"
+            "from scripts import cli\nfrom scripts.commands import machine\n"
             "def full(context):\n    with open('/dev/full', 'w') as file: file.write('x')\n"
-            "cli.project_of = full; cli.main()"
+            "machine.project_of = full; cli.main()"
         )
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False
