@@ -9,12 +9,12 @@ from analysis.uncertainty import (
     Contrast,
     Estimate,
     Spread,
-    _welch,
     contrast,
     differences,
     estimates,
     interval_ms,
     pool,
+    welch,
 )
 from tests.analysis.simulated import Kind, autocorrelated, heavy_tailed, intervals
 
@@ -198,7 +198,7 @@ def test_welchs_error_is_that_of_scipy(trials: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(3, 0.1, trials[0]), rng.normal(3.2, 0.4, trials[1])
     theirs = ttest_ind(first, second, equal_var=False).confidence_interval(0.99)
-    ours = _welch(first, second)
+    ours = welch(first, second)
     assert ours is not None
     assert ours.half(0.99)[0] == pytest.approx((theirs.high - theirs.low) / 2, rel=1e-9)
-    assert _welch(np.ones(5), np.ones(5)) is None
+    assert welch(np.ones(5), np.ones(5)) is None
