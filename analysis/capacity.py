@@ -178,11 +178,6 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
         values[one.metric] = float(value or 0.0)
         scores.append(math.log(max(values[one.metric], 1e-9) / max(one.threshold, 1e-9)))
         errors.append(error)
-    books = little(trial)
-    suspicions = [
-        *(reasons if verdict == "suspect" else []),
-        *([books.reason] if books and books.reason else []),
-    ]
     worst = int(np.argmax(scores))
     score = min(max(scores[worst], LOWEST_SCORE), HIGHEST_SCORE)
     return Level(
@@ -194,9 +189,9 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
         score=HIGHEST_SCORE if summary.saturated else score,
         error=errors[worst],
         saturated=summary.saturated,
-        suspect=verdict == "suspect" or bool(suspicions),
-        reasons=suspicions,
-        little=books,
+        suspect=verdict == "suspect",
+        reasons=reasons if verdict == "suspect" else [],
+        little=little(trial),
     )
 
 

@@ -94,6 +94,20 @@ class ComparisonRow(BaseModel):
     regression: bool = False
     note: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """What changed, by how much and how sure that is."""
+        show = percent if self.metric == "error_rate" else ms
+        values = f"from {show(self.base)} to {show(self.new)}"
+        text = f"{self.backend} in {self.scenario}: {self.metric} went {values}"
+        if self.ratio is not None and self.low is not None:
+            high = f" to {self.high:.2f}" if self.high is not None else " or more"
+            text += f", {self.ratio:.2f} times as slow (95 % interval {self.low:.2f}{high})"
+        if self.difference_low is not None and self.difference_high is not None:
+            least, most = 100 * self.difference_low, 100 * self.difference_high
+            text += f", a rise by {least:.2f} to {most:.2f} points (95 % interval)"
+        return f"{text}; {self.note}." if self.note and self.ratio is None else f"{text}."
+
 
 class Comparison(BaseModel):
     """What came out. ``differs`` has a sentence per thing that was not the same on both sides.
@@ -117,7 +131,7 @@ class Comparison(BaseModel):
     @property
     def regressions(self) -> list[str]:
         """A sentence per regression; empty where none was shown."""
-        return [_sentence(row) for row in self.rows if row.regression]
+        return [row.sentence for row in self.rows if row.regression]
 
     @property
     def compared(self) -> bool:
@@ -132,6 +146,24 @@ class Comparison(BaseModel):
         """Whether more trials would change nothing: every percentile has an answer."""
         asked = [row for row in self.rows if row.metric in METRICS and row.verdict != "not comparable"]
         return bool(asked) and all(row.verdict != "not shown" for row in asked)
+
+    @property
+    def outcome(self) -> str:
+        """The exit status in words."""
+        if self.regressions:
+            return "regression"
+        return "no regression" if self.compared and self.complete else "not measured"
+
+    @property
+    def answer(self) -> list[str]:
+        """What the reader wanted to know: each regression, or why there is none."""
+        if self.regressions:
+            return self.regressions
+        if not self.compared:
+            return ["Nothing could be compared: no percentile is known well enough on both sides."]
+        if not self.complete:
+            return ["No regression was shown, but the new side is not complete: measure again what it lacks."]
+        return ["No regression was shown."]
 
     def to_json(self) -> str:
         """The comparison as JSON, with its regressions spelled out."""
@@ -396,15 +428,3 @@ def _errors(asked: _Asked, p: float | None) -> ComparisonRow:
             "note": note if shown and tolerated else "",
         }
     )
-
-
-def _sentence(row: ComparisonRow) -> str:
-    show = percent if row.metric == "error_rate" else ms
-    text = f"{row.backend} in {row.scenario}: {row.metric} went from {show(row.base)} to {show(row.new)}"
-    if row.ratio is not None and row.low is not None:
-        high = f" to {row.high:.2f}" if row.high is not None else " or more"
-        text += f", {row.ratio:.2f} times as slow (95 % interval {row.low:.2f}{high})"
-    if row.difference_low is not None and row.difference_high is not None:
-        least, most = 100 * row.difference_low, 100 * row.difference_high
-        text += f", a rise by {least:.2f} to {most:.2f} points (95 % interval)"
-    return f"{text}; {row.note}." if row.note and row.ratio is None else f"{text}."

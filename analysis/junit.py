@@ -1,4 +1,4 @@
-"""A report as JUnit XML, the form in which CI systems list what held and what did not.
+"""A report, or a comparison, as JUnit XML, the form in which CI systems list what held and what did not.
 
 A suite per scenario: a test for each trial (an error if it was not measured) and one for each objective in
 each backend (a failure if it was missed or not shown to hold). Where none of them tells why the run as a
@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from analysis.compare import Comparison
 from analysis.metrics import TrialRow
 from analysis.objectives import ObjectiveResult
 from analysis.report import Report
@@ -34,6 +35,32 @@ def junit(report: Report) -> str:
         _suite(root, scenario or NOWHERE, trials, results)
     if not report.valid and root.find(".//error") is None:
         _not_whole(root, report)
+    return _written(root)
+
+
+def comparison_junit(comparison: Comparison) -> str:
+    """A comparison as JUnit XML: a test per metric of each cell, which fails where it got worse."""
+    root = Element("testsuites", name="modelswarm compare")
+    for scenario in dict.fromkeys(row.scenario for row in comparison.rows):
+        suite = SubElement(root, "testsuite", name=_clean(scenario))
+        for row in (row for row in comparison.rows if row.scenario == scenario):
+            case = _case(suite, scenario, row.backend, f"{row.metric} did not get worse", None)
+            if row.regression:
+                _told(case, "failure", row.verdict, row.sentence)
+            elif row.verdict == "not comparable":
+                SubElement(case, "skipped", message=_clean(row.note))
+            else:
+                SubElement(case, "system-out").text = _clean(f"{row.verdict}: {row.sentence}")
+        _count(suite)
+    if comparison.outcome == "not measured":
+        suite = SubElement(root, "testsuite", name=RUN)
+        told = "; ".join([*comparison.answer, *comparison.problems])
+        _told(_case(suite, RUN, "", "the comparison is whole", None), "error", "not whole", told)
+        _count(suite)
+    return _written(root)
+
+
+def _written(root: Element) -> str:
     _count(root)
     indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{tostring(root, encoding="unicode")}\n'
@@ -90,7 +117,7 @@ def _count(parent: Element) -> None:
     """Set the sums that a reader of JUnit expects on a suite."""
     cases = list(parent.iter("testcase"))
     parent.set("tests", str(len(cases)))
-    for tag, name in (("failure", "failures"), ("error", "errors")):
+    for tag, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         parent.set(name, str(sum(case.find(tag) is not None for case in cases)))
     parent.set("time", f"{sum(float(case.get('time', 0)) for case in cases):.3f}")
 

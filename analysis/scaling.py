@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Floats
 from analysis.runfolder import Trial
-from analysis.uncertainty import mean_error
+from analysis.uncertainty import LEVEL, Spread, mean_error
 from analysis.words import number
 
 FEWEST_LEVELS = 6
@@ -23,6 +23,8 @@ DRAWS = 200
 BEYOND = 3.0
 """How many times as far as measured the law is believed."""
 LITTLE_HOLDS_WITHIN = 0.05
+SURE = 0.999
+"""The level at which a trial is called suspect: each one is asked, and most are sound."""
 
 
 LittleVerdict = Literal["held", "suspect", "not shown"]
@@ -32,7 +34,8 @@ class Little(BaseModel):
     """Requests in flight as the generator counted them, against rate times service time.
 
     ``low`` and ``high`` are a 95 % interval of the former. ``held``: within 5 %; ``suspect``: shown to lie
-    further apart, so that one of the three was measured wrong; ``not shown``: too few samples to tell.
+    further apart, with 99.9 % as every trial is asked, so that one of the three was measured wrong; ``not
+    shown``: too few samples to tell.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,11 +83,12 @@ def little(trial: Trial) -> Little | None:
         return None
     looks = np.sum([one[:seconds] for one in sums], axis=0)
     expected = service.total / summary.duration_s * (service.mean_ms() or 0.0) / 1000
-    reach = _reach(looks) + (len(workers) if summary.shape.name != "poisson" else 0.0)
+    in_step = len(workers) if summary.shape.name != "poisson" else 0.0
+    reach, far = (_reach(looks, expected, level) + in_step for level in (LEVEL, SURE))
     seen = float(looks.mean())
     low, high = max(0.0, seen - reach), seen + reach
     inside = abs(seen / expected - 1) <= LITTLE_HOLDS_WITHIN if expected else True
-    apart = low > expected * (1 + LITTLE_HOLDS_WITHIN) or high < expected * (1 - LITTLE_HOLDS_WITHIN)
+    apart = abs(seen - expected) > far + LITTLE_HOLDS_WITHIN * expected
     verdict: Literal["held", "suspect", "not shown"] = (
         "held" if inside else "suspect" if apart else "not shown"
     )
@@ -96,9 +100,14 @@ def _levels(column: Floats) -> Floats:
     return column[:-1]
 
 
-def _reach(looks: Floats) -> float:
-    """Half the interval of the mean of looks that depend on each other."""
-    return mean_error(looks).half(0.95)[0]
+def _reach(looks: Floats, expected: float, level: float) -> float:
+    """Half the interval of the mean of looks that depend on each other.
+
+    No less than that of as many numbers by Poisson's law: where hardly one is in flight, looks that all met
+    none agree by chance.
+    """
+    chance = Spread.even(math.sqrt(expected / len(looks)), math.inf)
+    return max(mean_error(looks).half(level)[0], chance.half(level)[0])
 
 
 class Usl(BaseModel):

@@ -2,7 +2,8 @@
 
 The engine's own verdict is about the generator (dispatch lag, CPU, missed arrivals). It is taken over, and
 made worse, never better, by what the run folder itself shows: a trial that did not end, counts that do not
-add up, a log that lacks requests, answers that were wrong before the load began.
+add up, a log that lacks requests, answers that were wrong before the load began, requests in flight that
+Little's law has no room for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import re
 
 from analysis.runfolder import Trial, Verdict, binned
+from analysis.scaling import little
+from analysis.stability import STEADY
 from analysis.usage import usage
 from analysis.words import counted, percent
 
@@ -31,7 +34,7 @@ def trial_verdict(trial: Trial) -> tuple[Verdict, list[str]]:
     reasons = [reason for reason in summary.reasons if not _OF_THE_SAMPLE.match(reason)]
     if verdict == "invalid" and not reasons:
         reasons.append("its summary gives no reason")
-    found = [*_books(trial), *_log(trial), *_parity(trial)]
+    found = [*_books(trial), *_log(trial), *_parity(trial)] or _in_flight(trial)
     if any(worse == "invalid" for worse, _ in found):
         verdict = "invalid"
     elif found and verdict == "valid":
@@ -86,6 +89,14 @@ def _parity(trial: Trial) -> list[tuple[Verdict, str]]:
     if parity and parity.wrong:
         return [("invalid", f"{parity.wrong} of {parity.checked} test images were answered wrongly")]
     return []
+
+
+def _in_flight(trial: Trial) -> list[tuple[Verdict, str]]:
+    """Whether requests in flight are rate times service time, where the rate is one."""
+    if trial.summary is None or trial.summary.shape.name not in STEADY:
+        return []
+    books = little(trial)
+    return [("suspect", books.reason)] if books and books.reason else []
 
 
 def oddities(trial: Trial) -> list[str]:

@@ -13,17 +13,13 @@ from analysis.runfolder import NotARunFolder
 from analysis.words import NONE, counted, ms, number, percent
 from scripts.errors import MISSED, OK, UNMEASURED, UserError
 from scripts.project import Project
-from scripts.reporting import find_run, plain_table
+from scripts.reporting import find_run, plain_table, tell_the_job, write_junit
 
 if TYPE_CHECKING:
     from analysis.compare import Comparison, ComparisonRow
 
-_LOOKS = {
-    "slower": "[red]slower[/]",
-    "worse": "[red]worse[/]",
-    "faster": "[green]faster[/]",
-    "equivalent": "[green]equivalent[/]",
-}
+_COLUMNS = ("scenario", "backend", "metric", "base", "new", "change", "95 % interval", "p", "d", "verdict")
+_LOOKS = {"slower": "red", "worse": "red", "faster": "green", "equivalent": "green"}
 
 
 def runs_named(project: Project, text: str) -> list[Path]:
@@ -79,17 +75,20 @@ def compare_runs(
     margin: float,
     sequential: bool = False,
     as_json: bool = False,
+    junit: Path | None = None,
 ) -> int:
     """Compare two sets of runs; return 1 for a regression, 3 when there is no telling, else 0.
 
     There is none when no percentile could be compared, and when the new side is not complete: a server that
-    crashed, or of which no trial was valid, may be where the regression is.
+    crashed, or of which no trial was valid, may be where the regression is. `junit` is a file for a CI
+    system; on GitHub the job's page gets a summary.
 
     Raises:
-        UserError: one of them is no run, or is named twice on a side.
+        UserError: one of them is no run, or is named twice on a side, or the JUnit file cannot be written.
 
     """
     from analysis.compare import compare
+    from analysis.junit import comparison_junit
 
     _refuse_twice(base)
     _refuse_twice(new)
@@ -97,43 +96,50 @@ def compare_runs(
         comparison = compare(base, new, margin, sequential)
     except NotARunFolder as error:
         raise UserError(str(error)) from error
+    if junit:
+        write_junit(junit, comparison_junit(comparison))
+    tell_the_job(lambda: _summary(comparison))
     if as_json:
         print(comparison.to_json())
     else:
         _print(comparison, console)
-    if comparison.regressions:
-        return MISSED
-    return OK if comparison.compared and comparison.complete else UNMEASURED
+    return {"regression": MISSED, "no regression": OK}.get(comparison.outcome, UNMEASURED)
+
+
+def _summary(comparison: Comparison) -> str:
+    """What a CI job's page should show: the answer, and the table of the terminal."""
+    from analysis.pages import render_markdown
+    from analysis.view import Entry, Grid, Group
+
+    lines = [[Entry(text) for text in _cells(row, comparison.margin)] for row in comparison.rows]
+    table = Grid(list(_COLUMNS), [Group("", lines)], words=3)
+    notes = [*comparison.differs, *comparison.problems, *_notes(comparison)]
+    return render_markdown("comparison.md.j2", {"comparison": comparison, "table": table, "notes": notes})
 
 
 def _print(comparison: Comparison, console: Console) -> None:
     for sentence in [*comparison.differs, *comparison.problems]:
         console.print(f"[yellow]![/] {escape(sentence)}")
-    columns = ("scenario", "backend", "metric", "base", "new", "change", "95 % interval", "p", "d", "verdict")
-    table = plain_table(*columns)
+    table = plain_table(*_COLUMNS)
     for row in comparison.rows:
-        table.add_row(*_cells(row, comparison.margin))
+        *cells, verdict = map(escape, _cells(row, comparison.margin))
+        look = _LOOKS.get(row.verdict)
+        table.add_row(*cells, f"[{look}]{verdict}[/]" if look else verdict)
     console.print(table)
-    for note in dict.fromkeys(
-        f"{row.backend} {row.scenario}: {row.note}" for row in comparison.rows if row.note
-    ):
-        console.print(escape(note))
-    for sentence in _unsettled(comparison):
+    for sentence in _notes(comparison):
         console.print(escape(sentence))
     if comparison.sequential:
         console.print(
             "Every percentile has an answer: stop." if comparison.settled else "Go on: not settled yet."
         )
-    for sentence in comparison.regressions or [_without_regression(comparison)]:
+    for sentence in comparison.answer:
         console.print(escape(sentence))
 
 
-def _without_regression(comparison: Comparison) -> str:
-    if not comparison.compared:
-        return "Nothing could be compared: no percentile is known well enough on both sides."
-    if not comparison.complete:
-        return "No regression was shown, but the new side is not complete: measure again what it lacks."
-    return "No regression was shown."
+def _notes(comparison: Comparison) -> list[str]:
+    """What a reader of the table should know of its rows, each thing once."""
+    told = dict.fromkeys(f"{row.backend} {row.scenario}: {row.note}" for row in comparison.rows if row.note)
+    return [*told, *_unsettled(comparison)]
 
 
 def _cells(row: ComparisonRow, margin: float) -> list[str]:
@@ -147,8 +153,8 @@ def _cells(row: ComparisonRow, margin: float) -> list[str]:
     interval = NONE if NONE in (low, high) else f"{low} to {high}"
     within = f" within {percent(margin)}" if row.verdict == "equivalent" else ""
     return [
-        escape(row.scenario),
-        escape(row.backend),
+        row.scenario,
+        row.backend,
         row.metric,
         show(row.base),
         show(row.new),
@@ -156,7 +162,7 @@ def _cells(row: ComparisonRow, margin: float) -> list[str]:
         interval,
         NONE if row.p is None else f"{row.p:.3f}" if row.p >= 0.001 else "< 0.001",
         number(row.cohen_d),
-        _LOOKS.get(row.verdict, row.verdict) + within,
+        row.verdict + within,
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,6 @@ def report_run(
 
     """
     from analysis.objectives import NothingToJudge
-    from analysis.pages import write_whole
     from analysis.report import Asked, render_summary, write_report
 
     try:
@@ -76,12 +75,8 @@ def report_run(
     except (NotARunFolder, NothingToJudge) as error:
         raise UserError(str(error)) from error
     if junit and report.paths:
-        try:
-            write_whole(junit, report.paths.junit.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{junit} cannot be written: {error.strerror}; it is in {folder} too.") from error
-    if page := os.environ.get(STEP_SUMMARY):
-        _append(Path(page), render_summary(report) + "\n")
+        write_junit(junit, report.paths.junit.read_text(encoding="utf-8"), f"; it is in {folder} too")
+    tell_the_job(lambda: render_summary(report))
     if as_json:
         print(report.model_dump_json(by_alias=True, indent=1))
     else:
@@ -89,11 +84,29 @@ def report_run(
     return status_of(report)
 
 
-def _append(page: Path, text: str) -> None:
-    """Add to the job's page; without one the report and the exit status still say everything."""
+def write_junit(junit: Path, text: str, elsewhere: str = "") -> None:
+    """Write a JUnit file where the user wants it.
+
+    Raises:
+        UserError: it cannot be written; `elsewhere` says where it is besides.
+
+    """
+    from analysis.pages import write_whole
+
     try:
-        with page.open("a", encoding="utf-8") as file:
-            file.write(text)
+        write_whole(junit, text)
+    except OSError as error:
+        raise UserError(f"{junit} cannot be written: {error.strerror}{elsewhere}.") from error
+
+
+def tell_the_job(render: Callable[[], str]) -> None:
+    """Add to the job's page on GitHub; without one the terminal and the exit status still say everything."""
+    page = os.environ.get(STEP_SUMMARY)
+    if not page:
+        return
+    try:
+        with Path(page).open("a", encoding="utf-8") as file:
+            file.write(render() + "\n")
     except OSError as error:
         print(f"modelswarm: {STEP_SUMMARY}={page} cannot be written: {error.strerror}.", file=sys.stderr)
 

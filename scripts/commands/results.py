@@ -58,6 +58,7 @@ def report(
         "modelswarm compare results/20261121T143100Z-quick latest",
         "modelswarm compare BASE1,BASE2 NEW1,NEW2 --margin 3%",
         "modelswarm compare BASE NEW --sequential --json",
+        "modelswarm compare BASE latest --junit compare.xml",
     )
 )
 def compare(
@@ -69,13 +70,14 @@ def compare(
         bool, typer.Option("--sequential", help="Looked at after every trial: always-valid intervals.")
     ] = False,
     as_json: Json = False,
+    junit: Junit = None,
 ) -> None:
     """Tell whether a run is slower than another: exit status 1 for a regression, 3 if there is no telling."""
     from scripts.comparing import compare_runs, runs_named, share
 
     project = project_of(context)
     sides = runs_named(project, base), runs_named(project, new)
-    raise typer.Exit(compare_runs(*sides, console(), share(margin), sequential, as_json=as_json))
+    raise typer.Exit(compare_runs(*sides, console(), share(margin), sequential, as_json=as_json, junit=junit))
 
 
 @app.command(

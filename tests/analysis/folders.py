@@ -171,7 +171,10 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
         for s in seconds:
             sent = len(spec.latency_ms[s])
             dropped = spec.dropped if s == 0 else 0
-            load = [sent + dropped, sent, dropped, 2]
+            in_flight = (
+                float(np.sum(np.maximum(0.0, spec.latency_ms[s] - spec.lag_ms))) / 1000
+            )  # Little's law
+            load = [sent + dropped, sent, dropped, in_flight]
             rows.writerow(
                 [epoch + s + 1, "worker-1", *load, spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
             )

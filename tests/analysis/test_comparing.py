@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -107,6 +108,50 @@ def test_a_suspect_side_is_named_with_its_reasons(base: Path, tmp_path: Path) ->
     sentence = "fastapi in constant is suspect in the new run: dispatch lag p99 12 ms."
     assert sentence in compared(base, new)[1]
     assert sentence in compared(base, new, "--json")[1]
+
+
+class TestACiJob:
+    def test_gets_the_answer_and_the_table_on_its_page(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page.md"))
+        slower = write_run(
+            tmp_path / "new", [*trials("fastapi", 40, seed=90), *trials("bentoml", 90, seed=70)]
+        )
+        assert compared(base, slower)[0] == 1
+        told = (tmp_path / "page.md").read_text()
+        assert told.startswith(
+            "### modelswarm · compare: regression\n\n**bentoml in constant: p50 went from "
+        )
+        assert "| constant | bentoml | p50 | " in told
+        assert "[red]" not in told
+
+    @pytest.mark.parametrize(
+        ("new", "status", "failures", "errors"),
+        [
+            ([*trials("fastapi", 40, seed=90), *trials("bentoml", 60, seed=70)], 0, 0, 0),
+            ([*trials("fastapi", 40, seed=90), *trials("bentoml", 90, seed=70)], 1, 3, 0),
+            (trials("bentoml", 60, seed=70), 3, 0, 1),
+        ],
+    )
+    def test_gets_junit_that_fails_where_the_exit_status_does(
+        self, base: Path, tmp_path: Path, new: list[TrialSpec], status: int, failures: int, errors: int
+    ) -> None:
+        file = tmp_path / "compare.xml"
+        assert compared(base, write_run(tmp_path / "new", new), "--junit", str(file))[0] == status
+        root = ElementTree.parse(file).getroot()
+        assert [int(root.get(name, "")) for name in ("failures", "errors")] == [failures, errors]
+        if failures:
+            failure = root.find(".//testcase[@classname='constant.bentoml']/failure")
+            assert failure is not None
+            assert "times as slow (95 % interval" in failure.get("message", "")
+        if status == 3:
+            assert root.find(".//testcase[@classname='constant.fastapi']/skipped") is not None
+
+    def test_is_refused_a_junit_file_that_cannot_be_written(self, base: Path, tmp_path: Path) -> None:
+        status, told = compared(base, base, "--junit", str(tmp_path / "no" / "where.xml"))
+        assert status == 2
+        assert "where.xml cannot be written: No such file or directory." in told
 
 
 class TestRunsAreNamed:

@@ -1,3 +1,4 @@
+import csv
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -166,6 +167,28 @@ class TestCpuAndMemory:
 
 
 class TestATrial:
+    @pytest.mark.parametrize(
+        ("shape", "suspect"), [("constant", True), ("poisson", True), ("closed", True), ("step", False)]
+    )
+    def test_is_suspect_where_littles_law_does_not_hold_at_a_steady_rate(
+        self, tmp_path: Path, shape: str, suspect: bool
+    ) -> None:
+        run = write_run(
+            tmp_path / "run", [TrialSpec(steady(80, 40, 50), shape={"name": shape, "rate": 50.0})]
+        )
+        file = run / "fastapi/constant/1/generator.csv"
+        first, *rows = csv.DictReader(file.open())
+        assert build_report(run).trials[0].verdict == "valid"
+        with file.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, first)
+            writer.writeheader()
+            writer.writerows({**row, "in_flight": 1.0} for row in (first, *rows))
+        (trial,) = build_report(run).trials
+        assert trial.verdict == ("suspect" if suspect else "valid")
+        assert [reason.startswith("Little's law does not hold: 1.00") for reason in trial.reasons] == (
+            [True] if suspect else []
+        )
+
     def test_whose_counts_do_not_add_up_is_invalid(self, tmp_path: Path) -> None:
         run = write_run(tmp_path / "run", [TrialSpec(exact([10.0] * 30, 10))])
         path = run / "fastapi/constant/1/summary.json"

@@ -55,9 +55,9 @@ class TestTheUniversalScalabilityLaw:
         assert "does not fit: it is off by" in refused
 
 
-def checked(tmp_path: Path, in_flight: float, noise: float = 0.0) -> Little | None:
+def checked(tmp_path: Path, in_flight: float, noise: float = 0.0, latency_ms: float = 40.2) -> Little | None:
     """A trial of 50/s at 40 ms, so with 2 in flight, whose generator counted ``in_flight`` of them."""
-    spec = TrialSpec([np.full(50, 40.2)] * 40, shape={"name": "poisson"})
+    spec = TrialSpec([np.full(50, latency_ms)] * 40, shape={"name": "poisson"})
     write_run(tmp_path, [spec])
     file = tmp_path / spec.path / "generator.csv"
     rows = list(csv.DictReader(file.open()))
@@ -81,11 +81,11 @@ class TestLittlesLaw:
         assert found.reason == ""
 
     def test_makes_a_trial_suspect_where_they_do_not(self, tmp_path: Path) -> None:
-        found = checked(tmp_path, 2.6, noise=0.1)
+        found = checked(tmp_path, 3.0, noise=0.1)
         assert found is not None
         assert found.verdict == "suspect"
-        assert found.difference == pytest.approx(0.3, abs=0.03)
-        assert found.reason.startswith("Little's law does not hold: 2.6")
+        assert found.difference == pytest.approx(0.5, abs=0.03)
+        assert found.reason.startswith("Little's law does not hold: 3.0")
         assert found.reason.endswith(" in flight, rate times service time is 2.00")
 
     def test_is_not_shown_where_too_few_were_in_flight_to_tell(self, tmp_path: Path) -> None:
@@ -93,6 +93,12 @@ class TestLittlesLaw:
         assert found is not None
         assert found.verdict == "not shown"
         assert found.low < 2.0 < found.high
+
+    def test_is_not_shown_where_so_few_were_in_flight_that_no_look_met_one(self, tmp_path: Path) -> None:
+        """At 50/s and 0.8 ms, 39 looks meet 1.6 on average, and none in one run of five."""
+        found = checked(tmp_path, 0.0, noise=0.0, latency_ms=1.0)
+        assert found is not None
+        assert (found.in_flight, found.verdict) == (0.0, "not shown")
 
     def test_is_not_asked_of_a_saturated_server(self, tmp_path: Path) -> None:
         run = read_run(write_run(tmp_path, [TrialSpec([np.full(50, 40.0)] * 20, saturated=True)]))
