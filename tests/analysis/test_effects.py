@@ -95,6 +95,26 @@ class TestTheDecision:
         assert [found for found, _, _ in decide([far])] == ["not shown"]
         assert (far.low, far.high) == (None, None)
 
+    def test_on_single_trials_is_harder_to_make_among_many(self) -> None:
+        """The interval of 1.25 at 95 % lies beyond the margin of 1.2, that for one of 66 does not."""
+        first, second = (Estimate(ms, np.array([ms]), Spread.even(0.01, 20)) for ms in (100.0, 125.0))
+        alone, among = (effect(first, second, 0.05, metrics=tests) for tests in (1, 66))
+        assert (alone.shown, among.shown) == (True, False)
+        assert (alone.low, alone.high) == (among.low, among.high)
+
+    def test_shares_the_5_percent_with_p_values_beside_it(self) -> None:
+        some = effect(told(100, 97, 98, 100, 102, 103), told(104.5, 102, 103, 104, 106, 107), 0.001)
+        assert decide([some])[0][0] == "slower"
+        assert decide([some], [1.0, 1.0])[0][0] == "not shown"
+
+    def test_of_a_sequence_has_the_ratio_that_its_interval_is_around(self) -> None:
+        """All requests together may be moved by one slow trial; the test is on the trials' means."""
+        trials = ((100, 101, 99, 100, 100, 101), (100, 101, 99, 100, 101, 100))
+        found = effect(told(100, *trials[0]), told(150, *trials[1]), 0.05, sequential=True)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < found.ratio < found.high
+
     def test_is_corrected_as_statsmodels_does_and_passes_over_what_is_not_known(self) -> None:
         assert holm([0.01, None, 0.04]) == [pytest.approx(0.02), None, pytest.approx(0.04)]
         assert holm([None]) == [None]
