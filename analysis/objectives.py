@@ -266,6 +266,8 @@ def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> Objec
         value, why = None, row.reasons[0] if row.reasons else "nothing was measured"
         note = f"no valid measurement: {why}"
     elif value is None:
+        if bounded := _bounded(objective, cell):
+            return bounded
         note = f"not shown: {_lacking(objective, row)}"
     elif objective.relative:
         before, note = _before(objective, cell, baseline)
@@ -275,8 +277,6 @@ def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> Objec
     if holds and value is not None:
         holds, told = _borne_out(objective, cell, threshold)
         note = note or told
-    elif value is None and row.verdict != "invalid" and (bound := _bounded(objective, cell, threshold)):
-        holds, note = bound
     low, high = (_interval(objective, cell, value) if value is not None else None) or (None, None)
     if before is not None and not note:
         note = _beside(objective, value, before)
@@ -403,20 +403,31 @@ def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool
     return True, ""
 
 
-def _bounded(objective: Objective, cell: Cell, threshold: float) -> tuple[bool, str] | None:
+def _bounded(objective: Objective, cell: Cell) -> ObjectiveResult | None:
     """What few requests show of a percentile that they do not carry; None where they do not bound it so far.
 
     60 requests under 200 ms show that p95 < 200 ms, though not what it is; had they taken longer, they would
     show that it is not.
     """
-    q = objective.quantile
-    if q is None or cell.row.binned or objective.relative or _unanswered(objective, cell, threshold):
+    q, limit, below = objective.quantile, objective.threshold, objective.op in ("<", "<=")
+    if q is None or cell.row.binned or objective.relative or _unanswered(objective, cell, limit):
         return None
-    for bound, side in zip(cell.latency.bounds_ms(q, CONFIDENCE), ("at least", "at most"), strict=True):
-        below = objective.op in ("<", "<=")
-        holds = bound is not None and _OPERATORS[objective.op](bound, threshold)
-        if bound is not None and holds == (below == (side == "at most")):
-            return holds, f"{FEW}, but {side} {ms(bound)} with {CONFIDENCE:.0%} confidence"
+    low, high = cell.latency.bounds_ms(q, CONFIDENCE)
+    for bound, is_upper in ((low, False), (high, True)):
+        if bound is None or _OPERATORS[objective.op](bound, limit) != (below == is_upper):
+            continue
+        return ObjectiveResult(
+            expression=objective.expression,
+            backend=cell.row.backend,
+            scenario=cell.row.scenario,
+            value=None,
+            low=None if is_upper else bound,
+            high=bound if is_upper else None,
+            passed=below == is_upper,
+            threshold=limit,
+            shown=f"{'≤' if is_upper else '≥'} {ms(bound)}",
+            note=f"{FEW}: the bound holds with {CONFIDENCE:.0%} confidence",
+        )
     return None
 
 

@@ -158,20 +158,21 @@ class TestJudging:
         )
 
     @pytest.mark.parametrize(
-        ("expression", "judgement", "side"),
+        ("expression", "judgement", "told"),
         [
-            ("p95 < 20ms", "held", "at most"),
-            ("p95 > 20ms", "missed", "at most"),
-            ("p99 < 5ms", "missed", "at least"),
-            ("p99.9 > 1ms", "held", "at least"),
+            ("p95 < 20ms", "held", "≤ 10.0 ms"),
+            ("p95 > 20ms", "missed", "≤ 10.0 ms"),
+            ("p99 < 5ms", "missed", "≥ 10.0 ms"),
+            ("p99.9 > 1ms", "held", "≥ 10.0 ms"),
         ],
     )
     def test_of_few_requests_is_judged_where_they_bound_it(
-        self, tmp_path: Path, expression: str, judgement: str, side: str
+        self, tmp_path: Path, expression: str, judgement: str, told: str
     ) -> None:
         result = self.judge(tmp_path, expression, TrialSpec(exact([10.0] * 10, 6)))
-        assert (result.judgement, result.value) == (judgement, None)
-        assert result.note == f"few requests, but {side} 10.0 ms with 95% confidence"
+        assert (result.judgement, result.value, result.told) == (judgement, None, told)
+        assert [result.low, result.high].count(None) == 1
+        assert result.note == "few requests: the bound holds with 95% confidence"
 
     def test_of_few_requests_with_errors_among_them_is_not_held(self, tmp_path: Path) -> None:
         result = self.judge(tmp_path, "p95 < 20ms", TrialSpec(exact([10.0] * 10, 6), failed=6))
