@@ -8,6 +8,7 @@ pings measured, so that clocks need not agree.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 
 import gevent
 from locust.env import Environment
-from locust.runners import MasterRunner
+from locust.runners import STATE_RUNNING, MasterRunner
 
 from locustfiles.engine import locust_stats
 from locustfiles.engine.deal import Deal
@@ -32,6 +33,8 @@ LEAD_S = 0.4
 """From a deal to its first arrival: every worker must have heard of it by then."""
 SILENT_S = 2.0
 """A worker that reports every second and was not heard for so long is lost."""
+IDLE_S = 1.0
+"""A worker that has had no users for so long was overlooked."""
 WATCH_INTERVAL_S = 0.1
 HELLO_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 2.0
@@ -185,9 +188,11 @@ class Coordinator:
             trial.launch(self._clock() + lead_s, time.time() + lead_s)
         self._deal(trial)
         next_write = self._clock()
+        idle: dict[str, float] = {}
         while not (trial.finished or trial.stopping):
             gevent.sleep(WATCH_INTERVAL_S)
             self._look_for_lost(trial)
+            self._look_for_idle(idle)
             if self._clock() >= next_write:
                 self._bring_up_to_date(trial)
                 next_write += 1.0
@@ -261,6 +266,21 @@ class Coordinator:
             dropped = trial.write_off(worker)
             logger.warning("Worker %s is lost; %d arrivals dropped with it", worker.name, dropped)
             locust_stats.fill_dropped(self._environment.stats, dropped, time.time(), locust_stats.LOST)
+
+    def _look_for_idle(self, idle: dict[str, float]) -> None:
+        """Have Locust give users to a worker that it overlooked: one that connected while others got theirs.
+
+        `idle` says since when a worker has waited; it is asked for once.
+        """
+        runner, now = self._runner, self._clock()
+        if not isinstance(runner, MasterRunner) or runner.state != STATE_RUNNING:
+            return
+        waiting = [worker.id for worker in runner.clients.ready]
+        overdue = [one for one in waiting if now - idle.setdefault(one, now) > IDLE_S]
+        if overdue:
+            logger.info("Locust left %d workers without users: asking it once more", len(overdue))
+            idle.update(dict.fromkeys(overdue, math.inf))
+            gevent.spawn(runner.start, runner.target_user_count, runner.spawn_rate)
 
     def _finish_when_flushed(self, trial: Trial) -> None:
         """A trial that was stopped by hand: wait for the last reports, but not for ever."""

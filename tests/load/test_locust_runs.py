@@ -596,6 +596,27 @@ class TestWorkersComeAndGo:
         assert summary["verdict"] != "valid"
         assert any("was lost at" in reason for reason in summary["reasons"])
 
+    def test_those_that_join_at_the_same_moment_all_get_a_share(
+        self, steady_server: Any, locusts: Locusts
+    ) -> None:
+        """Locust overlooks a worker that connects while it gives users to another."""
+        server = steady_server()
+        port = str(free_port())
+        worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+        master = locusts.start(
+            *("--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
+            *("--expect-workers", "1", "--host", server.url, "--record", str(locusts.record)),
+            *("--rate", "100", "--run-time", "25s", "--payload", "small", "--users", "1000"),
+        )
+        locusts.start(*worker)
+        when_recorded(locusts, 1)
+        for _ in range(3):
+            locusts.start(*worker)
+        assert master.wait(60) in (0, 1), locusts.log()  # 1 where this machine was late with some
+        assert locusts.summary()["counts"]["planned"] == 2500
+        sent = [row["worker"] for row in rows(locusts.record / "generator.csv") if int(row["sent"])]
+        assert len(set(sent)) == 4
+
     def test_one_that_leaves_while_another_takes_its_place_costs_no_count(
         self, steady_server: Any, locusts: Locusts
     ) -> None:
