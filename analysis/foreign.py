@@ -20,6 +20,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -91,13 +92,23 @@ def read_samples(path: Path) -> Samples:
             f"{path} is not of a form that is read here. There are: k6 run --out csv=FILE or "
             "json=FILE, vegeta encode --to csv or json, and Locust's --csv PREFIX (name PREFIX_stats.csv)."
         )
-    with path.open(encoding="utf-8", errors="replace", newline="") as text:
+    with path.open(encoding="utf-8", errors="replace", newline="") as text, _long_cells():
         samples = reader(text)
     if not samples.at_s:
         raise NotReadable(f"{path} has no request that can be read; {' '.join(samples.told())}".rstrip("; "))
     if max(samples.at_s) - min(samples.at_s) > LONGEST_S:
         raise NotReadable(f"{path}: its times lie more than a month apart.")
     return samples
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let a CSV cell be as long as a line; the limit is the whole process's."""
+    before = csv.field_size_limit(LONGEST_LINE_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def first_line(path: Path) -> bytes:
@@ -215,7 +226,6 @@ def _vegeta(samples: Samples, at_s: float, code: int, latency_s: float, error: s
 
 def _rows(text: io.TextIOBase) -> Iterator[list[str]]:
     """Rows of a CSV file, of which one that is not CSV is empty."""
-    csv.field_size_limit(LONGEST_LINE_BYTES)  # of this process: its default is less than a page with an image
     reader = csv.reader(line.replace("\0", "") for line in text)
     while True:
         try:
