@@ -22,7 +22,7 @@ from typing import Any
 import gevent
 import psutil
 from locust.env import Environment
-from locust.runners import LocalRunner, WorkerRunner
+from locust.runners import STATE_INIT, LocalRunner, WorkerRunner
 
 from locustfiles.engine.client import name_of, without_login
 from locustfiles.engine.deal import Deal, Share
@@ -81,6 +81,8 @@ class Generator:
         environment.events.test_start.add_listener(self._on_test_start)
         environment.events.test_stopping.add_listener(self._on_test_stopping)
         environment.events.test_stop.add_listener(self._on_test_stop)
+        if isinstance(runner, WorkerRunner) and runner.worker_state != STATE_INIT:
+            self._on_test_start()  # it joined a test under way, and heard of it before anybody listened
 
     # A test begins: prepare everything that costs time, then say hello.
 

@@ -551,26 +551,22 @@ class TestFailures:
 class TestWorkersComeAndGo:
     RATE = 400
 
-    def start(self, locusts: Locusts, url: str, workers: int, run_time_s: int) -> list[Any]:
+    def master(
+        self, locusts: Locusts, url: str, workers: int, run_time_s: int
+    ) -> tuple[Any, tuple[str, ...]]:
+        """A master that begins with so many workers, and what each of those is started with."""
         port = str(free_port())
-        master = locusts.start(
+        process = locusts.start(
             *("--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
             *("--expect-workers", str(workers), "--host", url, "--record", str(locusts.record)),
-            *(
-                "--rate",
-                str(self.RATE),
-                "--run-time",
-                f"{run_time_s}s",
-                "--payload",
-                "small",
-                "--users",
-                "400",
-            ),
+            *("--rate", str(self.RATE), "--run-time", f"{run_time_s}s", "--payload", "small"),
+            *("--users", "400"),
         )
-        return [master] + [
-            locusts.start("--worker", "--master-host", "127.0.0.1", "--master-port", port)
-            for _ in range(workers)
-        ]
+        return process, ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+
+    def start(self, locusts: Locusts, url: str, workers: int, run_time_s: int) -> list[Any]:
+        master, worker = self.master(locusts, url, workers, run_time_s)
+        return [master] + [locusts.start(*worker) for _ in range(workers)]
 
     def test_the_others_carry_the_share_of_one_killed_and_one_stopped(
         self, steady_server: Any, locusts: Locusts
@@ -599,21 +595,15 @@ class TestWorkersComeAndGo:
     def test_those_that_join_at_the_same_moment_all_get_a_share(
         self, steady_server: Any, locusts: Locusts
     ) -> None:
-        """Locust overlooks a worker that connects while it gives users to another."""
+        """Locust overlooks a worker that connects while it gives users to another, or tells it too early."""
         server = steady_server()
-        port = str(free_port())
-        worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
-        master = locusts.start(
-            *("--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
-            *("--expect-workers", "1", "--host", server.url, "--record", str(locusts.record)),
-            *("--rate", "100", "--run-time", "25s", "--payload", "small", "--users", "1000"),
-        )
+        master, worker = self.master(locusts, server.url, workers=1, run_time_s=15)
         locusts.start(*worker)
         when_recorded(locusts, 1)
         for _ in range(3):
             locusts.start(*worker)
         assert master.wait(60) in (0, 1), locusts.log()  # 1 where this machine was late with some
-        assert locusts.summary()["counts"]["planned"] == 2500
+        assert locusts.summary()["counts"]["planned"] == 15 * self.RATE
         sent = [row["worker"] for row in rows(locusts.record / "generator.csv") if int(row["sent"])]
         assert len(set(sent)) == 4
 
@@ -621,13 +611,7 @@ class TestWorkersComeAndGo:
         self, steady_server: Any, locusts: Locusts
     ) -> None:
         server = steady_server()
-        port = str(free_port())
-        worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
-        master = locusts.start(
-            *("--headless", "--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
-            *("--expect-workers", "2", "--host", server.url, "--record", str(locusts.record)),
-            *("--rate", str(self.RATE), "--run-time", "10s", "--payload", "small", "--users", "400"),
-        )
+        master, worker = self.master(locusts, server.url, workers=2, run_time_s=10)
         leaving, _ = locusts.start(*worker), locusts.start(*worker)
         when_recorded(locusts, 2)
         leaving.terminate()
