@@ -49,9 +49,10 @@ def root() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def not_the_jobs_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports that tests make do not belong on the page of the CI job that runs them."""
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+def not_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests start is not told of who runs them: no report on the CI job's page, no part of this `make`."""
+    for name in ("GITHUB_STEP_SUMMARY", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")
