@@ -50,7 +50,7 @@ def root() -> Path:
 
 @pytest.fixture(autouse=True)
 def not_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tests start is not told of who runs them: no report on the CI job's page, no part of this `make`."""
+    """What tests start does not know who runs them: neither reports to a CI job, nor is part of a `make`."""
     for name in ("GITHUB_STEP_SUMMARY", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS"):
         monkeypatch.delenv(name, raising=False)
 

@@ -138,6 +138,13 @@ class Dispatcher:
             raise
         return arrival
 
+    def dismiss(self, user: greenlet.greenlet) -> None:
+        """Hand nothing more to a user that is about to be ended; it may be parked, or not.
+
+        gevent kills at the loop's next turn, and an arrival that came before would die with its user.
+        """
+        self._parked.pop(user, None)
+
     def _next_call(self) -> Arrival:
         now = self._clock()
         if now < self._counted_from:

@@ -150,6 +150,12 @@ class ArrivalUser(User):
         except (GreenletExit, StopUser, StopTest):
             self.on_stop()  # type: ignore[no-untyped-call]
 
+    def stop(self, force: bool = False) -> bool:
+        """As Locust's: whoever works on an arrival ends it first, and whoever waits gets none any more."""
+        if self._greenlet is not None:
+            self.pacing.dispatcher.dismiss(self._greenlet)
+        return bool(super().stop(force))
+
 
 def refuse_unpaced(user_classes: Sequence[type[User]]) -> None:
     """Raise ValueError with a sentence when one run cannot pace all of these classes."""

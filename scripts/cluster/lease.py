@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from scripts.background import in_background
 from scripts.cluster.kube import Kube, Object
 from scripts.errors import CannotRun
@@ -83,6 +85,11 @@ def driven(kube: Kube, holder: Holder, now_s: float, pause: Callable[[float], ob
     if holder.here and not lives(holder.pid):
         return False
     recent = 0 <= now_s - holder.renewed_s < SPAN_S
+    if not recent:
+        said = (
+            f"Looking for {WATCH_S:.0f} s whether anybody still drives the run {holder.run} of {holder.who} …"
+        )
+        Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
     for _ in range(0 if recent else round(WATCH_S / LOOK_S)):
         pause(LOOK_S)
         found = kube.lease(NAME)

@@ -275,6 +275,16 @@ class TestUsers:
         world.until(lambda: bool(world.dropped))
         assert world.handed == []
 
+    def test_that_were_dismissed_are_handed_nothing_although_they_live(self, world: World) -> None:
+        world.park("a", "b")
+        world.dispatcher.dismiss(world.greenlets["b"])
+        world.wait(0, 1)
+        assert world.handed == [("a", 0)]
+        world.dispatcher.dismiss(world.greenlets["a"])  # it works, and comes back
+        world.let_go("a")
+        world.wait(2)
+        assert world.handed == [("a", 0), ("a", 2)]
+
     def test_that_end_in_their_call_do_not_disturb_the_others(self, world: World) -> None:
         def one_call() -> None:
             world.handed.append(("mortal", world.dispatcher.wait()[1]))

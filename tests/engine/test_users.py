@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gevent
 import pytest
@@ -64,6 +64,22 @@ class Listed(ArrivalUser):
     tasks = [Nested.Flow]  # noqa: RUF012  # as Locust's users write it
 
 
+class Patient(ArrivalUser):
+    """Works long on what it is handed."""
+
+    @task
+    def work(self) -> None:
+        gevent.sleep(1)
+
+
+class BusyGroup(Group):
+    """Ends users late, as gevent does where hundreds of them are ended at once."""
+
+    def killone(self, greenlet: Any, *arguments: Any, **options: Any) -> None:
+        gevent.sleep(0.05)
+        super().killone(greenlet, *arguments, **options)
+
+
 @pytest.fixture
 def pacing() -> Iterator[Pacing]:
     recorder = Recorder()
@@ -84,6 +100,20 @@ class TestAUserThatIsToldToStop:
         users.join(timeout=1)
         assert not len(users)
         assert pacing.dispatcher.users == 0
+
+    def test_while_it_waits_is_handed_nothing_that_falls_due_before_it_ends(self, pacing: Pacing) -> None:
+        environment = Environment(user_classes=[Patient])
+        Patient.prepare(pacing, environment)
+        user = Patient(environment)
+        users = BusyGroup()
+        user.start(users)
+        gevent.sleep(0.01)
+        pacing.recorder.start = pacing.recorder.since = pacing.clock()
+        pacing.dispatcher.offer([pacing.clock() + 0.01], [0])
+        assert user.stop()
+        assert not len(users)
+        increment = pacing.recorder.take()
+        assert (increment.dropped, increment.failed, increment.completed) == (1, 0, 0)
 
 
 class TestAnAnswerThatNoDecoderCanRead:

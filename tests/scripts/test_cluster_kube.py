@@ -382,13 +382,16 @@ class TestANamespace:
         lease(kube, "run-2", after_s=31).take()
         assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
 
-    def test_is_taken_over_from_a_silent_run_whose_machine_is_ahead(self, kube: Kube, api: Api) -> None:
+    def test_is_taken_over_from_a_silent_run_whose_machine_is_ahead(
+        self, kube: Kube, api: Api, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         watched: list[float] = []
         lease(kube, "run-1").take()
         from_elsewhere(api)
         lease(kube, "run-2", after_s=-3600, pause=watched.append).take()
         assert api.leases[NAME]["spec"]["holderIdentity"] == "run-2"
         assert sum(watched) > 10  # seconds between two renewals
+        assert "whether anybody still drives the run run-1" in capsys.readouterr().err
 
     def test_is_kept_for_a_detached_run_that_fell_silent(self, kube: Kube, api: Api) -> None:
         lease(kube, "run-1", detached=True).take()
