@@ -264,14 +264,19 @@ def punctuality(bench: Bench, runs: int) -> list[str]:
     return rows
 
 
-def program(what: str, description: str | None, run: Callable[[int, int], None]) -> None:
-    """Run a comparison of `what` as a program, which takes how many runs to make and the seconds of each."""
+def options_of(description: str | None, seconds: int = 6) -> argparse.Namespace:
+    """Read from the command line how many `runs` to make, and the `seconds` of each."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=6)
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=int, default=seconds)
+    return parser.parse_args()
+
+
+def program(what: str, description: str | None, run: Callable[[int, int], None]) -> None:
+    """Run a comparison of `what` as a program."""
+    options = options_of(description)
     if shutil.which("nginx"):
         run(options.runs, options.seconds)
     else:
