@@ -36,7 +36,7 @@ from scripts.plan import MOST_SEED, Plan, Scenario
 from scripts.progress import Progress
 from scripts.project import Project, Service
 from scripts.reporting import plain_table
-from scripts.run import begin_run, make_run
+from scripts.run import Lineup, begin_run, make_run
 from scripts.stop import Stop
 from scripts.target import Target
 
@@ -170,8 +170,9 @@ def _capacity(
     console: Console,
 ) -> Capacity:
     def made(plan: Plan) -> Run:
-        record = begin_run(project, plan, [service], target := open_target(plan, [service]), folder)
-        make_run(project, plan, [service], target, record, stop, Progress(console))
+        lineup, target = Lineup(project, plan, [service]), open_target(plan, [service])
+        record = begin_run(lineup, target, folder)
+        make_run(lineup, target, record, stop, Progress(console))
         return read_run(record.folder)
 
     ceiling_per_s = _throughput(made(search.ceiling()))

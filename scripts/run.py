@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from scripts.errors import CannotRun, UserError
@@ -32,6 +31,22 @@ CROWDED_CORES = 0.1
 START_GUESS_S = 12.0
 AROUND_LOAD_S = 8.0
 """Locust's start, the last answers, and the server's stop."""
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """What a run is about: these backends, by this plan."""
+
+    project: Project
+    plan: Plan
+    services: Sequence[Service]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """By the name of a backend that cannot be measured, why: its trials have failed before they begin."""
+
+    @property
+    def measurable(self) -> list[Service]:
+        """The backends that can be measured."""
+        return [service for service in self.services if service.key not in self.reasons]
 
 
 @dataclass
@@ -152,24 +167,19 @@ def estimate_s(plan: Plan, step: Step, start_s: float = START_GUESS_S) -> float:
     return start_s + plan.warmup_s + step.scenario.length_s() + AROUND_LOAD_S
 
 
-def begin_run(
-    project: Project,
-    plan: Plan,
-    services: Sequence[Service],
-    target: Target,
-    out: Path,
-    reasons: Mapping[str, str] = MappingProxyType({}),
-) -> RunRecord:
+def begin_run(lineup: Lineup, target: Target, out: Path) -> RunRecord:
     """Make the run's folder and the first `run.json`, in which every trial is still to be made.
 
-    Only those of backends that cannot be measured, by name in `reasons`, have failed already.
+    Only those of backends that cannot be measured have failed already.
 
     Raises:
         UserError: there is no export, or the plan asks for looks that cannot tell anything.
         CannotRun: runs cannot be written to `out`.
 
     """
-    model, started, looks = read_model(project), utc_now(), first_facts(plan, services, target.name)
+    plan, services = lineup.plan, lineup.services
+    model, started = read_model(lineup.project), utc_now()
+    looks = first_facts(plan, services, target.name)
     folder = new_folder(out, started, plan.name)
     head = {
         "schema": 1,
@@ -189,38 +199,30 @@ def begin_run(
         **target.facts,
         "backends": {service.key: service.describe(target.name) for service in services},
     }
-    measured = [service for service in services if service.key not in reasons]
-    head["fairness"]["not_held"] += [sentence for service in measured for sentence in service.not_held]
+    head["fairness"]["not_held"] += [why for service in lineup.measurable for why in service.not_held]
     order = steps(plan, [service.key for service in services])
     record = RunRecord(folder, head, [TrialRecord.of(step) for step in order], target.note)
     for trial in record.trials:
-        if reason := reasons.get(trial.backend):
+        if reason := lineup.reasons.get(trial.backend):
             trial.status, trial.error, trial.ended = "failed", reason, started
     record.save()
     return record
 
 
-def make_run(
-    project: Project,
-    plan: Plan,
-    services: Sequence[Service],
-    target: Target,
-    record: RunRecord,
-    stop: Stop,
-    progress: Progress,
-) -> None:
+def make_run(lineup: Lineup, target: Target, record: RunRecord, stop: Stop, progress: Progress) -> None:
     """Make every trial that the record says is still to be made; it tells afterwards how the run ended.
 
     Raises:
         CannotRun: the target cannot be had for the run.
 
     """
-    order = steps(plan, [service.key for service in services])
-    bench = Bench(project, plan, target, record.folder, stop)
+    plan = lineup.plan
+    order = steps(plan, [service.key for service in lineup.services])
+    bench = Bench(lineup.project, plan, target, record.folder, stop)
     try:
         with target.opened(record.folder), progress.showing(plan, order, record):
             record.save()
-            _make_trials(bench, order, services, record, progress)
+            _make_trials(bench, order, lineup.services, record, progress)
             record.head["status"] = "complete"
     except Interrupted:
         record.head["status"] = "interrupted"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from analysis.words import counted
 from scripts.errors import UNMEASURED, CannotRun
 from scripts.plan import Plan, steps
 from scripts.progress import Progress, spoken
-from scripts.project import Project, Service
+from scripts.project import Service
 from scripts.reporting import report_run
-from scripts.run import RunRecord, begin_run, estimate_s, make_run
+from scripts.run import Lineup, RunRecord, begin_run, estimate_s, make_run
 from scripts.stop import Stop
 from scripts.target import Target
 
@@ -43,18 +43,15 @@ def show_order(plan: Plan, services: Sequence[Service], console: Console) -> Non
 
 
 def measure(
-    project: Project,
-    plan: Plan,
-    services: Sequence[Service],
+    lineup: Lineup,
     open_target: Callable[[Stop], Target],
     out: Path,
     console: Console,
-    reasons: Mapping[str, str],
     ask: bool,
     junit: Path | None = None,
 ) -> int:
     """Run a plan, write its report, print what came out; return the exit status."""
-    measured = [service.key for service in services if service.key not in reasons]
+    plan, measured = lineup.plan, [service.key for service in lineup.measurable]
     total_s = sum(estimate_s(plan, step) for step in steps(plan, measured))
     if (
         ask
@@ -66,9 +63,9 @@ def measure(
     stop = Stop()
     with stop.on_signals():
         target = open_target(stop)
-        record = begin_run(project, plan, services, target, out, reasons)
+        record = begin_run(lineup, target, out)
         with reported_anyway(record, console, junit):
-            make_run(project, plan, services, target, record, stop, Progress(console))
+            make_run(lineup, target, record, stop, Progress(console))
     return conclude(record.folder, stop, console, junit)
 
 

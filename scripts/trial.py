@@ -84,6 +84,7 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
     folder.mkdir(parents=True, exist_ok=True)
     server = bench.target.server(service, step, folder)
     load = bench.target.load(service, step, folder)
+    trial = _Trial(bench, step, service, server, load, record, tell)
 
     def end() -> None:
         tell("stopping")
@@ -91,7 +92,7 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
 
     try:
         with afterwards(end):
-            _measure(bench, step, service, server, load, record, tell)
+            trial.measure()
     except Interrupted:
         record.status, record.error = "interrupted", "stopped by the user"
         raise
@@ -104,57 +105,83 @@ def make_trial(bench: Bench, step: Step, service: Service, record: TrialRecord, 
         record.ended = utc_now()
 
 
-def _measure(
-    bench: Bench,
-    step: Step,
-    service: Service,
-    server: Server,
-    load: Load,
-    record: TrialRecord,
-    tell: Tell,
-) -> None:
-    """Start the server, check it, and load it, or go on where another command left off."""
-    under_way, started_s = load.under_way(), time.monotonic()
-    if not under_way:
-        tell("starting")
-        server.start(tell)
-    with server.sampled():
+@dataclass(frozen=True)
+class _Trial:
+    """One trial between its server's start and stop."""
+
+    bench: Bench
+    step: Step
+    service: Service
+    server: Server
+    load: Load
+    record: TrialRecord
+    tell: Tell
+
+    def measure(self) -> None:
+        """Start the server, check it, and load it, or go on where another command left off."""
+        under_way, started_s = self.load.under_way(), time.monotonic()
         if not under_way:
-            _await_answers(bench, service, server, record, started_s, tell)
-        began_s = time.time()
-        _load(bench, step, service, server, load, record, tell)
-    if not (bench.folder / step.path / "summary.json").exists():
-        raise CannotRun(f"Locust recorded no load: {load.complaint()}")
-    record.status, record.others_cores = "ok", server.others_cores(began_s)
+            self.tell("starting")
+            self.server.start(self.tell)
+        with self.server.sampled():
+            if not under_way:
+                self._await_answers(started_s)
+            began_s = time.time()
+            self._run_load()
+        if not (self.bench.folder / self.step.path / "summary.json").exists():
+            raise CannotRun(f"Locust recorded no load: {self.load.complaint()}")
+        self.record.status, self.record.others_cores = "ok", self.server.others_cores(began_s)
 
+    def _await_answers(self, started_s: float) -> None:
+        """Wait until the server predicts, compare all its answers, and send the warm-up requests."""
+        bench, server, record = self.bench, self.server, self.record
+        began_s, patience_s = time.monotonic(), bench.target.ready_timeout_s(self.service)
+        with _Probe(bench, self.service, server) as probe:
+            while "ready" not in probe.heard:
+                if ended := server.ended():
+                    raise NeverReady(f"server {ended} before it was ready; {server.last_words()}")
+                probe.complain()
+                if time.monotonic() - began_s > patience_s:
+                    reason = probe.heard.get("waiting", "nothing listens")
+                    raise NeverReady(f"not ready within {patience_s:g} s ({reason}); {server.last_words()}")
+                bench.stop.sleep(bench.target.poll_s)
+            record.ready_after_s = round(time.monotonic() - started_s, 1)
+            self.tell("checking its answers")
+            while "warm" not in probe.heard:
+                if ended := server.ended():
+                    raise CannotRun(f"server {ended} while its answers were checked")
+                probe.complain()
+                bench.stop.sleep(bench.target.poll_s)
+        wrong = probe.heard["wrong"]
+        record.parity = {"checked": probe.heard["checked"], "wrong": len(wrong)}
+        if wrong:
+            raise CannotRun(
+                f"{len(wrong)} of {probe.heard['checked']} test images are answered wrong: {wrong[0]}"
+            )
 
-def _await_answers(
-    bench: Bench, service: Service, server: Server, record: TrialRecord, started_s: float, tell: Tell
-) -> None:
-    """Wait until the server predicts, compare all its answers, and send the warm-up requests."""
-    began_s, patience_s = time.monotonic(), bench.target.ready_timeout_s(service)
-    with _Probe(bench, service, server) as probe:
-        while "ready" not in probe.heard:
+    def _run_load(self) -> None:
+        """Run Locust to its end, unless the server ends before."""
+        bench, step, server, load = self.bench, self.step, self.server, self.load
+        self.tell("under load")
+        patience_s = step.scenario.length_s() + bench.plan.warmup_s + bench.target.load_grace_s
+        began_s = time.monotonic()
+        with afterwards(load.stop):
+            if not load.under_way():
+                spoken = ["--protocol", name] if (name := self.service.user_protocol) else []
+                options = [*step.scenario.arguments(step.seed, bench.plan.warmup), *spoken]
+                load.start(server.load_host, options, server.caller_variables)
+            while load.exit_status() is None:
+                if ended := server.ended():
+                    after_s = time.monotonic() - began_s
+                    raise CannotRun(f"server {ended} {after_s:.0f} s after the load was started")
+                if time.monotonic() - began_s > patience_s:
+                    raise CannotRun(f"Locust did not end within {patience_s:.0f} s: {load.complaint()}")
+                bench.stop.sleep(bench.target.poll_s)
+            self.record.locust_exit = load.exit_status()
             if ended := server.ended():
-                raise NeverReady(f"server {ended} before it was ready; {server.last_words()}")
-            probe.complain()
-            if time.monotonic() - began_s > patience_s:
-                reason = probe.heard.get("waiting", "nothing listens")
-                raise NeverReady(f"not ready within {patience_s:g} s ({reason}); {server.last_words()}")
-            bench.stop.sleep(bench.target.poll_s)
-        record.ready_after_s = round(time.monotonic() - started_s, 1)
-        tell("checking its answers")
-        while "warm" not in probe.heard:
-            if ended := server.ended():
-                raise CannotRun(f"server {ended} while its answers were checked")
-            probe.complain()
-            bench.stop.sleep(bench.target.poll_s)
-    wrong = probe.heard["wrong"]
-    record.parity = {"checked": probe.heard["checked"], "wrong": len(wrong)}
-    if wrong:
-        raise CannotRun(
-            f"{len(wrong)} of {probe.heard['checked']} test images are answered wrong: {wrong[0]}"
-        )
+                raise CannotRun(f"server {ended} towards the end of the load")
+            if self.record.locust_exit not in MEASURED:
+                raise CannotRun(f"Locust ended with status {self.record.locust_exit}: {load.complaint()}")
 
 
 class _Probe:
@@ -208,35 +235,3 @@ class _Probe:
         for line in self._process.stdout:
             if line.startswith("{"):
                 self.heard.update(json.loads(line))
-
-
-def _load(
-    bench: Bench,
-    step: Step,
-    service: Service,
-    server: Server,
-    load: Load,
-    record: TrialRecord,
-    tell: Tell,
-) -> None:
-    """Run Locust to its end, unless the server ends before."""
-    tell("under load")
-    patience_s = step.scenario.length_s() + bench.plan.warmup_s + bench.target.load_grace_s
-    began_s = time.monotonic()
-    with afterwards(load.stop):
-        if not load.under_way():
-            spoken = ["--protocol", name] if (name := service.user_protocol) else []
-            options = [*step.scenario.arguments(step.seed, bench.plan.warmup), *spoken]
-            load.start(server.load_host, options, server.caller_variables)
-        while load.exit_status() is None:
-            if ended := server.ended():
-                after_s = time.monotonic() - began_s
-                raise CannotRun(f"server {ended} {after_s:.0f} s after the load was started")
-            if time.monotonic() - began_s > patience_s:
-                raise CannotRun(f"Locust did not end within {patience_s:.0f} s: {load.complaint()}")
-            bench.stop.sleep(bench.target.poll_s)
-        record.locust_exit = load.exit_status()
-        if ended := server.ended():
-            raise CannotRun(f"server {ended} towards the end of the load")
-        if record.locust_exit not in MEASURED:
-            raise CannotRun(f"Locust ended with status {record.locust_exit}: {load.complaint()}")

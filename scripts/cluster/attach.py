@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from scripts.family import lives
 from scripts.looks import lines
 from scripts.plan import Plan, Step, steps
 from scripts.progress import Progress
-from scripts.project import Project, Service
-from scripts.run import RunRecord, begin_run, make_run
+from scripts.project import Project
+from scripts.run import Lineup, RunRecord, begin_run, make_run
 from scripts.session import conclude, reported_anyway
 from scripts.stop import Interrupted, Stop
 from scripts.target import Target
@@ -33,15 +33,7 @@ _LOOK_S = 1.0
 _START_S = 60.0
 
 
-def start_detached(
-    project: Project,
-    plan: Plan,
-    services: Sequence[Service],
-    open_target: Callable[[Stop], Target],
-    out: Path,
-    console: Console,
-    reasons: Mapping[str, str],
-) -> int:
+def start_detached(lineup: Lineup, open_target: Callable[[Stop], Target], out: Path, console: Console) -> int:
     """Begin a run and leave it to a process that outlives this command and its terminal.
 
     Raises:
@@ -50,9 +42,9 @@ def start_detached(
     """
     target = open_target(Stop())
     assert isinstance(target, ClusterTarget)  # the local one is refused before
-    record = begin_run(project, plan, services, target, out, reasons)
+    record = begin_run(lineup, target, out)
     code = "from scripts.cli import main; main()"
-    command = [sys.executable, "-c", code, "--root", str(project.root), "attach", str(record.folder)]
+    command = [sys.executable, "-c", code, "--root", str(lineup.project.root), "attach", str(record.folder)]
     log = record.folder / DRIVER_LOG
     with log.open("wb") as output:
         driver = subprocess.Popen(
@@ -64,7 +56,7 @@ def start_detached(
             raise CannotRun(f"The run did not start: {log.read_text(errors='replace').strip()[-800:]}")
         time.sleep(_LOOK_S)
     console.print(f"The run {record.folder.name} goes on by itself (process {driver.pid}).", highlight=False)
-    name = called(project, record.folder)
+    name = called(lineup.project, record.folder)
     console.print(
         f"`modelswarm attach {name}` follows it, and finishes it if it has stopped.", soft_wrap=True
     )
@@ -106,7 +98,7 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
             record.note = target.note
             _reopen(record)
             with reported_anyway(record, console):
-                make_run(project, plan, services, target, record, stop, progress)
+                make_run(Lineup(project, plan, services), target, record, stop, progress)
     return conclude(folder, stop, console)
 
 

@@ -97,7 +97,7 @@ def run(
     from scripts.plan import read_plan
     from scripts.project import Service
     from scripts.reporting import require_cells
-    from scripts.run import choose_services, planned
+    from scripts.run import Lineup, choose_services, planned
     from scripts.session import measure, show_order
 
     project, terminal = project_of(context), console()
@@ -130,14 +130,14 @@ def run(
         show_order(chosen, services, terminal)
         return
     runs = out or project.results
-    measurable = [service for service in services if service.key not in reasons]
+    lineup = Lineup(project, chosen, services, reasons)
 
     def open_target(stop: Stop) -> Target:
         if where == "local":
             from scripts.local import LocalTarget
 
-            return LocalTarget(project, chosen, measurable, workers)
-        place = furnish(project, where, wish, measurable, terminal)
+            return LocalTarget(project, chosen, lineup.measurable, workers)
+        place = furnish(project, where, wish, lineup.measurable, terminal)
         return in_cluster(project, chosen, workers, place, stop)
 
     if detach:
@@ -145,10 +145,8 @@ def run(
             raise UserError("--junit does not go with --detach: the run's folder gets its junit.xml.")
         from scripts.cluster.attach import start_detached
 
-        raise typer.Exit(start_detached(project, chosen, services, open_target, runs, terminal, reasons))
-    raise typer.Exit(
-        measure(project, chosen, services, open_target, runs, terminal, reasons, ask=not yes, junit=junit)
-    )
+        raise typer.Exit(start_detached(lineup, open_target, runs, terminal))
+    raise typer.Exit(measure(lineup, open_target, runs, terminal, ask=not yes, junit=junit))
 
 
 @app.command(

@@ -470,7 +470,7 @@ class TestATrialThatWasMeasuredAndNotFetched:
         def measure(*_: object) -> None:
             raise Unfetched("its record could not be fetched: the node is silent")
 
-        monkeypatch.setattr("scripts.trial._measure", measure)
+        monkeypatch.setattr("scripts.trial._Trial.measure", measure)
         (service,) = Project(ROOT).select(["fastapi"])
         plan = Plan.model_validate({"name": "p", "scenario": [{"name": "s", "rate": 1, "run_time": "1s"}]})
         step = steps(plan, ["fastapi"])[0]

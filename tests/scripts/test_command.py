@@ -23,6 +23,7 @@ from scripts.environments import find_uv
 from scripts.errors import UNMEASURED
 from scripts.plan import read_plan
 from scripts.project import Project
+from scripts.run import Lineup
 from scripts.session import measure
 from scripts.stop import Stop
 from scripts.target import Target
@@ -265,8 +266,8 @@ class TestAQuestion:
         def nowhere(stop: Stop) -> Target:
             raise AssertionError("it was to make nothing")
 
-        services = project.select(["echo_x"])
-        status = measure(project, plan, services, nowhere, echo.root, Console(file=StringIO()), {}, ask=True)
+        lineup = Lineup(project, plan, project.select(["echo_x"]))
+        status = measure(lineup, nowhere, echo.root, Console(file=StringIO()), ask=True)
         assert status == UNMEASURED
 
 

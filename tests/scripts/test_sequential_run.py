@@ -27,7 +27,7 @@ from scripts.plan import CEILING, Plan, Step, read_plan
 from scripts.progress import Progress
 from scripts.project import Project, Service
 from scripts.reporting import status_of
-from scripts.run import RunRecord, begin_run, make_run
+from scripts.run import Lineup, RunRecord, begin_run, make_run
 from scripts.session import show_order
 from scripts.stop import Interrupted, Stop
 from scripts.target import NeverReady, Unfetched
@@ -129,14 +129,13 @@ class Runs:
 
     def begin(self, *backends: str, **changes: Any) -> RunRecord:
         self.services = self.project.select(backends)
-        return begin_run(
-            self.project, self.plan(**changes), self.services, NoTarget(), self.folder / "results"
-        )
+        lineup = Lineup(self.project, self.plan(**changes), self.services)
+        return begin_run(lineup, NoTarget(), self.folder / "results")
 
     def make(self, record: RunRecord) -> RunRecord:
         plan = Plan.model_validate(record.head["plan"])
         progress = Progress(Console(file=self.heard, width=300))
-        make_run(self.project, plan, self.services, NoTarget(), record, Stop(), progress)
+        make_run(Lineup(self.project, plan, self.services), NoTarget(), record, Stop(), progress)
         return record
 
     def again(self, record: RunRecord) -> RunRecord:
@@ -391,9 +390,8 @@ class TestTheRecord:
         place = NoTarget()
         place.name = target
         plan = runs.plan(sequential=False)
-        record = begin_run(
-            runs.project, plan, [replace(service, facts=facts)], place, runs.folder / "results"
-        )
+        lineup = Lineup(runs.project, plan, [replace(service, facts=facts)])
+        record = begin_run(lineup, place, runs.folder / "results")
         assert record.head["backends"]["echo_x"]["stand_in"] is stand_in
 
     def test_of_a_sequential_run_counts_no_stand_in_where_it_is_one(self, runs: Runs) -> None:
