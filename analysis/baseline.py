@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError
 
 from analysis.histograms import carries, needed_for
 from analysis.identity import identity
+from analysis.judging import value_of
 from analysis.loads import imported_per_s, load_of, same_rate
 from analysis.metrics import QUANTILES, Cell, cells
-from analysis.objectives import Objective, quantile_of, value_of
+from analysis.objectives import Objective, quantile_of
 from analysis.ranking import MAX_ERROR_RATE
 from analysis.records import Count, Moment, Part, encodable, newer, what_is_wrong
 from analysis.runfolder import RunFacts, read_json, read_run

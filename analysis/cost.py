@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.energy import joules
+from analysis.judging import NOT_SHOWN, ObjectiveResult
 from analysis.metrics import Cell, Measures, Row, cells, measure
-from analysis.objectives import NOT_SHOWN, ObjectiveResult
 from analysis.ranking import IMAGE, MAX_ERROR_RATE
 from analysis.runfolder import Run, RunFacts
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from analysis.compare import Comparison
+from analysis.judging import ObjectiveResult
 from analysis.metrics import TrialRow
-from analysis.objectives import ObjectiveResult
 from analysis.report import Report
 
 # XML 1.0 has no way to write these, not even escaped.

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.judging import ObjectiveResult
 from analysis.levels import STEADY
 from analysis.metrics import Cell, Row
-from analysis.objectives import ObjectiveResult
 from analysis.ranking import Pair, Part, Ranking
 from analysis.uncertainty import SINGLE_TRIAL, SINGLE_TRIAL_MARGIN
 from analysis.words import PERCENT, counted, listed, ms, number, per_s, percent

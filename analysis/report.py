@@ -22,9 +22,10 @@ from analysis.by_name import (
 )
 from analysis.cost import Cost, Prices, costs, left_out
 from analysis.happenings import Happening, happenings
+from analysis.judging import ObjectiveResult, evaluate
 from analysis.levels import Level, levels
 from analysis.metrics import Cell, Row, TrialRow, cells, trial_row
-from analysis.objectives import Objective, ObjectiveResult, evaluate, parse, refuse_idle
+from analysis.objectives import Objective, parse, refuse_idle
 from analysis.pages import render_markdown, render_page, write_whole
 from analysis.ranking import Ranking, preferred_metric, rank
 from analysis.recommendation import Recommendation, recommend

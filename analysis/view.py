@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 from analysis.cost import Cost
 from analysis.histograms import carries, needed_for
+from analysis.judging import NOT_SHOWN, ObjectiveResult
 from analysis.metrics import QUANTILES, Measures, Row, TrialRow
-from analysis.objectives import NOT_SHOWN, ObjectiveResult
 from analysis.ranking import Pair, Ranking
 from analysis.runfolder import RunFacts
 from analysis.words import NONE, counted, listed, mebibytes, number, per_s, percent

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.objectives import ACROSS, ObjectiveResult, parse
+from analysis.judging import ACROSS, ObjectiveResult
+from analysis.objectives import parse
 from analysis.report import build_report
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
 
