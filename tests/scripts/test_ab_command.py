@@ -114,3 +114,16 @@ def test_of_a_variant_that_fails_shows_both_shares(tmp_path: Path) -> None:
     assert status == MISSED
     assert "Keep blue: 5\N{NO-BREAK SPACE}% of the requests to green failed, but 1\N{NO-BREAK SPACE}%" in told
     assert "by Fisher's exact test of more failures; with 97.5 % confidence the odds are at least" in told
+
+
+def test_of_a_control_that_fails_takes_the_other(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, replace(SPEC, failed=120), failed=(100, 20))
+    status, told = compared(folder)
+    assert status == OK
+    assert "Take green: 1\N{NO-BREAK SPACE}% of its requests failed, but 5\N{NO-BREAK SPACE}%" in told
+    assert '<li class="good">fails less</li>' in (folder / "ab.html").read_text()
+
+
+def test_of_two_that_both_fail_is_unmeasured(tmp_path: Path) -> None:
+    status, told = compared(recorded(tmp_path, replace(SPEC, failed=1520), failed=(760, 760)))
+    assert (status, "Decide nothing: 38" in told) == (UNMEASURED, True)
