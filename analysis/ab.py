@@ -42,7 +42,7 @@ from analysis.runfolder import Trial
 from analysis.sequential import Look
 from analysis.uncertainty import contrast, estimates
 from analysis.validity import trial_verdict
-from analysis.words import ms, percent
+from analysis.words import counted, ms, percent
 
 ALPHA = 0.05
 POWER = 0.8
@@ -207,7 +207,7 @@ def compare_variants(
     counts = {name: all_values(logs[name]).total for name in (control, treatment)}
     failures = {name: min(_failures(trials, name), counts[name]) for name in found}
     lost = _lost(trials) if _saturated(trials) else ""
-    return _result(logs, values, counts, failures, weights, margin, lost, notes)
+    return _result(logs, values, counts, failures, _untold(trials), weights, margin, lost, notes)
 
 
 def _failures(trials: Sequence[Trial], name: str) -> int:
@@ -216,11 +216,17 @@ def _failures(trials: Sequence[Trial], name: str) -> int:
     return sum(line.failures for line in lines)
 
 
+def _untold(trials: Sequence[Trial]) -> int:
+    """Failures of which nothing tells whose they were: only Locust's own file has them by variant."""
+    return sum(one.summary.counts.failed for one in trials if one.summary and one.locust.total is None)
+
+
 def _result(
     logs: Mapping[str, Sequence[Intervals]],
     values: Mapping[str, Floats],
     counts: Mapping[str, int],
     failures: Mapping[str, int],
+    untold: int,
     weights: Mapping[str, float],
     margin: float,
     lost: str,
@@ -241,7 +247,7 @@ def _result(
     difference = float(second.mean()) - mean_ms
     size = margin * mean_ms / spread if spread else math.inf
     power, needed = _design(len(first), len(second), size, tests.level)
-    verdict = _judged(tests, margin * mean_ms, wrong, lost)
+    verdict = "not valid" if untold else _judged(tests, margin * mean_ms, wrong, lost)
     return ABResult(
         control=arms[control],
         treatment=arms[treatment],
@@ -268,7 +274,7 @@ def _result(
         saturated=bool(lost),
         notes=list(notes),
         verdict=verdict,
-        recommendation=_undecided(arms[control], arms[treatment], wrong, lost)
+        recommendation=_undecided(arms[control], arms[treatment], wrong, untold, lost)
         if verdict == "not valid"
         else _recommend(verdict, arms[control], arms[treatment], difference, margin, needed),
     )
@@ -457,11 +463,16 @@ def _verdict(low_ms: float, high_ms: float, margin_ms: float) -> str:
     return "not shown"
 
 
-def _undecided(control: Arm, treatment: Arm, wrong: bool, lost: str) -> str:
+def _undecided(control: Arm, treatment: Arm, wrong: bool, untold: int, lost: str) -> str:
     if wrong:
         return (
             f"Decide nothing: {treatment.name} got {percent(treatment.share)} of the requests, not "
             f"{percent(treatment.wanted)}. Find out what chooses who goes where."
+        )
+    if untold:
+        return (
+            f"Decide nothing: {counted(untold, 'request')} failed, and without stats.csv nothing tells which "
+            "variant's they were. Record it again."
         )
     if lost:
         return f"Decide nothing: the server was saturated; {lost}. Measure again at a rate that it can carry."

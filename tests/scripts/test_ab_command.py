@@ -108,6 +108,19 @@ def test_says_that_it_does_not_know_the_failures(tmp_path: Path) -> None:
     assert "has no stats.csv that can be read, so its failures are not known." in compared(folder)[1]
 
 
+@pytest.mark.parametrize("lost", [(1,), (1, 2)])
+def test_decides_nothing_where_it_does_not_know_whose_the_failures_were(
+    tmp_path: Path, lost: tuple[int, ...]
+) -> None:
+    specs = [replace(SPEC, trial=number, failed=800) for number in (1, 2)]
+    folder = recorded(tmp_path, *specs, failed=(0, 800))
+    for number in lost:
+        (folder / specs[number - 1].path / "stats.csv").unlink()
+    status, told = compared(folder)
+    assert status == UNMEASURED
+    assert f"Decide nothing: {800 * len(lost):,} requests failed, and without stats.csv nothing tells" in told
+
+
 def test_of_a_variant_that_fails_shows_both_shares(tmp_path: Path) -> None:
     folder = recorded(tmp_path, replace(SPEC, failed=120), failed=(20, 100))
     status, told = compared(folder)
