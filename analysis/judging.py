@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import MIN_BEYOND, carries, needed_for
-from analysis.metrics import Cell, Row
+from analysis.metrics import Cell, Row, answered_in_plan
 from analysis.objectives import Objective, about_nothing, quantile_of
 from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import Trial
@@ -179,7 +179,7 @@ def _of_trial(metric: str, trial: Trial) -> float | None:
     if metric == "mean":
         return trial.log.tag("latency").merged().mean_ms()
     if metric == "throughput" and trial.summary:
-        return trial.summary.counts.completed / trial.summary.duration_s
+        return answered_in_plan(trial) / trial.summary.duration_s
     return None
 
 
