@@ -170,15 +170,19 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
     with (folder / "generator.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(GENERATOR_COLUMNS)
+        before = 0
         for s in seconds:
             sent = len(spec.latency_ms[s])
+            failed = min(sent, max(0, spec.failed - before))  # the first of all
+            before += sent
             dropped = spec.dropped if s == 0 else 0
             in_flight = (
                 float(np.sum(np.maximum(0.0, spec.latency_ms[s] - spec.lag_ms))) / 1000
             )  # Little's law
             load = [sent + dropped, sent, dropped, in_flight]
+            ended = [sent - failed, failed]
             rows.writerow(
-                [epoch + s + 1, "worker-1", *load, spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
+                [epoch + s + 1, "worker-1", *load, spec.generator_cores, spec.lag_ms, *ended, 90_000_000]
             )
 
 
