@@ -8,7 +8,9 @@ were asked for, something chooses who goes where, and no difference means anythi
 
 **Failures** are compared by Fisher's exact test of "the treatment fails no more often". Where anything
 failed, it and Welch's test share the 5 % by Holm's correction, and each has the interval of the level at
-which it was tested, so that interval and verdict say the same.
+which it was tested, so that interval and verdict say the same. Where more than 1 % of either variant's
+requests failed, no verdict rests on latency, since errors answer fast: Fisher's tests of more and of fewer
+failures share the 5 %, and where neither shows a difference nothing is decided.
 
 **A saturated run** made the requests for both variants wait alike, and its dropped arrivals have no latency:
 what is shown to be worse under overload is worse, but nothing else is concluded from it.
@@ -35,11 +37,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from analysis.histograms import Floats, Intervals, all_values, bucket_middle_ms, carries
 from analysis.hlog import VARIANT
+from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import Trial
 from analysis.sequential import Look
 from analysis.uncertainty import contrast, estimates
 from analysis.validity import trial_verdict
-from analysis.words import ms, percent
+from analysis.words import counted, ms, percent
 
 ALPHA = 0.05
 POWER = 0.8
@@ -95,10 +98,11 @@ class ABResult(Part):
     level at which it was tested; ``superiority`` the
     probability that a request to the treatment takes longer than one to the control. ``power`` is that of
     this number of requests to show a difference of the margin, ``needed_requests`` of the smaller arm's for
-    four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often"; ``fails_times`` how many
-    times the control's its odds of a failure are (None where the control has none), of which ``fails_low`` is
-    the lower bound at ``fails_confidence``. ``stop_after_s`` is when the always-valid test first had an
-    answer. ``notes`` say what a reader should know of the trials.
+    four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often", ``fails_less_p`` that of
+    "it fails no less often"; ``fails_times`` how many times the control's its odds of a failure are (None
+    where the control has none), of which ``fails_low`` is the lower bound at ``fails_confidence``.
+    ``stop_after_s`` is when the always-valid test first had an answer. ``notes`` say what a reader should
+    know of the trials.
     """
 
     # grows when a reader of the old form would misread the new one
@@ -118,6 +122,7 @@ class ABResult(Part):
     power: float
     needed_requests: int | None
     fails_p: float
+    fails_less_p: float
     fails_times: float | None
     fails_low: float
     fails_confidence: float
@@ -202,7 +207,7 @@ def compare_variants(
     counts = {name: all_values(logs[name]).total for name in (control, treatment)}
     failures = {name: min(_failures(trials, name), counts[name]) for name in found}
     lost = _lost(trials) if _saturated(trials) else ""
-    return _result(logs, values, counts, failures, weights, margin, lost, notes)
+    return _result(logs, values, counts, failures, _untold(trials), weights, margin, lost, notes)
 
 
 def _failures(trials: Sequence[Trial], name: str) -> int:
@@ -211,11 +216,17 @@ def _failures(trials: Sequence[Trial], name: str) -> int:
     return sum(line.failures for line in lines)
 
 
+def _untold(trials: Sequence[Trial]) -> int:
+    """Failures of which nothing tells whose they were: only Locust's own file has them by variant."""
+    return sum(one.summary.counts.failed for one in trials if one.summary and one.locust.total is None)
+
+
 def _result(
     logs: Mapping[str, Sequence[Intervals]],
     values: Mapping[str, Floats],
     counts: Mapping[str, int],
     failures: Mapping[str, int],
+    untold: int,
     weights: Mapping[str, float],
     margin: float,
     lost: str,
@@ -236,7 +247,7 @@ def _result(
     difference = float(second.mean()) - mean_ms
     size = margin * mean_ms / spread if spread else math.inf
     power, needed = _design(len(first), len(second), size, tests.level)
-    verdict = _judged(tests, margin * mean_ms, wrong, lost)
+    verdict = "not valid" if untold else _judged(tests, margin * mean_ms, wrong, lost)
     return ABResult(
         control=arms[control],
         treatment=arms[treatment],
@@ -253,6 +264,7 @@ def _result(
         power=power,
         needed_requests=needed,
         fails_p=tests.fails_p,
+        fails_less_p=tests.fails_less_p,
         fails_times=tests.fails_times,
         fails_low=tests.fails_low,
         fails_confidence=1 - tests.fails_level,
@@ -262,7 +274,7 @@ def _result(
         saturated=bool(lost),
         notes=list(notes),
         verdict=verdict,
-        recommendation=_undecided(arms[treatment], wrong, lost)
+        recommendation=_undecided(arms[control], arms[treatment], wrong, untold, lost)
         if verdict == "not valid"
         else _recommend(verdict, arms[control], arms[treatment], difference, margin, needed),
     )
@@ -270,13 +282,18 @@ def _result(
 
 @dataclass(frozen=True)
 class _Tests:
-    """Welch's test of the means and Fisher's of the failures, each at the level that it is tested at."""
+    """Welch's test of the means and Fisher's of the failures, each at the level that it is tested at.
+
+    ``failing`` is whether a variant failed so often that the means are not tested.
+    """
 
     t_p: float
     level: float
     low_ms: float
     high_ms: float
+    failing: bool
     fails_p: float
+    fails_less_p: float
     fails_level: float
     fails_times: float | None
     fails_low: float
@@ -286,21 +303,39 @@ def _tests(first: Floats, second: Floats, failed: Sequence[Sequence[int]]) -> _T
     """Both tests; ``failed`` has failed and other requests, the treatment's first."""
     from scipy.stats import ttest_ind  # imported late: the command must start fast
 
-    welch, fails_p = ttest_ind(second, first, equal_var=False), _fails_p(failed)
-    level, fails_level = _levels(float(welch.pvalue), fails_p, any(row[0] for row in failed))
+    welch, fails_p = ttest_ind(second, first, equal_var=False), _fails_p(failed, "greater")
+    failing = any(row[0] > MAX_ERROR_RATE * sum(row) for row in failed)
+    level, fails_level = (
+        (ALPHA, ALPHA / 2)
+        if failing
+        else _levels(float(welch.pvalue), fails_p, any(row[0] for row in failed))
+    )
     between = welch.confidence_interval(1 - level)
     times, low = _fails_times(failed, fails_level)
     return _Tests(
-        float(welch.pvalue), level, float(between.low), float(between.high), fails_p, fails_level, times, low
+        t_p=float(welch.pvalue),
+        level=level,
+        low_ms=float(between.low),
+        high_ms=float(between.high),
+        failing=failing,
+        fails_p=fails_p,
+        fails_less_p=_fails_p(failed, "less"),
+        fails_level=fails_level,
+        fails_times=times,
+        fails_low=low,
     )
 
 
 def _judged(tests: _Tests, margin_ms: float, wrong: bool, lost: str) -> str:
-    """The verdict: more failures weigh more than latency, and a wrong split makes both say nothing."""
-    verdict = _verdict(tests.low_ms, tests.high_ms, margin_ms)
-    if tests.fails_p <= tests.fails_level and not wrong:
+    """The verdict: failures weigh more than latency, and a wrong split makes both say nothing."""
+    if wrong:
+        return "not valid"
+    if tests.fails_p <= tests.fails_level:
         return "fails"
-    return "not valid" if wrong or (lost and verdict != "slower") else verdict
+    if tests.failing:
+        return "fails less" if tests.fails_less_p <= tests.fails_level and not lost else "not valid"
+    verdict = _verdict(tests.low_ms, tests.high_ms, margin_ms)
+    return "not valid" if lost and verdict != "slower" else verdict
 
 
 def _levels(t_p: float, fails_p: float, failed: bool) -> tuple[float, float]:
@@ -314,10 +349,10 @@ def _levels(t_p: float, fails_p: float, failed: bool) -> tuple[float, float]:
     return ALPHA if fails_p <= half else half, ALPHA if t_p <= half else half
 
 
-def _fails_p(failed: Sequence[Sequence[int]]) -> float:
+def _fails_p(failed: Sequence[Sequence[int]], alternative: Literal["greater", "less"]) -> float:
     from scipy.stats import fisher_exact
 
-    return float(fisher_exact(failed, alternative="greater").pvalue)
+    return float(fisher_exact(failed, alternative=alternative).pvalue)
 
 
 def _fails_times(failed: Sequence[Sequence[int]], level: float) -> tuple[float | None, float]:
@@ -428,13 +463,31 @@ def _verdict(low_ms: float, high_ms: float, margin_ms: float) -> str:
     return "not shown"
 
 
-def _undecided(treatment: Arm, wrong: bool, lost: str) -> str:
+def _undecided(control: Arm, treatment: Arm, wrong: bool, untold: int, lost: str) -> str:
     if wrong:
         return (
             f"Decide nothing: {treatment.name} got {percent(treatment.share)} of the requests, not "
             f"{percent(treatment.wanted)}. Find out what chooses who goes where."
         )
-    return f"Decide nothing: the server was saturated; {lost}. Measure again at a rate that it can carry."
+    if untold:
+        return (
+            f"Decide nothing: {counted(untold, 'request')} failed, and without stats.csv nothing tells which "
+            "variant's they were. Record it again."
+        )
+    if lost:
+        return f"Decide nothing: the server was saturated; {lost}. Measure again at a rate that it can carry."
+    return (
+        f"Decide nothing: {_failed(treatment, control)}, which shows no difference, and latencies are not "
+        "compared where so many fail: errors answer fast. Measure again where they do not."
+    )
+
+
+def _failed(first: Arm, second: Arm) -> str:
+    """How often either fails, in words."""
+    return (
+        f"{percent(first.failing)} of the requests to {first.name} failed, and {percent(second.failing)} of "
+        f"those to {second.name}"
+    )
 
 
 def _recommend(
@@ -445,6 +498,12 @@ def _recommend(
         return (
             f"Keep {control.name}: {percent(treatment.failing)} of the requests to {treatment.name} failed, "
             f"but {percent(control.failing)} of those to {control.name}."
+        )
+    if verdict == "fails less":
+        return (
+            f"Take {treatment.name}: {percent(treatment.failing)} of its requests failed, but "
+            f"{percent(control.failing)} of those to {control.name}. Latencies are not compared where so "
+            "many fail: errors answer fast."
         )
     if verdict == "slower":
         return f"Keep {control.name}: {treatment.name} is slower by {by}."

@@ -18,6 +18,7 @@ from analysis.words import NONE, counted, ms, number, percent
 SMALLEST_P = 0.0001
 LOOKS = {
     "faster": "good",
+    "fails less": "good",
     "equivalent": "good",
     "slower": "bad",
     "fails": "bad",
@@ -133,7 +134,8 @@ def _odds(result: ABResult) -> str:
     than = f"those of {result.control.name}" if result.control.failures else f"{result.control.name} has none"
     return (
         f"{than}; Fisher's exact test of more failures, p {_p(result.fails_p)}; with "
-        f"{level(result.fails_confidence)} confidence at least {number(result.fails_low)} times"
+        f"{level(result.fails_confidence)} confidence at least {number(result.fails_low)} times; of fewer, "
+        f"p {_p(result.fails_less_p)}"
     )
 
 

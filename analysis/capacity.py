@@ -8,6 +8,10 @@ interval has all rates at which a monotone score could cross 0 without fitting m
 ratio of monotone functions, whose law is known and has no parameter [2]_. Its ends are rates that were
 measured, so it is never narrower than the gap between two of them.
 
+A saturated server missed by far, whatever its latencies; and so did one that left so many arrivals without a
+right answer that a latency below the limit is none that users saw (:func:`analysis.judging.unanswered`):
+errors answer fast.
+
 The search puts its trials where they tell most: a ladder of rates below the closed-loop ceiling, more of
 them until the crossing lies between two, replicates there, and at last replicates at the lower end of the
 interval, so that a rate that is named was measured several times and held.
@@ -32,10 +36,14 @@ from pydantic import BaseModel, ConfigDict
 
 from analysis.cost import Cost
 from analysis.histograms import Floats, carries, needed_for
+from analysis.judging import unanswered
+from analysis.metrics import measure
 from analysis.objectives import EXAMPLE, Objective
+from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import Summary, Trial
 from analysis.scaling import SAME_RATE, Little, Usl, fit_usl, little
 from analysis.uncertainty import estimates
+from analysis.usage import share_in_plan
 from analysis.validity import trial_verdict
 from analysis.words import listed, per_s
 
@@ -61,11 +69,15 @@ class Part(BaseModel):
 class Level(Part):
     """One trial at one rate. ``score`` is at most 0 where every objective held; ``error`` is its error.
 
-    ``reasons`` say why it is suspect: its verdict's, and that Little's law does not hold.
+    ``achieved_per_s`` is the rate of right answers, ``ended_per_s`` that of all, and ``failing`` the share of
+    arrivals that got no right one. ``reasons`` say why it is suspect: its verdict's, and that Little's law
+    does not hold.
     """
 
     rate_per_s: float
     achieved_per_s: float
+    ended_per_s: float | None = None
+    failing: float = 0.0
     requests: int
     mean_ms: float
     values: dict[str, float]
@@ -79,7 +91,12 @@ class Level(Part):
     @property
     def in_flight(self) -> float:
         """Requests in the system on average, by Little's law."""
-        return self.achieved_per_s * self.mean_ms / 1000
+        return (self.achieved_per_s if self.ended_per_s is None else self.ended_per_s) * self.mean_ms / 1000
+
+    @property
+    def calm(self) -> bool:
+        """Whether the server kept up and answered, so that its latencies are those of its work."""
+        return not self.saturated and self.failing <= MAX_ERROR_RATE
 
 
 class Capacity(Part):
@@ -161,7 +178,7 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
     verdict, reasons = trial_verdict(trial)
     if summary is None or verdict == "invalid" or not len(log.row):
         return None
-    histogram, counts = log.merged(), summary.counts
+    histogram, counts, measured = log.merged(), summary.counts, measure([trial])
     scores, errors, values = [LOWEST_SCORE], [UNKNOWN_ERROR], {}
     for one in objectives:
         if one.quantile is not None and not carries(histogram.total, one.quantile):
@@ -180,13 +197,18 @@ def level_of(trial: Trial, objectives: Sequence[Objective]) -> Level | None:
         errors.append(error)
     worst = int(np.argmax(scores))
     score = min(max(scores[worst], LOWEST_SCORE), HIGHEST_SCORE)
+    missed = summary.saturated or any(
+        one.kind == "latency" and unanswered(one, measured, histogram, one.threshold) for one in objectives
+    )
     return Level(
         rate_per_s=_planned_per_s(summary),
-        achieved_per_s=histogram.total / max(summary.duration_s, len(log.start_s)),
+        achieved_per_s=measured.achieved_per_s or 0.0,
+        ended_per_s=histogram.total * share_in_plan(trial) / summary.duration_s,
+        failing=measured.error_rate or 0.0,
         requests=histogram.total,
         mean_ms=histogram.mean_ms() or 0.0,
         values=values,
-        score=HIGHEST_SCORE if summary.saturated else score,
+        score=HIGHEST_SCORE if missed else score,
         error=errors[worst],
         saturated=summary.saturated,
         suspect=verdict == "suspect",
@@ -281,7 +303,7 @@ def summarise(
 ) -> Capacity:
     """What all levels of a search tell."""
     found = interval(levels) if levels else None
-    calm = [one for one in levels if not one.saturated]
+    calm = [one for one in levels if one.calm]
     usl, refused = fit_usl(
         [(one.in_flight, one.achieved_per_s) for one in calm], [one.rate_per_s for one in calm]
     )
@@ -332,7 +354,7 @@ def _suspicions(levels: Sequence[Level]) -> list[str]:
 
 def knee_per_s(levels: Sequence[Level]) -> float | None:
     """The measured rate at which throughput per mean latency is largest [3]_; None at either end."""
-    kept = sorted((one for one in levels if not one.saturated), key=lambda one: one.rate_per_s)
+    kept = sorted((one for one in levels if one.calm), key=lambda one: one.rate_per_s)
     if len(kept) < 3:
         return None
     rates, where = np.unique([one.rate_per_s for one in kept], return_inverse=True)
@@ -352,9 +374,12 @@ def _made(levels: Sequence[Level], rate: float) -> int:
 
 
 def _errors(levels: Sequence[Level]) -> list[float]:
-    """The error of each score: its own, or the spread of trials at the same rate where that is larger."""
+    """The error of each score: its own, or the spread of trials at the same rate where that is larger.
+
+    A score that says no more than that it is far off tells nothing of the spread.
+    """
     groups = [
-        [one.score for one in levels if abs(one.rate_per_s / rate - 1) < SAME_RATE and not one.saturated]
+        [one.score for one in levels if at_rate(one, rate) and one.score < HIGHEST_SCORE]
         for rate in dict.fromkeys(one.rate_per_s for one in levels)
     ]
     repeated = [group for group in groups if len(group) > 1]

@@ -223,7 +223,7 @@ def _curve(one: Capacity, series: dict[str, int]) -> Curve:
                 level.rate_per_s,
                 level.achieved_per_s,
                 level.mean_ms,
-                not level.saturated,
+                level.calm,
                 f"{per_s(level.rate_per_s)} planned, {per_s(level.achieved_per_s)} answered",
             )
             for level in ordered

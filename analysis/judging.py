@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from analysis.histograms import MIN_BEYOND, carries, needed_for
-from analysis.metrics import Cell, Row
+from analysis.histograms import MIN_BEYOND, Histogram, carries, needed_for
+from analysis.metrics import Cell, Measures, Row, answered_in_plan
 from analysis.objectives import Objective, about_nothing, quantile_of
 from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import Trial
@@ -179,7 +179,7 @@ def _of_trial(metric: str, trial: Trial) -> float | None:
     if metric == "mean":
         return trial.log.tag("latency").merged().mean_ms()
     if metric == "throughput" and trial.summary:
-        return trial.summary.counts.completed / trial.summary.duration_s
+        return answered_in_plan(trial) / trial.summary.duration_s
     return None
 
 
@@ -226,7 +226,7 @@ def _borne_out(objective: Objective, cell: Cell, threshold: float) -> tuple[bool
     """Whether what was measured can show that a value under the threshold is under it."""
     row = cell.row
     below = objective.is_ceiling
-    if objective.kind == "latency" and below and (why := _unanswered(objective, cell, threshold)):
+    if objective.kind == "latency" and below and (why := unanswered(objective, row, cell.latency, threshold)):
         return False, f"{NOT_SHOWN}: {why}"
     # a baseline's share is itself not exact: it says no more than which of the two is larger
     if objective.kind == "share" and below and row.planned and not objective.relative:
@@ -241,7 +241,9 @@ def _bounded(objective: Objective, cell: Cell) -> ObjectiveResult | None:
     show that it is not.
     """
     q, limit, below = objective.quantile, objective.threshold, objective.is_ceiling
-    if q is None or cell.row.binned or objective.relative or _unanswered(objective, cell, limit):
+    if q is None or cell.row.binned or objective.relative:
+        return None
+    if unanswered(objective, cell.row, cell.latency, limit):
         return None
     low, high = cell.latency.bounds_ms(q, CONFIDENCE)
     for bound, is_upper in ((low, False), (high, True)):
@@ -262,24 +264,24 @@ def _bounded(objective: Objective, cell: Cell) -> ObjectiveResult | None:
     return None
 
 
-def _unanswered(objective: Objective, cell: Cell, threshold: float) -> str:
+def unanswered(objective: Objective, measured: Measures, latency: Histogram, threshold: float) -> str:
     """Why a latency below the threshold does not show that users saw one; empty where it does.
 
     Errors answer fast, and a dropped arrival has no latency: a percentile is one of right answers only as
     long as those that got none fit beyond it. Mean and maximum have room for as many as are ranked.
     """
-    row, q = cell.row, objective.quantile
-    if row.saturated:
+    q = objective.quantile
+    if measured.saturated:
         return "the server was saturated, so the value is a lower bound"
     room = MAX_ERROR_RATE + 1e-12 if q is None else 1 - q - 1e-9
-    if (row.error_rate or 0.0) >= room:
-        return f"{percent(row.error_rate)} of its arrivals got no right answer"
-    if not row.dropped:
+    if (measured.error_rate or 0.0) >= room:
+        return f"{percent(measured.error_rate)} of its arrivals got no right answer"
+    if not measured.dropped:
         return ""
-    dropped = counted(row.dropped, "dropped arrival")
+    dropped = counted(measured.dropped, "dropped arrival")
     if q is None:
         return f"{dropped} had no latency, so the value is a lower bound"
-    ranked = cell.latency.rank_ms(math.ceil(q * (row.requests + row.dropped) - 1e-9))
+    ranked = latency.rank_ms(math.ceil(q * (measured.requests + measured.dropped) - 1e-9))
     held = objective.holds(ranked, threshold)
     return "" if held else f"with its {dropped} it is at least {ms(ranked)}"
 

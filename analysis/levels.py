@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from analysis.histograms import Histogram, Intervals, all_values, carries
 from analysis.metrics import Cell
+from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import Load, Summary, Trial
+from analysis.tables import Table
 from analysis.usage import start_epoch_s
 from analysis.words import listed
 
@@ -28,7 +30,7 @@ class Level(BaseModel):
     """One backend at one rate. ``offered_per_s`` is None for closed load, whose rate is the server's own.
 
     ``carried`` says that ten requests or more lie beyond p95; ``lower_bound`` that some arrivals were
-    dropped.
+    dropped, or more than 1 % of the requests failed: errors answer fast.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,24 +77,37 @@ def _whole(cell: Cell, summary: Summary) -> Level:
     row = cell.row
     offered = row.planned_per_s if row.load == "open" else None
     answered = row.achieved_per_s or 0.0
-    return _level(cell, summary, offered, answered, cell.latency, row.lower_bound)
+    lower_bound = row.lower_bound or (row.error_rate or 0.0) > MAX_ERROR_RATE
+    return _level(cell, summary, offered, answered, cell.latency, lower_bound)
 
 
 def _at(cell: Cell, summary: Summary, span: _Span) -> Level:
     inside = _inside(cell, span)
-    per_s = inside.total / ((span.end_s - span.begin_s) * len(cell.trials))
-    lower_bound = any(_dropped(trial, span) for trial in cell.trials)
-    return _level(cell, summary, span.rate_per_s, per_s, inside, lower_bound)
+    rows = [_rows(trial, span) for trial in cell.trials]
+    failing = _failing(rows)
+    per_s = inside.total * (1 - (failing or 0.0)) / ((span.end_s - span.begin_s) * len(cell.trials))
+    dropped = any(one is not None and one["dropped"].any() for one in rows)
+    # where nothing tells of the level, its p95 is not to be trusted more than the whole cell's
+    lost = (cell.row.error_rate or 0.0) if failing is None else failing
+    return _level(cell, summary, span.rate_per_s, per_s, inside, dropped or lost > MAX_ERROR_RATE)
 
 
-def _dropped(trial: Trial, span: _Span) -> bool:
-    """Whether an arrival was dropped in a span; generator.csv has a row at the end of each second."""
+def _rows(trial: Trial, span: _Span) -> Table | None:
+    """What generator.csv tells of a span; it has a row of each worker at the end of each second."""
     start = start_epoch_s(trial)
     if trial.generator is None or start is None:
-        return False
+        return None
     at_s = trial.generator["time"] - start - 0.5
-    inside = (at_s >= span.begin_s) & (at_s < span.end_s)
-    return bool(trial.generator["dropped"][inside].any())
+    return trial.generator.where((at_s >= span.begin_s) & (at_s < span.end_s))
+
+
+def _failing(rows: Sequence[Table | None]) -> float | None:
+    """The share of a span's requests that failed; None where a trial does not tell it."""
+    told = [one for one in rows if one is not None and {"completed", "failed"} <= one.numbers.keys()]
+    completed, failed = (sum(float(one[name].sum()) for one in told) for name in ("completed", "failed"))
+    if len(told) < len(rows) or not completed + failed:
+        return None
+    return failed / (completed + failed)
 
 
 def _spans(summary: Summary) -> list[_Span]:

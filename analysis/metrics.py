@@ -2,7 +2,8 @@
 
 Percentiles are those of the merged HDR histograms, so they are percentiles of all requests of the cell,
 not means of percentiles. Latency counts every arrival that was sent, however it ended; a dropped arrival has
-none, so the percentiles of a cell with drops, or of a saturated one, are lower bounds. ``error_rate`` is the
+none, so the percentiles of a cell with drops, or of a saturated one, are lower bounds. ``achieved_per_s`` is
+the rate of right answers; of a saturated server only those within the plan's seconds. ``error_rate`` is the
 share of planned arrivals that got no right answer, dropped ones included; ``drop_rate`` is the share that was
 never sent.
 """
@@ -21,7 +22,7 @@ from analysis.loads import unlike
 from analysis.runfolder import Load, Run, Status, Trial, Verdict, binned
 from analysis.stability import warm_up_s
 from analysis.uncertainty import Estimate, estimates, interval_ms, pool
-from analysis.usage import last_answer_s, usage
+from analysis.usage import last_answer_s, share_in_plan, usage
 from analysis.validity import trial_verdict
 from analysis.words import counted
 
@@ -144,10 +145,10 @@ def measure(trials: Sequence[Trial]) -> Measures:
         for name in ("planned", "sent", "completed", "failed", "dropped"):
             numbers[name] = sum(getattr(summary.counts, name) for summary in known)
         duration_s = numbers["duration_s"] = sum(summary.duration_s for summary in known)
-        planned, completed = numbers["planned"] or 0, numbers["completed"] or 0
+        planned = numbers["planned"] or 0
         lost = (numbers["failed"] or 0) + (numbers["dropped"] or 0)
         numbers["planned_per_s"] = planned / duration_s
-        numbers["achieved_per_s"] = completed / duration_s
+        numbers["achieved_per_s"] = sum(answered_in_plan(trial) for trial in trials) / duration_s
         numbers["error_rate"] = lost / planned if planned else None
         numbers["drop_rate"] = (numbers["dropped"] or 0) / planned if planned else None
     return Measures.model_validate(
@@ -161,6 +162,11 @@ def measure(trials: Sequence[Trial]) -> Measures:
             "lower_bound": any(summary.saturated or summary.counts.dropped for summary in known),
         }
     )
+
+
+def answered_in_plan(trial: Trial) -> float:
+    """Right answers of a trial that count for its rate; which of its answers were right no second tells."""
+    return trial.summary.counts.completed * share_in_plan(trial) if trial.summary else 0.0
 
 
 def _exact(latency: Histogram) -> dict[str, object]:

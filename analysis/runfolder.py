@@ -37,7 +37,9 @@ POD_COLUMNS = Columns(
 )
 ENERGY_COLUMNS = Columns(("time", "joules"), ("zone",))
 EVENT_COLUMNS = Columns(("time",), ("pod", "reason", "message", "type"))
-GENERATOR_COLUMNS = Columns(("time", "planned", "dropped", "in_flight", "cpu_cores"), ("worker",))
+GENERATOR_COLUMNS = Columns(
+    ("time", "planned", "dropped", "in_flight", "cpu_cores"), ("worker",), more=("completed", "failed")
+)
 
 Load = Literal["open", "closed", "imported"]
 """Imported load has no planned times: what stands as its latency runs from the moment of sending."""

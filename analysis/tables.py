@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +94,13 @@ def name_bad_rows(name: str, bad: int, rows: int, problems: list[str]) -> None:
 class Columns:
     """What is read of a table: numbers, ``time`` (epoch seconds) among them, and texts.
 
-    ``optional`` texts have a value for a table that lacks the column; ``only`` is a text column and the value
-    that a row must have in it to be read.
+    ``optional`` texts have a value for a table that lacks the column, and ``more`` are numbers that it then
+    lacks too; ``only`` is a text column and the value that a row must have in it to be read.
     """
 
     numbers: Sequence[str]
     texts: Sequence[str]
+    more: Sequence[str] = ()
     optional: Mapping[str, str] = field(default_factory=dict)
     only: tuple[str, str] | None = None
     time: str = "time"
@@ -112,6 +113,7 @@ def read_table(path: Path, name: str, columns: Columns, problems: list[str]) -> 
     ``problems``.
     """
     header = _header(path)
+    columns = replace(columns, numbers=[*columns.numbers, *(one for one in columns.more if one in header)])
     texts = [*columns.texts, *(column for column in columns.optional if column in header)]
     found = _clean(path, header, columns, texts)
     if found is None:

@@ -1,4 +1,7 @@
-"""CPU and memory of servers and load generators over the seconds of a trial, from ``pods.csv``."""
+"""CPU and memory of servers and load generators over the seconds of a trial, from ``pods.csv``.
+
+Also what of a trial lies within the plan's seconds and what after them.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,20 @@ def start_epoch_s(trial: Trial) -> float | None:
 def last_answer_s(trial: Trial) -> float:
     """When the last answer had come, in seconds after plan time 0, at second's grain."""
     return float(trial.log.tag("latency").start_s.max(initial=-1.0)) + 1
+
+
+def share_in_plan(trial: Trial) -> float:
+    """The share of a trial's answers that came within the plan's seconds, where its server fell behind; or 1.
+
+    A saturated server works on after the plan's end, on arrivals that waited: those answers are no part of
+    the rate that it answered at. One that kept up only owes at the end what is always under way.
+    """
+    log = trial.log.tag("latency")
+    ended = int(log.count.sum())
+    if trial.summary is None or not trial.summary.saturated or not ended:
+        return 1.0
+    of_second = np.clip(trial.summary.duration_s - log.start_s, 0, 1)
+    return float(of_second[log.row] @ log.count) / ended
 
 
 def usage(trial: Trial, until_s: float | None = None, component: str = SERVER) -> Usage | None:

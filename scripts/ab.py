@@ -114,5 +114,5 @@ def _failures(result: ABResult) -> list[str]:
         f"Failures: {percent(treatment.failing)} of {treatment.name}, {percent(control.failing)} of "
         f"{control.name} (p = {result.fails_p:.2g} by Fisher's exact test of more failures; with "
         f"{level(result.fails_confidence)} confidence the odds are at least {number(result.fails_low)} times "
-        "as high)."
+        f"as high; p = {result.fails_less_p:.2g} of fewer)."
     ]

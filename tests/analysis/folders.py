@@ -66,6 +66,8 @@ class TrialSpec:
     generator_cores: float = 0.1
     restarts: int = 0
     started: datetime = START
+    duration_s: float | None = None
+    """How long the plan was, where the answers took longer."""
     events: Sequence[tuple[float, str, str, str]] = ()
     """Second of the plan, reason, message and type of what Kubernetes told of the server's pod."""
     generator_pod: str = ""
@@ -140,7 +142,7 @@ def summary(spec: TrialSpec) -> dict[str, Any]:
         "model": spec.model,
         "shape": spec.shape,
         "started": spec.started.isoformat(),
-        "duration_s": float(seconds),
+        "duration_s": float(spec.duration_s or seconds),
         "failures": {"HTTP 500": spec.failed} if spec.failed else {},
         "generator": {"cpu_cores_max": spec.generator_cores, "cpu_cores_mean": spec.generator_cores,
                       "rss_bytes_max": 9e7},
@@ -168,15 +170,19 @@ def _write_csvs(folder: Path, spec: TrialSpec) -> None:
     with (folder / "generator.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(GENERATOR_COLUMNS)
+        before = 0
         for s in seconds:
             sent = len(spec.latency_ms[s])
+            failed = min(sent, max(0, spec.failed - before))  # the first of all
+            before += sent
             dropped = spec.dropped if s == 0 else 0
             in_flight = (
                 float(np.sum(np.maximum(0.0, spec.latency_ms[s] - spec.lag_ms))) / 1000
             )  # Little's law
             load = [sent + dropped, sent, dropped, in_flight]
+            ended = [sent - failed, failed]
             rows.writerow(
-                [epoch + s + 1, "worker-1", *load, spec.generator_cores, spec.lag_ms, sent, 0, 90_000_000]
+                [epoch + s + 1, "worker-1", *load, spec.generator_cores, spec.lag_ms, *ended, 90_000_000]
             )
 
 

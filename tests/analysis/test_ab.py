@@ -88,14 +88,14 @@ class TestATreatment:
         assert "p99" not in found.treatment.quantiles_ms
 
     def test_that_is_the_same_is_called_different_in_at_most_5_of_100(self) -> None:
-        """Failures are differences too: one request in five fails, of both."""
+        """Failures are differences too: of both one request in five fails, or hardly one of 300."""
         rng = np.random.default_rng(10_000)
         found = []
         for seed in range(400):
-            one = trial(seed=seed, per_s=10)
-            failures = {name: int(rng.binomial(_requests(one, name), 0.2)) for name in EVENLY}
+            one, rate = trial(seed=seed, per_s=10), 0.2 if seed % 2 else 0.003
+            failures = {name: int(rng.binomial(_requests(one, name), rate)) for name in EVENLY}
             found.append(compare_variants([failing(one, **failures)], EVENLY, "blue"))
-        called = sum(one.verdict in ("slower", "faster", "fails") for one in found)
+        called = sum(one.verdict in ("slower", "faster", "fails", "fails less") for one in found)
         assert 4 <= called <= 28  # 20 expected, 28 is 2 sigma
         assert sum(one.stop_after_s is not None for one in found) <= 20
 
@@ -109,23 +109,53 @@ class TestATreatment:
         assert found.fails_times == pytest.approx(15, abs=2)
         assert 1 < found.fails_low < 5
 
+    def test_that_fails_less_often_is_taken_however_slow_it_is(self) -> None:
+        """The control's errors answer fast, which makes its mean low."""
+        found = compare_variants([failing(trial(times=1.5), blue=454, green=12)], EVENLY, "blue")
+        assert (found.verdict, found.fails_less_p < 0.001) == ("fails less", True)
+        assert found.recommendation.startswith(
+            f"Take green: {percent(found.treatment.failing)} of its requests failed, but "
+            f"{percent(found.control.failing)} of those to blue."
+        )
+
+    def test_is_not_called_faster_or_slower_where_both_fail(self) -> None:
+        for times in (0.7, 1.0, 1.5):
+            found = compare_variants([failing(trial(times=times), blue=454, green=455)], EVENLY, "blue")
+            assert found.verdict == "not valid"
+            assert found.recommendation.startswith("Decide nothing: ")
+            assert "errors answer fast" in found.recommendation
+
 
 class TestTheLevel:
     def test_is_all_5_percent_where_nothing_failed(self) -> None:
         assert (result().confidence, result().fails_times) == (0.95, None)
 
-    @pytest.mark.parametrize("failures", [(5, 5), (5, 14), (5, 15), (5, 16), (5, 40), (0, 6), (600, 640)])
-    @pytest.mark.parametrize("times", [1.0, 1.02, 1.025, 1.03, 1.1])
+    @pytest.mark.parametrize("failures", [(5, 5), (5, 14), (5, 15), (5, 16), (5, 40), (0, 6)])
+    @pytest.mark.parametrize("times", [1.0, 1.01, 1.0125, 1.015, 1.05])
     def test_is_holms_and_an_interval_never_contradicts_it(
         self, failures: tuple[int, int], times: float
     ) -> None:
         blue, green = failures
-        found = compare_variants([failing(trial(times=times), blue=blue, green=green)], EVENLY, "blue", 0.001)
+        one = failing(trial(times=times, per_s=160), blue=blue, green=green)
+        found = compare_variants([one], EVENLY, "blue", 0.001)
         slower, fails = (p <= ALPHA for p in holm([found.t_p, found.fails_p]) if p is not None)
         assert (not found.low_ms < 0 < found.high_ms) == slower
         assert (found.fails_low > 1) == (found.fails_p <= 1 - found.fails_confidence) == fails
         assert (found.verdict == "fails") == fails
         assert fails or (found.verdict in ("slower", "faster")) == slower
+
+    @pytest.mark.parametrize(
+        ("failures", "verdict"),
+        [((600, 640), "not valid"), ((600, 690), "fails"), ((600, 550), "fails less"), ((3, 15), "fails")],
+    )
+    def test_is_shared_by_more_and_fewer_failures_where_over_1_percent_fail(
+        self, failures: tuple[int, int], verdict: str
+    ) -> None:
+        blue, green = failures
+        found = compare_variants([failing(trial(times=1.1), blue=blue, green=green)], EVENLY, "blue")
+        assert (found.verdict, found.confidence, found.fails_confidence) == (verdict, 0.95, 0.975)
+        assert (found.fails_low > 1) == (found.fails_p <= 0.025) == (verdict == "fails")
+        assert (found.fails_less_p <= 0.025) == (verdict == "fails less")
 
     def test_of_very_many_failures_is_found_at_once(self) -> None:
         times, low = _fails_times([[40_000, 960_000], [39_000, 961_000]], 0.05)
@@ -146,6 +176,8 @@ class TestASaturatedRun:
         assert compare_variants([saturated(trial(times=1.2))], EVENLY, "blue").verdict == "slower"
         worse = saturated(failing(trial(), blue=2, green=60))
         assert compare_variants([worse], EVENLY, "blue").verdict == "fails"
+        better = saturated(failing(trial(), blue=60, green=2))
+        assert compare_variants([better], EVENLY, "blue").verdict == "not valid"
 
 
 class TestTheSplit:

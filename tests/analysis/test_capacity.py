@@ -145,6 +145,10 @@ class TestTheInterval:
         assert narrow == (60, 70)
         assert wide[1] - wide[0] > 15
 
+    def test_is_not_widened_by_trials_that_only_missed_by_far(self) -> None:
+        held = [level(rate, score) for rate, score in ((50, -0.9), (60, -0.2), (60, -0.2), (60, -0.2))]
+        assert interval([*held, level(60, 1.0), level(70, 1.0), level(80, 1.0)]) is not None
+
     def test_is_not_told_where_the_draws_do_not_cross(self) -> None:
         assert interval([level(50, -0.5), level(60, -0.01, error=0.5)]) is None
 
@@ -195,6 +199,32 @@ class TestALevel:
         assert found.score == 1.0
 
     @pytest.mark.parametrize(
+        ("slo", "failed", "held"),
+        [("p95 < 200ms", 40, True), ("p95 < 200ms", 60, False), ("p99 < 200ms", 20, False),
+         ("mean < 200ms", 5, True), ("mean < 200ms", 20, False), ("error_rate < 10%", 60, True)],
+    )  # fmt: skip
+    def test_whose_errors_answer_fast_missed_a_latency_by_far(
+        self, tmp_path: Path, slo: str, failed: int, held: bool
+    ) -> None:
+        run = read_run(write_run(tmp_path, [TrialSpec(steady(40, 20, 50), failed=failed)]))
+        found = level_of(run.trials[0], [parse(slo)])
+        assert found is not None
+        assert (found.score <= 0, found.score == 1.0) == (held, not held)
+
+    def test_achieves_its_right_answers(self, tmp_path: Path) -> None:
+        run = read_run(write_run(tmp_path, [TrialSpec(steady(40, 20, 50), failed=600)]))
+        found = level_of(run.trials[0], [SLO])
+        assert found is not None
+        assert (found.achieved_per_s, found.calm) == (20, False)
+        assert found.in_flight == pytest.approx(50 * 0.0418, rel=0.05)  # those that fail are in flight too
+
+    def test_that_ends_just_after_the_plan_achieves_what_came(self, tmp_path: Path) -> None:
+        late = [*steady(40, 19, 50), np.full(48, 40.0), np.full(2, 40.0)]
+        found = level_of(read_run(write_run(tmp_path, [TrialSpec(late, duration_s=20)])).trials[0], [SLO])
+        assert found is not None
+        assert found.achieved_per_s == 50
+
+    @pytest.mark.parametrize(
         "spec", [TrialSpec(steady(40, 20, 50), verdict="invalid"), TrialSpec(steady(40, 5, 20))]
     )
     def test_is_none_of_what_is_not_valid_or_too_small(self, tmp_path: Path, spec: TrialSpec) -> None:
@@ -232,6 +262,8 @@ def test_the_knee_is_where_throughput_per_latency_is_largest() -> None:
     one = Mmc(1, 100)
     levels = [level(rate, -1, mean_ms=one.mean_ms(rate)) for rate in (10, 30, 50, 70, 90)]
     assert knee_per_s(levels) == 50
+    shedding = [level(rate, 1, mean_ms=1.0, failing=0.6) for rate in (120, 150)]
+    assert knee_per_s([*levels, *shedding]) == 50
     assert knee_per_s(levels[:2]) is None
     assert knee_per_s([level(rate, -1, mean_ms=10.0) for rate in (10, 30, 50)]) is None
 
@@ -247,6 +279,14 @@ def test_a_summary_has_no_law_of_replicates() -> None:
     found = summarise("a", "A", [SLO], levels, None)
     assert found.usl is None
     assert found.usl_refused.endswith("needs 6 levels, there are 2")
+
+
+def test_a_summary_has_no_law_of_rates_at_which_most_requests_failed() -> None:
+    levels = [
+        level(rate, -0.1, mean_ms=20 + rate / 10, failing=0.6 if rate > 50 else 0.0)
+        for rate in range(10, 80, 10)
+    ]
+    assert summarise("a", "A", [SLO], levels, None).usl_refused.endswith("needs 6 levels, there are 5")
 
 
 def test_a_summary_is_json_that_reads_back() -> None:

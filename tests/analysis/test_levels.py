@@ -38,6 +38,24 @@ class TestAStep:
         spec.dropped = 3  # in the first second
         assert [level.lower_bound for level in found(tmp_path, spec)] == [True, False]
 
+    def test_level_that_fails_answers_no_more_than_its_right_answers(self, tmp_path: Path) -> None:
+        spec = stepped()
+        spec.failed = 30  # in the first two seconds
+        first, second = found(tmp_path, spec)
+        assert (first.offered_per_s, first.answered_per_s, first.lower_bound) == (20, 14, True)
+        assert (second.offered_per_s, second.answered_per_s, second.lower_bound) == (40, 40, False)
+        assert "p95 at least 10.0 ms" in over_rates([first, second], {"fastapi": 1})[0].throughput
+
+    def test_level_is_marked_where_nothing_tells_which_level_failed(self, tmp_path: Path) -> None:
+        spec = stepped()
+        spec.failed = 30
+        file = write_run(tmp_path, [spec]) / spec.path / "generator.csv"
+        file.write_text(file.read_text().replace(",completed,failed,", ",done,lost,"))
+        run = read_run(tmp_path)
+        assert run.problems == []
+        told = [(level.answered_per_s, level.lower_bound) for level in levels(cells(run))]
+        assert told == [(20, True), (40, True)]
+
     @pytest.mark.parametrize("given", [None, "x", [[1]], [[20, "5"]], [[-1, 5]], [[True, 5]], [[5, 1e400]]])
     def test_whose_levels_make_no_sense_has_none(self, tmp_path: Path, given: object) -> None:
         assert found(tmp_path, stepped(levels=given)) == []
@@ -47,6 +65,10 @@ class TestOtherShapes:
     def test_of_one_rate_are_a_level(self, tmp_path: Path) -> None:
         (level,) = found(tmp_path, TrialSpec(exact([10.0] * 20, 10)))
         assert (level.offered_per_s, level.answered_per_s, level.users) == (20, 20, None)
+
+    def test_that_fail_are_marked(self, tmp_path: Path) -> None:
+        specs = [TrialSpec(exact([10.0] * 20, 10), f"of-{lost}", failed=lost) for lost in (2, 3)]
+        assert [level.lower_bound for level in found(tmp_path, *specs)] == [False, True]
 
     def test_of_changing_rate_have_none(self, tmp_path: Path) -> None:
         assert found(tmp_path, TrialSpec(exact([10.0] * 20, 10), shape={"name": "spike"})) == []

@@ -84,6 +84,27 @@ class TestACell:
         assert row.lower_bound
         assert row.interval_ms == {}
 
+    def test_of_a_saturated_server_achieves_what_it_answers_within_the_plan(self, tmp_path: Path) -> None:
+        """100/s for 10 s of a server that does 60/s: it is done after 16.7 s."""
+        behind = [*exact([50.0] * 60, 16), *exact([50.0] * 40, 1)]
+        specs = [
+            TrialSpec(behind, scenario=f"{seconds}", trial=n, saturated=True, duration_s=seconds, failed=lost)
+            for seconds in (10, 10.5)
+            for n, lost in ((1, 250), (2, 200))
+        ]
+        report = build_report(write_run(tmp_path, specs, objectives=["throughput > 50/s"]))
+        for row, judged in zip(report.rows, report.objectives, strict=True):
+            assert (row.planned, judged.passed) == (2000, False)
+            assert row.achieved_per_s == judged.value == pytest.approx((45 + 48) / 2)
+            assert judged.high == pytest.approx(46.5 + 12.706 * 1.5, rel=0.001)  # Student's
+
+    def test_of_a_server_that_kept_up_achieves_what_it_answers_just_after_the_plan_too(
+        self, tmp_path: Path
+    ) -> None:
+        late = [*exact([50.0] * 100, 9), *exact([50.0] * 95, 1), *exact([50.0] * 5, 1)]
+        (row,) = rows_of(tmp_path, TrialSpec(late, duration_s=10))
+        assert row.achieved_per_s == 100
+
     def test_with_drops_has_lower_bounds_though_it_kept_up(self, tmp_path: Path) -> None:
         burst = TrialSpec(steady(50, 10, 50), dropped=100, verdict="suspect", reasons=["in-flight cap"])
         (row,) = rows_of(tmp_path, burst)

@@ -108,9 +108,35 @@ def test_says_that_it_does_not_know_the_failures(tmp_path: Path) -> None:
     assert "has no stats.csv that can be read, so its failures are not known." in compared(folder)[1]
 
 
+@pytest.mark.parametrize("lost", [(1,), (1, 2)])
+def test_decides_nothing_where_it_does_not_know_whose_the_failures_were(
+    tmp_path: Path, lost: tuple[int, ...]
+) -> None:
+    specs = [replace(SPEC, trial=number, failed=800) for number in (1, 2)]
+    folder = recorded(tmp_path, *specs, failed=(0, 800))
+    for number in lost:
+        (folder / specs[number - 1].path / "stats.csv").unlink()
+    status, told = compared(folder)
+    assert status == UNMEASURED
+    assert f"Decide nothing: {800 * len(lost):,} requests failed, and without stats.csv nothing tells" in told
+
+
 def test_of_a_variant_that_fails_shows_both_shares(tmp_path: Path) -> None:
     folder = recorded(tmp_path, replace(SPEC, failed=120), failed=(20, 100))
     status, told = compared(folder)
     assert status == MISSED
     assert "Keep blue: 5\N{NO-BREAK SPACE}% of the requests to green failed, but 1\N{NO-BREAK SPACE}%" in told
     assert "by Fisher's exact test of more failures; with 97.5 % confidence the odds are at least" in told
+
+
+def test_of_a_control_that_fails_takes_the_other(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, replace(SPEC, failed=120), failed=(100, 20))
+    status, told = compared(folder)
+    assert status == OK
+    assert "Take green: 1\N{NO-BREAK SPACE}% of its requests failed, but 5\N{NO-BREAK SPACE}%" in told
+    assert '<li class="good">fails less</li>' in (folder / "ab.html").read_text()
+
+
+def test_of_two_that_both_fail_is_unmeasured(tmp_path: Path) -> None:
+    status, told = compared(recorded(tmp_path, replace(SPEC, failed=1520), failed=(760, 760)))
+    assert (status, "Decide nothing: 38" in told) == (UNMEASURED, True)
