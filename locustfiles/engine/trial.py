@@ -106,6 +106,7 @@ class Trial:
         self.lost: list[dict[str, Any]] = []
         self.in_flight_by_second: dict[int, int] = {}
         self.median_by_second: dict[int, float] = {}
+        self.ended_by_second: dict[int, int] = {}
         self.not_in_locust = Increment()  # what Locust's statistics have not heard of
         self._open: dict[int, Second] = {}
 
@@ -184,6 +185,7 @@ class Trial:
             median = entry.histograms["latency"].percentiles_ms()["p50"]
             if median is not None:
                 self.median_by_second[second] = median
+                self.ended_by_second[second] = entry.histograms["latency"].count
             if self.folder is not None:
                 self.folder.write_second(second, entry)
 
@@ -238,6 +240,16 @@ class Trial:
         in_flight = self.in_flight_by_second.get(last, 0)
         return in_flight > max(10, 0.5 * rate, 3 * rate * calm_s)
 
+    def share_in_plan(self) -> float:
+        """The share of the answers that came before the plan's end.
+
+        A saturated server works on after it, on arrivals that waited: those are no part of the rate that it
+        answered at.
+        """
+        span_s, ended = self._planned_span_s(), sum(self.ended_by_second.values())
+        within = sum(n * min(1.0, max(0.0, span_s - second)) for second, n in self.ended_by_second.items())
+        return within / ended if ended else 1.0
+
     def summary(self, environment: Environment) -> dict[str, Any]:
         """What summary.json holds."""
         percentiles = {tag: self.total.histograms[tag].percentiles_ms() for tag in TAGS}
@@ -246,6 +258,7 @@ class Trial:
         verdict = self._judge(percentiles, users)
         span_s = self._planned_span_s()
         elapsed_s = max(span_s, (max(self.median_by_second, default=-1) + 1) if self.stopping else span_s)
+        counted = self.counts["completed"] * (self.share_in_plan() if verdict.saturated else 1.0)
         workers = list(self.workers.values())
         host = environment.host or getattr(environment.user_classes[0], "host", None)
         return {
@@ -265,7 +278,7 @@ class Trial:
             **{f"{tag}_ms": percentiles[tag] for tag in TAGS},
             "rate": {
                 "planned": round(self.counts["planned"] / span_s, 4),
-                "achieved": round(self.counts["completed"] / elapsed_s, 4),
+                "achieved": round(counted / elapsed_s, 4),
             },
             "verdict": verdict.verdict,
             "reasons": verdict.reasons,

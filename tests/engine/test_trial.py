@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from locustfiles.engine.deal import Deal
+from locustfiles.engine.histogram import Histogram
 from locustfiles.engine.options import LoadPlan
-from locustfiles.engine.recorder import UNFINISHED
+from locustfiles.engine.recorder import TAGS, UNFINISHED, Second
 from locustfiles.engine.trial import Trial, Worker
 
 
@@ -62,3 +65,18 @@ class TestATrialThatEndsAsPlanned:
 
     def test_leaves_out_what_hung_since_the_warm_up(self) -> None:
         assert trial_with(in_flight=2).settle() == 0
+
+
+class TestAServerThatFellBehind:
+    def test_owes_its_rate_to_the_answers_within_the_plan(self) -> None:
+        """It answers 6 of 10 a second of a plan of ten seconds, and the rest after the plan's end."""
+        trial = trial_with()
+        for second in range(17):
+            histogram = Histogram()
+            histogram.add(np.full(6 if second < 16 else 4, 1000 * (1 + second)))
+            trial._open[second] = Second(dict.fromkeys(TAGS, histogram))
+        trial.write_seconds(everything=True)
+        assert trial.share_in_plan() == 0.6
+
+    def test_is_nobody_before_the_first_answer(self) -> None:
+        assert trial_with().share_in_plan() == 1.0
