@@ -112,9 +112,9 @@ class ComparisonRow(BaseModel):
 class Comparison(BaseModel):
     """What came out. ``differs`` has a sentence per thing that was not the same on both sides.
 
-    ``complete`` is whether the new side has every cell of the base, each with a valid trial, and none of its
-    trials failed; what it lacks is among the ``problems``. ``settled`` is whether every percentile has an
-    answer; in ``sequential`` mode one may stop then.
+    ``complete`` is whether the new side has every cell of the base, each with a valid trial, none of its
+    trials failed, and its run.json tells how many there should be; what it lacks is among the ``problems``.
+    ``settled`` is whether every percentile has an answer; in ``sequential`` mode one may stop then.
     """
 
     model_config = ConfigDict(frozen=True)
