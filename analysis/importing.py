@@ -22,6 +22,7 @@ from hdrh.histogram import HdrHistogram
 
 from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, read_samples
 from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, bucket_low_us
+from analysis.hlog import LONGEST_S
 from analysis.locust_csv import FILES, read_locust
 from analysis.records import encodable
 
@@ -36,6 +37,8 @@ LOCUST_CANNOT_TELL = (
 )
 LOCUST_HEADER = b"Type,Name,Request Count"
 STATS = "_stats.csv"
+SHORTEST_S = 0.001
+"""No trial is shorter in summary.json."""
 _NAME = re.compile(r"[^A-Za-z0-9._+=-]+")
 
 
@@ -88,15 +91,16 @@ def _is_locust(file: Path) -> bool:
 def _import_samples(file: Path, folder: Path) -> _Trial:
     samples = read_samples(file)
     at_s = np.array(samples.at_s)
-    start = float(np.floor(at_s.min()))
-    second = np.floor(at_s - start).astype(np.int64)
+    start = float(at_s.min())
+    # An epoch time of double precision is known to a quarter of a microsecond.
+    second = np.floor(at_s - start + 1e-6).astype(np.int64)
     (folder / "latency.hlog").write_text(_hlog(start, second, np.array(samples.latency_us, dtype=np.int64)))
     failed = min(sum(samples.failures.values()), len(at_s))
     return _Trial(
         samples.tool,
         file.name,
         start,
-        float(second.max() + 1),
+        _duration_s(at_s),
         len(at_s) - failed,
         failed,
         samples.dropped,
@@ -105,10 +109,27 @@ def _import_samples(file: Path, folder: Path) -> _Trial:
     )
 
 
+def _duration_s(at_s: Floats) -> float:
+    """How long requests took to come: to the last one, and as much again as lies between two of them.
+
+    Counted in whole seconds of the clock, the rate would depend on the fraction of a second at which the
+    first one came; where the file has no more than those, it cannot be told better.
+    """
+    span, n = float(np.ptp(at_s)), len(at_s)
+    if not span or not _finer_than_seconds(at_s):
+        return min(span + 1.0, LONGEST_S)
+    return min(max(round(span * n / (n - 1), 3), SHORTEST_S), LONGEST_S)
+
+
+def _finer_than_seconds(at_s: Floats) -> bool:
+    return bool(np.any(at_s % 1.0))
+
+
 def _told(samples: Samples) -> list[str]:
     more = sum(samples.failures.values()) - len(samples.at_s)
     odd = [f"It tells of {more:,} more failures than requests; they were left out."] if more > 0 else []
-    return samples.told() + odd
+    coarse = "Its times are whole seconds: how long it ran, and so its rate, is known to a second only."
+    return [*samples.told(), *odd, *([] if _finer_than_seconds(np.array(samples.at_s)) else [coarse])]
 
 
 def _hlog(start_s: float, second: Ints, latency_us: Ints) -> str:
