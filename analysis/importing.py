@@ -23,7 +23,7 @@ from hdrh.histogram import HdrHistogram
 from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, read_samples
 from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, bucket_low_us
 from analysis.hlog import LONGEST_S
-from analysis.locust_csv import FILES, read_locust
+from analysis.locust_csv import FILES, RequestLine, read_locust
 from analysis.records import encodable
 
 LOCUST = "Locust"
@@ -187,19 +187,32 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
     for line in found.failures or ():  # requests of several names may fail alike
         failures[line.error] += line.count
     odd = [problem for problem in problems if "exceptions" not in problem]
-    if not len(times):
-        odd.append("It has no history: neither when it was, nor its rates.")
+    if len(times):
+        duration_s = max(1.0, float(times[-1] - times[0]))
+    else:
+        odd.append("It has no history: neither when it was, nor its rates over time.")
+        duration_s = _as_told_s(total) or 1.0
+        if not _as_told_s(total):
+            odd.append("It does not tell how long it ran: its rates are reckoned as if that was one second.")
     return _Trial(
         LOCUST,
         file.name,
         float(times[0]) if len(times) else 0.0,
-        max(1.0, float(times[-1] - times[0])) if len(times) else 1.0,
+        duration_s,
         total.requests - total.failures,
         total.failures,
         0,
         failures,
         [*LOCUST_CANNOT_TELL, *odd],
     )
+
+
+def _as_told_s(total: RequestLine) -> float | None:
+    """How long it took for so many requests to be so many a second; None where that is not told."""
+    if not (total.per_s and total.requests):
+        return None
+    duration_s = total.requests / total.per_s
+    return duration_s if SHORTEST_S <= duration_s <= LONGEST_S else None
 
 
 def _summary(trial: _Trial) -> dict[str, Any]:
@@ -236,7 +249,9 @@ def _run_json(trials: Sequence[_Trial], names: Sequence[str], scenario: str, com
         "plan_name": f"imported from {tools}",
         "command": command,
         "started": _utc(min(trial.started_s for trial in trials)),
-        "ended": _utc(max(trial.started_s + trial.duration_s for trial in trials)),
+        "ended": _utc(
+            max((trial.started_s + trial.duration_s for trial in trials if trial.started_s), default=0.0)
+        ),
         "status": "complete",
         "imported": {
             "tool": tools,

@@ -159,6 +159,24 @@ class TestStockLocust:
         assert "≈ 32.0" in page
         assert "Percentiles are of Locust" in page
 
+    def test_without_a_history_has_the_rate_of_its_totals(self, tmp_path: Path) -> None:
+        alone = written(tmp_path, "alone_stats.csv", (HERE / "stock_stats.csv").read_text())
+        report = imported(tmp_path, alone)
+        row = report.rows[0]
+        assert (row.planned_per_s, row.achieved_per_s) == (
+            pytest.approx(21.795224),
+            pytest.approx(15 / 40 * 21.795224),
+        )
+        assert report.run.imported is not None
+        assert report.run.imported.cannot_tell[-1].startswith("It has no history: neither when it was")
+        assert report.run.ended is None
+
+    def test_without_any_rate_says_that_it_is_not_known(self, tmp_path: Path) -> None:
+        text = (HERE / "stock_stats.csv").read_text().replace("21.795224183150793", "0.0")
+        report = imported(tmp_path, written(tmp_path, "alone_stats.csv", text))
+        assert report.run.imported is not None
+        assert report.run.imported.cannot_tell[-1].startswith("It does not tell how long it ran")
+
     def test_adds_up_what_failed_alike_under_two_names(self, tmp_path: Path) -> None:
         for part in ("stats.csv", "failures.csv"):
             text = (HERE / f"stock_{part}").read_text()
