@@ -231,7 +231,7 @@ def _summary(trial: _Trial) -> dict[str, Any]:
         },
         "verdict": "suspect",
         "reasons": [f"imported from {trial.tool}: nothing tells whether its generator kept up"],
-        "saturated": bool(trial.dropped),
+        "saturated": False,  # nothing tells whether server or generator was too slow for what was dropped
         "started": _utc(trial.started_s),
         "duration_s": trial.duration_s,
         "failures": failures or ({"not told": trial.failed} if trial.failed else {}),

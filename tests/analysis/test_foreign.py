@@ -90,7 +90,24 @@ class TestK6:
         row = imported(tmp_path, written(tmp_path, "k.csv", "\n".join([head, drop, *rows, ""]))).rows[0]
         assert row.dropped == 3
         assert row.planned == row.requests + 3
-        assert row.saturated
+        assert row.lower_bound
+
+    def test_dropped_iterations_are_not_blamed_on_the_server(self, tmp_path: Path) -> None:
+        """k6 drops them for want of VUs too."""
+        head = (HERE / "k6.csv").read_text().splitlines()[0]
+        empty = "," * (head.count(",") - 2)
+        lines = [f"http_req_duration,{1795285000 + n // 100},{10 + n % 17}.0{empty}" for n in range(300)]
+        drop = f"dropped_iterations,1795285001,1.000000{empty}"
+        report = imported(tmp_path, written(tmp_path, "k.csv", "\n".join([head, *lines, drop, ""])))
+        (row,) = report.rows
+        assert (row.dropped, row.saturated, row.lower_bound) == (1, False, True)
+        assert row.interval_ms == {}
+        assert report.rankings[0].excluded == {}
+        held, missed = build_report(
+            tmp_path / "run", Asked(objectives=("p95 < 30ms", "max < 30ms"))
+        ).objectives
+        assert (held.passed, missed.passed) == (True, False)
+        assert missed.note.startswith("not shown: 1 dropped arrival had no latency")
 
     @pytest.mark.parametrize("unit", [1, 1000, 1_000_000, 1_000_000_000])
     def test_times_may_be_of_any_unit(self, tmp_path: Path, unit: int) -> None:
