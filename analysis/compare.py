@@ -9,12 +9,13 @@ comparisons of a server with itself one calls a difference, however many cells t
 absence was. A *regression* is a percentile shown to be slower and by more than the margin, an error rate that
 rose by more than a percentage point, or a server that kept up before and no longer does.
 
-What differs besides the server is stated: machine, model, versions, plan, suspect trials. A new side that
-lacks a cell, or of which a trial failed, is not ``complete``, and without a regression nobody knows whether
-there is one: a server that crashes is no answer to whether it got slower. Where the load or the payload
-differ the cell is not compared at all, and its percentiles are not where more than 1 % of a side's arrivals
-got no right answer: errors answer fast. Several runs of a side count as one with all their trials; where they
-lie further apart than their trials do, that is stated too, since the intervals are then too narrow.
+What differs besides the server is stated: machine, cores, model, versions, plan, suspect trials. A new side
+that lacks a cell, or of which a trial failed, is not ``complete``, and without a regression nobody knows
+whether there is one: a server that crashes is no answer to whether it got slower. Where the load or the
+payload differ the cell is not compared at all, and its percentiles are not where more than 1 % of a side's
+arrivals got no right answer: errors answer fast. Several runs of a side count as one with all their trials;
+where they lie further apart than their trials do, that is stated too, since the intervals are then too
+narrow.
 """
 
 from __future__ import annotations

@@ -125,6 +125,25 @@ class TestTwoRuns:
         assert "Machine: Example CPU, 2 cores, now Other CPU, 8 cores." in found.differs
         assert any(sentence.startswith("Model: sha256:ab") for sentence in found.differs)
 
+    @pytest.mark.parametrize(
+        ("server", "generator", "told"),
+        [
+            ([2], [3], ""),
+            ([1, 2], [0], "2 cores for the server, the generator on others"),
+            ([0, 1], [0, 1], "2 cores for the server, shared with the generator"),
+            ([1], None, "1 core for the server"),
+            ([], [], "not pinned"),
+            (None, None, "not known"),
+        ],
+    )
+    def test_on_other_cores_say_so(
+        self, tmp_path: Path, server: list[int] | None, generator: list[int] | None, told: str
+    ) -> None:
+        held = {"server_cores": server, "generator_cores": generator, "threads": 1, "workers": 1}
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "head": {"fairness": held}})
+        before = "1 core for the server, the generator on others"
+        assert found.differs == ([f"Cores: {before}, now {told}."] if told else [])
+
     def test_of_a_plan_that_was_edited_say_so(self, tmp_path: Path) -> None:
         before, after = (
             {"plan": {"warmup": warmup, "warmup_requests": n}} for warmup, n in (("5s", 10), ("0s", 0))
