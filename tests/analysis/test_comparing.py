@@ -143,6 +143,11 @@ class TestACiJob:
             "### modelswarm · compare: regression\n\n**bentoml in constant: p50 went from "
         )
         assert "| constant | bentoml | p50 | " in told
+        head, *lines = [line for line in told.splitlines() if line.startswith("|")]
+        assert head.endswith("| p | d | P(new slower) | power for 5\N{NO-BREAK SPACE}% | verdict |")
+        p50 = next(line for line in lines if line.startswith("| constant | bentoml | p50 | "))
+        assert "| 100\N{NO-BREAK SPACE}% | " in p50
+        assert p50.endswith("| slower |")
         assert "[red]" not in told
 
     @pytest.mark.parametrize(
