@@ -7,14 +7,18 @@ comparisons of a server with itself one calls a difference, however many cells t
 
 ``equivalent`` means shown to differ by less than the margin, ``not shown`` that neither a difference nor its
 absence was. A *regression* is a percentile shown to be slower and by more than the margin, an error rate that
-rose by more than a percentage point, or a server that kept up before and no longer does.
+rose by more than a percentage point, or a server that kept up before and no longer does. One trial of several
+may fall behind by chance: that a server no longer keeps up is shown by Fisher's exact test of saturated
+trials, at 5 % shared by the cells, or by most of the new side's and none of the base's. Where it is not, a
+cell with saturated trials is not compared, and more of them on the new side leave it not ``complete``.
 
-What differs besides the server is stated: machine, model, versions, plan, suspect trials. A new side that
-lacks a cell, or of which a trial failed, is not ``complete``, and without a regression nobody knows whether
-there is one: a server that crashes is no answer to whether it got slower. Where the load or the payload
-differ the cell is not compared at all, and its percentiles are not where more than 1 % of a side's arrivals
-got no right answer: errors answer fast. Several runs of a side count as one with all their trials; where they
-lie further apart than their trials do, that is stated too, since the intervals are then too narrow.
+What differs besides the server is stated: machine, cores, model, versions, plan, suspect trials. A new side
+that lacks a cell, or of which a trial failed, is not ``complete``, and without a regression nobody knows
+whether there is one: a server that crashes is no answer to whether it got slower. Where the load or the
+payload differ the cell is not compared at all, and its percentiles are not where more than 1 % of a side's
+arrivals got no right answer: errors answer fast. Several runs of a side count as one with all their trials;
+where they lie further apart than their trials do, that is stated too, since the intervals are then too
+narrow.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from analysis.metrics import QUANTILES, Cell
 from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import read_run
 from analysis.sides import Side, on_both_sides
-from analysis.words import counted, ms, percent
+from analysis.words import counted, listed, ms, percent
 
 METRICS = ("p50", "p95", "p99")
 MARGIN = 0.05
@@ -112,9 +116,10 @@ class ComparisonRow(BaseModel):
 class Comparison(BaseModel):
     """What came out. ``differs`` has a sentence per thing that was not the same on both sides.
 
-    ``complete`` is whether the new side has every cell of the base, each with a valid trial, and none of its
-    trials failed; what it lacks is among the ``problems``. ``settled`` is whether every percentile has an
-    answer; in ``sequential`` mode one may stop then.
+    ``complete`` is whether the new side has every cell of the base, each with a valid trial, none of its
+    trials failed, its run.json tells how many there should be, and none leaves open whether it still keeps
+    up; what it lacks is among the ``problems``.
+    ``settled`` is whether every percentile has an answer; in ``sequential`` mode one may stop then.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -193,7 +198,13 @@ def compare(
         if (scenario, backend) not in after_side.cells
     ]
     keys = dict.fromkeys(key for side in sides for key in side.cells)
-    pairs = [CellPair(*key, *(side.cells.get(key) for side in sides)) for key in keys]
+    pairs = [CellPair(*key, before_side.cells.get(key), after_side.cells.get(key), len(keys)) for key in keys]
+    in_doubt = [
+        f"new: {one.backend} in {one.scenario} fell behind in more trials than the base, by too few to show "
+        "that it no longer keeps up: measure it again, with more trials."
+        for one in pairs
+        if one.in_doubt
+    ]
     return Comparison(
         base=list(base),
         new=list(new),
@@ -207,25 +218,76 @@ def compare(
         rows=compare_pairs(pairs, margin, sequential),
         problems=[
             *lacking,
+            *in_doubt,
             *(f"{side.name}: {told}" for side in sides for told in [*side.not_valid, *side.run.problems]),
         ],
-        complete=not lacking and after_side.complete,
+        complete=not lacking and not in_doubt and after_side.complete,
     )
 
 
 @dataclass(frozen=True)
 class CellPair:
-    """A cell on both sides; None where a side does not have it."""
+    """A cell on both sides, one of so many ``pairs``; None where a side does not have it."""
 
     scenario: str
     backend: str
     before: Cell | None
     after: Cell | None
+    pairs: int = 1
 
     @property
     def reason(self) -> str:
         """Why it is not compared; empty where it is."""
-        return _not_comparable(self.before, self.after)
+        if unlike_each_other := _not_comparable(self.before, self.after):
+            return unlike_each_other
+        assert self.before is not None
+        if not self.before.row.saturated or self.falls_behind:
+            return ""
+        return f"saturated in the base run{self._counted}: its percentiles are lower bounds"
+
+    @property
+    def falls_behind(self) -> bool:
+        """Whether the new side is shown to keep up less often than the base."""
+        return bool(self.before and self.after) and _falls_behind(self._behind, ALPHA / self.pairs)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the new side fell behind more often, but is not shown to."""
+        if _not_comparable(self.before, self.after) or self.falls_behind:
+            return False
+        (before, of_before), (after, of_after) = self._behind
+        return after * of_before > before * of_after
+
+    @property
+    def saturation(self) -> str:
+        """What is to be said of a new side of which trials were saturated."""
+        if self.falls_behind:
+            return (
+                f"the server no longer keeps up with this load{self._counted}; the new value is a lower bound"
+            )
+        return f"not shown that the server no longer keeps up{self._counted}: the new value is a lower bound"
+
+    @property
+    def _behind(self) -> list[tuple[int, int]]:
+        """Of both sides, how many trials were saturated, of how many."""
+        told = [
+            [trial.summary.saturated for trial in cell.trials if trial.summary]
+            for cell in (self.before, self.after)
+            if cell
+        ]
+        return [(sum(side), len(side)) for side in told]
+
+    @property
+    def _counted(self) -> str:
+        """How many trials of each side were saturated, where there are several."""
+        behind = self._behind
+        if max(trials for _, trials in behind) < 2:
+            return ""
+        sides = [
+            f"{n or 'none'} of {trials} in the {side} run"
+            for side, (n, trials) in zip(SIDES, behind, strict=True)
+        ]
+        return f" (trials saturated: {listed(sides)})"
 
 
 @dataclass(frozen=True)
@@ -236,12 +298,13 @@ class _Asked:
     after: Cell
     percentiles: list[str]
     errors: Rise | None
+    pair: CellPair
 
     @classmethod
-    def of(cls, before: Cell, after: Cell, sequential: bool) -> _Asked:
+    def of(cls, before: Cell, after: Cell, pair: CellPair, sequential: bool) -> _Asked:
         """All that can be asked; of a server that fell behind no percentile is one."""
         told = [] if after.row.saturated else [n for n in METRICS if not _unknown(before, after, n)]
-        return cls(before, after, told, rise(before, after, sequential))
+        return cls(before, after, told, rise(before, after, sequential), pair)
 
     @property
     def tests(self) -> int:
@@ -257,7 +320,7 @@ class _Asked:
 def compare_pairs(pairs: Sequence[CellPair], margin: float, sequential: bool) -> list[ComparisonRow]:
     """The rows of all pairs of cells, with p values that hold together over all of them."""
     asked = {
-        n: _Asked.of(one.before, one.after, sequential)
+        n: _Asked.of(one.before, one.after, one, sequential)
         for n, one in enumerate(pairs)
         if one.before and one.after and not one.reason
     }
@@ -300,9 +363,25 @@ def _not_comparable(before: Cell | None, after: Cell | None) -> str:
         return (
             f"the {'base' if before.row.stand_in else 'new'} side is a stand-in, the other the server itself"
         )
-    if apart := unlike([*before.trials, *after.trials]):
-        return f"the load was not the same ({apart})"
-    return "saturated in the base run: its percentiles are lower bounds" if before.row.saturated else ""
+    apart = unlike([*before.trials, *after.trials])
+    return f"the load was not the same ({apart})" if apart else ""
+
+
+def _falls_behind(behind: Sequence[tuple[int, int]], alpha: float) -> bool:
+    """Whether more trials of the new side were saturated than chance explains.
+
+    Of single trials there is nothing to test. Few trials that all fall behind say more than the test can:
+    with three of each its p value is 5 % at the least.
+    """
+    from scipy.stats import fisher_exact  # imported late: the command must start fast
+
+    (before, of_before), (after, of_after) = behind
+    if min(of_before, of_after) < 2:
+        return after > 0 and not before
+    if not before and (not after or 2 * after > of_after):
+        return after > 0
+    table = [[after, of_after - after], [before, of_before - before]]
+    return bool(fisher_exact(table, alternative="greater").pvalue <= alpha)
 
 
 def _latencies(
@@ -310,7 +389,7 @@ def _latencies(
 ) -> list[ComparisonRow]:
     before, after = asked.before, asked.after
     if after.row.saturated:
-        return [_saturated(before, after)]
+        return [_saturated(before, after, asked.pair)]
     trials = min(before.row.trials, after.row.trials)
     return [
         _latency(before, after, name, *decided[name], margin, trials)
@@ -388,16 +467,16 @@ def _latency(
     )
 
 
-def _saturated(before: Cell, after: Cell) -> ComparisonRow:
+def _saturated(before: Cell, after: Cell, pair: CellPair) -> ComparisonRow:
     return ComparisonRow(
         backend=after.row.backend,
         scenario=after.row.scenario,
         metric="p95",
         base=before.row.latency_ms.get("p95"),
         new=after.row.latency_ms.get("p95"),
-        verdict="worse",
-        regression=True,
-        note="the server no longer keeps up with this load; the new value is a lower bound",
+        verdict="worse" if pair.falls_behind else "not comparable",
+        regression=pair.falls_behind,
+        note=pair.saturation,
     )
 
 

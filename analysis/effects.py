@@ -186,7 +186,8 @@ def _power(sd: float, first: int, second: int, margin: float, alpha: float) -> f
 
     size = min(math.log1p(margin) / sd, LARGEST_EFFECT)
     # One-sided: to show it the wrong way round is no success, and the far tail of the law comes out as NaN.
-    return float(TTestIndPower().power(size, first, alpha / 2, ratio=second / first, alternative="larger"))
+    found = TTestIndPower().power(size, first, alpha / 2, ratio=second / first, alternative="larger")
+    return 1.0 if math.isnan(found) else float(found)  # it overflows where the power is practically 1
 
 
 def _settle(sd: float, seen: float, margin: float, alpha: float) -> int | None:

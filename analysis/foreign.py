@@ -39,7 +39,8 @@ CANNOT_TELL = {
         *NOT_PLANNED,
         "k6's http_req_duration leaves out waiting for a connection, connecting and TLS; a request that "
         "could not connect stands in it with 0 ms.",
-        "Iterations that k6 dropped count as dropped requests, one each.",
+        "Iterations that k6 dropped count as dropped requests, one each. It drops them for want of VUs too: "
+        "whether the server kept up is not known, and percentiles are lower bounds where some were dropped.",
     ),
     "vegeta": (*NOT_PLANNED, "Requests that vegeta did not send in time are not in its results."),
 }

@@ -1,10 +1,10 @@
-"""What a run is besides its numbers: machine, model, plan, versions. Where it differs, a reader must know."""
+"""What a run is besides its numbers: machine, cores, model, plan. Where it differs, a reader must know."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.runfolder import Backend, PlanFacts, Run, RunFacts
+from analysis.runfolder import Backend, Fairness, PlanFacts, Run, RunFacts
 from analysis.words import counted
 
 
@@ -25,6 +25,7 @@ def identity(facts: RunFacts) -> dict[str, str]:
     cores = f"{machine.cores} cores" if machine.cores else ""
     return {
         "Machine": ", ".join(filter(None, [machine.cpu, cores])),
+        "Cores": _cores(held),
         "System": f"{machine.os} {machine.kernel}".strip(),
         "Target": facts.target,
         "Model": facts.model.digest,
@@ -35,6 +36,19 @@ def identity(facts: RunFacts) -> dict[str, str]:
         "Backends": ", ".join(f"{name} {_server(one)}" for name, one in sorted(facts.backends.items())),
         "Versions": ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items())),
     }
+
+
+def _cores(held: Fairness) -> str:
+    """How many the server had, and whether the generator kept off them: it takes from a server's speed."""
+    if held.server_cores is None:
+        return ""
+    if not held.server_cores:
+        return "not pinned"
+    told = f"{counted(len(held.server_cores), 'core')} for the server"
+    if held.generator_cores is None:
+        return told
+    shared = {*held.generator_cores} & {*held.server_cores}
+    return f"{told}, {'shared with the generator' if shared else 'the generator on others'}"
 
 
 def _identities(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -22,7 +22,8 @@ from hdrh.histogram import HdrHistogram
 
 from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, read_samples
 from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, bucket_low_us
-from analysis.locust_csv import FILES, read_locust
+from analysis.hlog import LONGEST_S
+from analysis.locust_csv import FILES, RequestLine, read_locust
 from analysis.records import encodable
 
 LOCUST = "Locust"
@@ -36,6 +37,8 @@ LOCUST_CANNOT_TELL = (
 )
 LOCUST_HEADER = b"Type,Name,Request Count"
 STATS = "_stats.csv"
+SHORTEST_S = 0.001
+"""No trial is shorter in summary.json."""
 _NAME = re.compile(r"[^A-Za-z0-9._+=-]+")
 
 
@@ -88,15 +91,16 @@ def _is_locust(file: Path) -> bool:
 def _import_samples(file: Path, folder: Path) -> _Trial:
     samples = read_samples(file)
     at_s = np.array(samples.at_s)
-    start = float(np.floor(at_s.min()))
-    second = np.floor(at_s - start).astype(np.int64)
+    start = float(at_s.min())
+    # An epoch time of double precision is known to a quarter of a microsecond.
+    second = np.floor(at_s - start + 1e-6).astype(np.int64)
     (folder / "latency.hlog").write_text(_hlog(start, second, np.array(samples.latency_us, dtype=np.int64)))
     failed = min(sum(samples.failures.values()), len(at_s))
     return _Trial(
         samples.tool,
         file.name,
         start,
-        float(second.max() + 1),
+        _duration_s(at_s),
         len(at_s) - failed,
         failed,
         samples.dropped,
@@ -105,10 +109,27 @@ def _import_samples(file: Path, folder: Path) -> _Trial:
     )
 
 
+def _duration_s(at_s: Floats) -> float:
+    """How long requests took to come: to the last one, and as much again as lies between two of them.
+
+    Counted in whole seconds of the clock, the rate would depend on the fraction of a second at which the
+    first one came; where the file has no more than those, it cannot be told better.
+    """
+    span, n = float(np.ptp(at_s)), len(at_s)
+    if not span or not _finer_than_seconds(at_s):
+        return min(span + 1.0, LONGEST_S)
+    return min(max(round(span * n / (n - 1), 3), SHORTEST_S), LONGEST_S)
+
+
+def _finer_than_seconds(at_s: Floats) -> bool:
+    return bool(np.any(at_s % 1.0))
+
+
 def _told(samples: Samples) -> list[str]:
     more = sum(samples.failures.values()) - len(samples.at_s)
     odd = [f"It tells of {more:,} more failures than requests; they were left out."] if more > 0 else []
-    return samples.told() + odd
+    coarse = "Its times are whole seconds: how long it ran, and so its rate, is known to a second only."
+    return [*samples.told(), *odd, *([] if _finer_than_seconds(np.array(samples.at_s)) else [coarse])]
 
 
 def _hlog(start_s: float, second: Ints, latency_us: Ints) -> str:
@@ -166,19 +187,32 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
     for line in found.failures or ():  # requests of several names may fail alike
         failures[line.error] += line.count
     odd = [problem for problem in problems if "exceptions" not in problem]
-    if not len(times):
-        odd.append("It has no history: neither when it was, nor its rates.")
+    if len(times):
+        duration_s = max(1.0, float(times[-1] - times[0]))
+    else:
+        odd.append("It has no history: neither when it was, nor its rates over time.")
+        duration_s = _as_told_s(total) or 1.0
+        if not _as_told_s(total):
+            odd.append("It does not tell how long it ran: its rates are reckoned as if that was one second.")
     return _Trial(
         LOCUST,
         file.name,
         float(times[0]) if len(times) else 0.0,
-        max(1.0, float(times[-1] - times[0])) if len(times) else 1.0,
+        duration_s,
         total.requests - total.failures,
         total.failures,
         0,
         failures,
         [*LOCUST_CANNOT_TELL, *odd],
     )
+
+
+def _as_told_s(total: RequestLine) -> float | None:
+    """How long it took for so many requests to be so many a second; None where that is not told."""
+    if not (total.per_s and total.requests):
+        return None
+    duration_s = total.requests / total.per_s
+    return duration_s if SHORTEST_S <= duration_s <= LONGEST_S else None
 
 
 def _summary(trial: _Trial) -> dict[str, Any]:
@@ -197,7 +231,7 @@ def _summary(trial: _Trial) -> dict[str, Any]:
         },
         "verdict": "suspect",
         "reasons": [f"imported from {trial.tool}: nothing tells whether its generator kept up"],
-        "saturated": bool(trial.dropped),
+        "saturated": False,  # nothing tells whether server or generator was too slow for what was dropped
         "started": _utc(trial.started_s),
         "duration_s": trial.duration_s,
         "failures": failures or ({"not told": trial.failed} if trial.failed else {}),
@@ -215,7 +249,9 @@ def _run_json(trials: Sequence[_Trial], names: Sequence[str], scenario: str, com
         "plan_name": f"imported from {tools}",
         "command": command,
         "started": _utc(min(trial.started_s for trial in trials)),
-        "ended": _utc(max(trial.started_s + trial.duration_s for trial in trials)),
+        "ended": _utc(
+            max((trial.started_s + trial.duration_s for trial in trials if trial.started_s), default=0.0)
+        ),
         "status": "complete",
         "imported": {
             "tool": tools,

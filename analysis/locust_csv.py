@@ -74,6 +74,7 @@ class RequestLine(Part):
     p99_99_ms: _Percentile = Field(default=None, alias="99.99%")
     max_ms: _Number = Field(alias="Max Response Time")
     answer_bytes_mean: _Number = Field(alias="Average Content Size")
+    per_s: _Percentile = Field(default=None, alias="Requests/s")
 
     @property
     def latency_ms(self) -> dict[str, float | None]:

@@ -2,7 +2,8 @@
 
 The first quotes the numbers it rests on, the second what they rest on and who is left out. A server is
 named only if none is shown to be faster than it in any scenario, and every other ranked one is shown to be
-slower in at least one, or failed by its own fault (saturated, errors) where this one did not.
+slower in at least one, or failed by its own fault (saturated, errors) where this one did not. A server that
+missed an objective is passed over for those that missed none, however fast it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from analysis.judging import ObjectiveResult
 from analysis.levels import STEADY
 from analysis.metrics import Cell, Row
-from analysis.ranking import Pair, Part, Ranking
+from analysis.ranking import Excluded, Pair, Part, Ranking
 from analysis.uncertainty import SINGLE_TRIAL, SINGLE_TRIAL_MARGIN
 from analysis.words import PERCENT, counted, listed, ms, number, per_s, percent
 
@@ -36,9 +37,13 @@ class Recommendation(Part):
 
 @dataclass(frozen=True)
 class _Known:
-    """The cells by scenario and backend, and what sentences quote of them."""
+    """The cells by scenario and backend, and what sentences quote of them.
+
+    ``passed_over`` has the objectives that those missed which others are preferred to for it.
+    """
 
     cells: Mapping[tuple[str, str], Cell]
+    passed_over: Mapping[str, Sequence[str]]
 
     def title(self, backend: str) -> str:
         """The backend's name."""
@@ -68,8 +73,16 @@ def recommend(
     """
     usable = [one for one in rankings if one.ranked and one.load == "open"]
     usable = usable or [one for one in rankings if one.ranked]
-    known = _Known({(cell.row.scenario, cell.row.backend): cell for cell in cells})
-    backend, first = _first(usable, known)
+    missed = _missed(objectives)
+    eligible = [_without(ranking, missed) for ranking in usable]
+    if not all(ranking.ranked for ranking in eligible):  # where all missed one, the fastest is still that
+        eligible = usable
+    left = {one.backend for ranking in eligible for one in ranking.ranked}
+    over = {b: missed[b] for ranking in usable for one in ranking.ranked if (b := one.backend) not in left}
+    known = _Known({(cell.row.scenario, cell.row.backend): cell for cell in cells}, over)
+    backend, first = _first(eligible, known)
+    if told := _told_missed(backend, usable, missed, known):
+        first = f"{first.removesuffix('.')}{told}."
     rest = [
         *_rests_on(usable, cells, known),
         *_left_out(rankings, known),
@@ -77,6 +90,50 @@ def recommend(
     ]
     second = "; ".join(rest) or "nothing was measured"
     return Recommendation(backend=backend, sentences=(first, f"{second[:1].upper()}{second[1:]}."))
+
+
+def _missed(objectives: Sequence[ObjectiveResult]) -> dict[str, list[str]]:
+    """The objectives that each backend was shown to miss, each once."""
+    found: dict[str, dict[str, None]] = {}
+    for one in objectives:
+        if one.judgement == "missed":
+            found.setdefault(one.backend, {})[one.expression] = None
+    return {backend: list(expressions) for backend, expressions in found.items()}
+
+
+def _without(ranking: Ranking, missed: Mapping[str, Sequence[str]]) -> Ranking:
+    """The ranking of those that missed nothing; the others are out of it by their own fault."""
+    pairs = [pair for pair in ranking.pairs if not {pair.faster, pair.slower} & missed.keys()]
+    ranked = [
+        one.model_copy(update={"rank": 1 + sum(pair.shown and pair.slower == one.backend for pair in pairs)})
+        for one in ranking.ranked
+        if one.backend not in missed
+    ]
+    out = {
+        one.backend: Excluded(reason=f"missed {listed(missed[one.backend])}", own_fault=True)
+        for one in ranking.ranked
+        if one.backend in missed
+    }
+    return ranking.model_copy(
+        update={"ranked": ranked, "pairs": pairs, "excluded": {**ranking.excluded, **out}}
+    )
+
+
+def _told_missed(
+    backend: str | None, usable: Sequence[Ranking], missed: Mapping[str, Sequence[str]], known: _Known
+) -> str:
+    """Who was passed over, or what the named one missed itself; empty where neither is so."""
+    if backend is not None and backend in missed:
+        return (
+            f", but it missed {listed(missed[backend])}, and no other is known to have held every objective"
+        )
+    if len(known.passed_over) > TELL_WHY:
+        return f"; {listed([known.title(b) for b in known.passed_over])} missed objectives"
+    told = []
+    for other, expressions in known.passed_over.items():
+        faster = backend is not None and any(_shown_faster(ranking, other, backend) for ranking in usable)
+        told.append(f"{known.title(other)} {'is faster but ' if faster else ''}missed {listed(expressions)}")
+    return f"; {listed(told)}" if told else ""
 
 
 def _first(usable: Sequence[Ranking], known: _Known) -> tuple[str | None, str]:
@@ -108,10 +165,12 @@ def _at_fault(ranking: Ranking) -> list[str]:
 
 
 def _beats(ranking: Ranking, best: str, other: str) -> bool:
-    if other in _at_fault(ranking):
-        return True
-    pair = ranking.pair(best, other)
-    return bool(pair and pair.shown and pair.faster == best)
+    return other in _at_fault(ranking) or _shown_faster(ranking, best, other)
+
+
+def _shown_faster(ranking: Ranking, one: str, other: str) -> bool:
+    pair = ranking.pair(one, other)
+    return bool(pair and pair.shown and pair.faster == one)
 
 
 def _values(rankings: Sequence[Ranking], backend: str, known: _Known) -> str:
@@ -160,8 +219,10 @@ def _against(best: str, ranking: Ranking, known: _Known) -> str:
     """The nearest other in a scenario: ``BentoML's 60.3 ms (constant; 1.42 to 1.51 times as slow)``."""
     nearest = next((one for one in ranking.ranked if one.backend != best), None)
     if nearest is None:
-        faults = [f"{known.title(b)}, {ranking.excluded[b].reason}" for b in _at_fault(ranking)]
-        return f"{listed(faults) or 'no other valid measurement'} ({ranking.scenario})"
+        at_fault = [b for b in _at_fault(ranking) if b not in known.passed_over]
+        faults = [f"{known.title(b)}, {ranking.excluded[b].reason}" for b in at_fault]
+        none = "no other that held its objectives" if known.passed_over else "no other valid measurement"
+        return f"{listed(faults) or none} ({ranking.scenario})"
     pair = ranking.pair(best, nearest.backend)
     how = f"{_times(pair)} as slow" if pair and pair.shown else "no difference shown"
     return f"{known.title(nearest.backend)}'s {ms(nearest.value_ms)} ({ranking.scenario}; {how})"

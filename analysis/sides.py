@@ -36,7 +36,7 @@ class Side:
         self.cells = {(cell.row.scenario, cell.row.backend): cell for cell in cells(self.run)}
         self.not_valid = _not_valid(trials)
         self.complete = (
-            not any(run.lost_trials for run in runs)
+            not any(run.lost_trials or run.lost_gate for run in runs)
             and all(trial.entry.status == "ok" for trial in trials)
             and all(cell.row.verdict != "invalid" for cell in self.cells.values())
         )

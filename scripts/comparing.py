@@ -111,8 +111,15 @@ def _summary(comparison: Comparison) -> str:
     from analysis.pages import render_markdown
     from analysis.view import Entry, Grid, Group
 
-    lines = [[Entry(text) for text in _cells(row, comparison.margin)] for row in comparison.rows]
-    table = Grid(list(_COLUMNS), [Group("", lines)], words=3)
+    *columns, verdict = _COLUMNS
+    # Sizes for which a terminal has no room: trials of which the new one is slower, and what could be shown.
+    sizes = ["P(new slower)", f"power for {percent(comparison.margin)}"]
+    lines = []
+    for row in comparison.rows:
+        *cells, judged = _cells(row, comparison.margin)
+        texts = [*cells, percent(row.superiority), percent(row.power), judged]
+        lines.append([Entry(text) for text in texts])
+    table = Grid([*columns, *sizes, verdict], [Group("", lines)], words=3)
     notes = [*comparison.differs, *comparison.problems, *_notes(comparison)]
     return render_markdown("comparison.md.j2", {"comparison": comparison, "table": table, "notes": notes})
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.compare import CellPair, Comparison, compare, compare_pairs
+from analysis.compare import CellPair, Comparison, _falls_behind, compare, compare_pairs
 from analysis.histograms import Histogram
 from analysis.importing import import_files
 from analysis.metrics import Cell, Row
@@ -125,6 +125,25 @@ class TestTwoRuns:
         assert "Machine: Example CPU, 2 cores, now Other CPU, 8 cores." in found.differs
         assert any(sentence.startswith("Model: sha256:ab") for sentence in found.differs)
 
+    @pytest.mark.parametrize(
+        ("server", "generator", "told"),
+        [
+            ([2], [3], ""),
+            ([1, 2], [0], "2 cores for the server, the generator on others"),
+            ([0, 1], [0, 1], "2 cores for the server, shared with the generator"),
+            ([1], None, "1 core for the server"),
+            ([], [], "not pinned"),
+            (None, None, "not known"),
+        ],
+    )
+    def test_on_other_cores_say_so(
+        self, tmp_path: Path, server: list[int] | None, generator: list[int] | None, told: str
+    ) -> None:
+        held = {"server_cores": server, "generator_cores": generator, "threads": 1, "workers": 1}
+        found = compared(tmp_path, {"median_ms": 40}, {"median_ms": 40, "head": {"fairness": held}})
+        before = "1 core for the server, the generator on others"
+        assert found.differs == ([f"Cores: {before}, now {told}."] if told else [])
+
     def test_of_a_plan_that_was_edited_say_so(self, tmp_path: Path) -> None:
         before, after = (
             {"plan": {"warmup": warmup, "warmup_requests": n}} for warmup, n in (("5s", 10), ("0s", 0))
@@ -228,6 +247,59 @@ class TestTwoSetsOfRuns:
         base = [run(tmp_path / "1", 40), run(tmp_path / "2", 40, head=other)]
         found = compare(base, [run(tmp_path / "3", 40)])
         assert "Machine: Example CPU, 2 cores; Other CPU, 8 cores, now Example CPU, 2 cores." in found.differs
+
+
+class TestSaturatedTrials:
+    """Pairs of (saturated trials, trials): of the base, and of the new side."""
+
+    def side(self, path: Path, saturated: int, count: int) -> Path:
+        specs = [
+            TrialSpec(steady(40, seed=n), trial=n, saturated=n <= saturated, dropped=int(n <= saturated))
+            for n in range(1, count + 1)
+        ]
+        others = [TrialSpec(steady(60, seed=50 + n), "bentoml", trial=n) for n in range(1, count + 1)]
+        return write_run(path, [*specs, *others])
+
+    def found(self, tmp_path: Path, base: tuple[int, int], new: tuple[int, int]) -> Comparison:
+        return compare([self.side(tmp_path / "base", *base)], [self.side(tmp_path / "new", *new)])
+
+    @pytest.mark.parametrize(
+        ("base", "new"),
+        [((0, 1), (1, 1)), ((0, 5), (5, 5)), ((0, 5), (3, 5)), ((0, 2), (2, 2)), ((1, 6), (6, 6))],
+    )
+    def test_of_the_new_side_are_a_regression_where_they_are_shown_to_be_more(
+        self, tmp_path: Path, base: tuple[int, int], new: tuple[int, int]
+    ) -> None:
+        found = self.found(tmp_path, base, new)
+        assert found.outcome == "regression"
+        assert "the server no longer keeps up with this load" in found.regressions[0]
+
+    @pytest.mark.parametrize(("base", "new"), [((0, 5), (1, 5)), ((0, 5), (2, 5)), ((1, 5), (3, 5))])
+    def test_of_the_new_side_that_chance_explains_show_nothing(
+        self, tmp_path: Path, base: tuple[int, int], new: tuple[int, int]
+    ) -> None:
+        found = self.found(tmp_path, base, new)
+        assert (found.regressions, found.outcome, found.complete) == ([], "not measured", False)
+        row = next(row for row in found.rows if (row.backend, row.metric) == ("fastapi", "p95"))
+        assert row.verdict == "not comparable"
+        told = f"{base[0] or 'none'} of 5 in the base run and {new[0]} of 5 in the new run"
+        assert told in row.note
+        assert any(problem.startswith("new: fastapi in constant fell behind") for problem in found.problems)
+
+    def test_of_the_base_are_told_too(self, tmp_path: Path) -> None:
+        found = self.found(tmp_path, (1, 5), (0, 5))
+        (row,) = (row for row in found.rows if row.backend == "fastapi")
+        assert row.verdict == "not comparable"
+        assert row.note == (
+            "saturated in the base run (trials saturated: 1 of 5 in the base run and none of 5 in the new "
+            "run): its percentiles are lower bounds"
+        )
+
+    def test_need_more_to_be_shown_among_many_cells(self) -> None:
+        """Fisher's p value of 5 of 6 against 1 of 7 is 2.5 %."""
+        behind = [(1, 7), (5, 6)]
+        assert _falls_behind(behind, 0.05)
+        assert not _falls_behind(behind, 0.05 / 12)
 
 
 class TestWhatIsNotComparable:

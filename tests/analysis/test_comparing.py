@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scripts import cli
-from tests.analysis.folders import TrialSpec, steady, write_run
+from tests.analysis.folders import TrialSpec, steady, write_run, write_trial
 
 
 def trials(
@@ -81,6 +81,25 @@ class TestTheExitStatus:
         assert "! new: fastapi in constant is missing; the base has it." in told
         assert compared(new, base)[0] == 0
 
+    def test_is_3_where_nothing_tells_how_many_trials_the_new_side_had(
+        self, base: Path, tmp_path: Path
+    ) -> None:
+        same = [*trials("fastapi", 40, seed=90), *trials("bentoml", 60, seed=70)]
+        new = write_run(tmp_path / "new", same)
+        (new / "run.json").unlink()
+        status, told = compared(base, new)
+        assert status == 3
+        assert "the new side is not complete" in told
+
+    def test_is_0_of_single_recorded_trials(self, tmp_path: Path) -> None:
+        """They have no run.json, and need none: there is one trial."""
+        sides = []
+        for name in ("base", "new"):
+            (tmp_path / name).mkdir()
+            folder = write_trial(tmp_path / name, TrialSpec(steady(40)))
+            sides.append(folder.rename(tmp_path / name / "fastapi-recorded"))
+        assert compared(*sides)[0] == 0
+
     def test_is_1_for_a_regression_whatever_else_is_missing(self, base: Path, tmp_path: Path) -> None:
         assert compared(base, write_run(tmp_path / "new", trials("bentoml", 90, seed=70)))[0] == 1
 
@@ -124,6 +143,11 @@ class TestACiJob:
             "### modelswarm · compare: regression\n\n**bentoml in constant: p50 went from "
         )
         assert "| constant | bentoml | p50 | " in told
+        head, *lines = [line for line in told.splitlines() if line.startswith("|")]
+        assert head.endswith("| p | d | P(new slower) | power for 5\N{NO-BREAK SPACE}% | verdict |")
+        p50 = next(line for line in lines if line.startswith("| constant | bentoml | p50 | "))
+        assert "| 100\N{NO-BREAK SPACE}% | " in p50
+        assert p50.endswith("| slower |")
         assert "[red]" not in told
 
     @pytest.mark.parametrize(

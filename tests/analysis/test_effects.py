@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis import effects
 from analysis.compare import Comparison, compare
 from analysis.effects import decide, effect, holm
 from analysis.sequential import Look
@@ -154,6 +155,13 @@ class TestTheSizes:
         power = effect(one, one, 0.05, metrics=3).power
         assert power is not None
         assert 0.5 < power <= 1
+
+    @pytest.mark.parametrize("tests", range(1, 13))
+    def test_have_a_power_of_practically_1_where_the_law_overflows(self, tests: int) -> None:
+        """A margin of 20 % is far more than a spread of 1 %: at 49 trials of each the law says NaN."""
+        powers = [effects._power(0.01, trials, trials, 0.2, 0.05 / tests) for trials in range(2, 121)]
+        assert all(0 < power <= 1 for power in powers)
+        assert powers[10:] == pytest.approx([1.0] * len(powers[10:]))
 
     def test_say_how_likely_the_design_was_to_show_the_margin(self) -> None:
         wide = told(100, 80, 90, 100, 110, 120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 from analysis.foreign import NotReadable, read_samples
 from analysis.importing import import_files, name_of
 from analysis.report import Asked, Report, build_report, render_summary, write_report
+from analysis.runfolder import read_run
 from scripts import cli
 from tests.analysis.folders import STATS_COLUMNS
-from tests.analysis.vegeta import as_csv, as_json
+from tests.analysis.vegeta import START, as_csv, as_json
 
 HERE = Path(__file__).parent / "foreign"
 LATENCIES_MS = [float(ms) for ms in np.random.default_rng(1).lognormal(3, 0.5, 400)]
@@ -75,13 +77,37 @@ class TestK6:
         )
         assert samples.bad == 0
 
+    def test_times_of_whole_seconds_tell_the_rate_to_a_second(self, tmp_path: Path) -> None:
+        times = read_samples(HERE / "k6.csv").at_s
+        report = imported(tmp_path, HERE / "k6.csv")
+        assert report.rows[0].duration_s == max(times) - min(times) + 1
+        assert report.run.imported is not None
+        assert report.run.imported.cannot_tell[-1].startswith("Its times are whole seconds: ")
+
     def test_dropped_iterations_are_dropped_requests(self, tmp_path: Path) -> None:
         head, *rows = (HERE / "k6.csv").read_text().splitlines()
         drop = f"dropped_iterations,1795285008,3.000000{',' * (head.count(',') - 2)}"
         row = imported(tmp_path, written(tmp_path, "k.csv", "\n".join([head, drop, *rows, ""]))).rows[0]
         assert row.dropped == 3
         assert row.planned == row.requests + 3
-        assert row.saturated
+        assert row.lower_bound
+
+    def test_dropped_iterations_are_not_blamed_on_the_server(self, tmp_path: Path) -> None:
+        """k6 drops them for want of VUs too."""
+        head = (HERE / "k6.csv").read_text().splitlines()[0]
+        empty = "," * (head.count(",") - 2)
+        lines = [f"http_req_duration,{1795285000 + n // 100},{10 + n % 17}.0{empty}" for n in range(300)]
+        drop = f"dropped_iterations,1795285001,1.000000{empty}"
+        report = imported(tmp_path, written(tmp_path, "k.csv", "\n".join([head, *lines, drop, ""])))
+        (row,) = report.rows
+        assert (row.dropped, row.saturated, row.lower_bound) == (1, False, True)
+        assert row.interval_ms == {}
+        assert report.rankings[0].excluded == {}
+        held, missed = build_report(
+            tmp_path / "run", Asked(objectives=("p95 < 30ms", "max < 30ms"))
+        ).objectives
+        assert (held.passed, missed.passed) == (True, False)
+        assert missed.note.startswith("not shown: 1 dropped arrival had no latency")
 
     @pytest.mark.parametrize("unit", [1, 1000, 1_000_000, 1_000_000_000])
     def test_times_may_be_of_any_unit(self, tmp_path: Path, unit: int) -> None:
@@ -105,6 +131,23 @@ class TestVegeta:
         p95 = np.quantile(LATENCIES_MS, 0.95, method="inverted_cdf")
         assert row.latency_ms["p95"] == pytest.approx(p95, rel=0.001)
         assert [row.error for row in report.failures] == ['Get "http://x": EOF, <b>']
+
+    @pytest.mark.parametrize("fraction_s", [0.0, 0.4, 0.9])
+    def test_has_the_same_rate_whenever_in_a_second_it_began(self, tmp_path: Path, fraction_s: float) -> None:
+        begin = START + timedelta(seconds=fraction_s)
+        file = written(tmp_path, "shop.json", as_json([20.0] * 500, per_s=100, begin=begin))
+        row = imported(tmp_path, file).rows[0]
+        assert (row.duration_s, row.planned_per_s) == (pytest.approx(5), pytest.approx(100))
+        (trial,) = read_run(tmp_path / "run").trials
+        latency = trial.log.tag("latency")
+        assert latency.start_s.tolist() == [0, 1, 2, 3, 4]
+        assert np.bincount(latency.row, latency.count).tolist() == [100] * 5
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_may_be_of_one_moment(self, tmp_path: Path, count: int) -> None:
+        line = as_json([20.0])
+        row = imported(tmp_path, written(tmp_path, "shop.json", line * count)).rows[0]
+        assert (row.requests, row.duration_s) == (count, 1)
 
     @pytest.mark.parametrize("form", [as_csv, as_json])
     def test_keeps_requests_with_long_answers(self, tmp_path: Path, form: object) -> None:
@@ -132,6 +175,24 @@ class TestStockLocust:
         page = (tmp_path / "run" / "report.html").read_text()
         assert "≈ 32.0" in page
         assert "Percentiles are of Locust" in page
+
+    def test_without_a_history_has_the_rate_of_its_totals(self, tmp_path: Path) -> None:
+        alone = written(tmp_path, "alone_stats.csv", (HERE / "stock_stats.csv").read_text())
+        report = imported(tmp_path, alone)
+        row = report.rows[0]
+        assert (row.planned_per_s, row.achieved_per_s) == (
+            pytest.approx(21.795224),
+            pytest.approx(15 / 40 * 21.795224),
+        )
+        assert report.run.imported is not None
+        assert report.run.imported.cannot_tell[-1].startswith("It has no history: neither when it was")
+        assert report.run.ended is None
+
+    def test_without_any_rate_says_that_it_is_not_known(self, tmp_path: Path) -> None:
+        text = (HERE / "stock_stats.csv").read_text().replace("21.795224183150793", "0.0")
+        report = imported(tmp_path, written(tmp_path, "alone_stats.csv", text))
+        assert report.run.imported is not None
+        assert report.run.imported.cannot_tell[-1].startswith("It does not tell how long it ran")
 
     def test_adds_up_what_failed_alike_under_two_names(self, tmp_path: Path) -> None:
         for part in ("stats.csv", "failures.csv"):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from analysis.histograms import Floats
+from analysis.recommendation import Recommendation
 from analysis.report import build_report
 from tests.analysis.folders import TrialSpec, steady, write_run
 
@@ -45,3 +49,60 @@ class TestSeveralLeaders:
         told = first_sentence(tmp_path, {"bentoml": [20, 20], "fastapi": [24, 17], "kserve": [17, 24]})
         shown = "BentoML leads, and no difference was shown between it and FastAPI and kserve: "
         assert told.startswith(shown)
+
+
+class TestAMissedObjective:
+    """FastAPI is fast but for one answer in 50, BentoML slower and even."""
+
+    def stalling(self, seed: int) -> list[Floats]:
+        return [np.concatenate([second[:49], [900.0]]) for second in steady(20, seed=seed, spread=0.1)]
+
+    def recommended(
+        self, folder: Path, *objectives: str, others: dict[str, float] | None = None
+    ) -> Recommendation:
+        backends = {"bentoml": 30.0} if others is None else others
+        specs = [
+            *(TrialSpec(self.stalling(n), "fastapi", trial=n) for n in (1, 2, 3)),
+            *(
+                TrialSpec(steady(median, seed=10 * i + n, spread=0.1), backend, trial=n)
+                for i, (backend, median) in enumerate(backends.items(), 1)
+                for n in (1, 2, 3)
+            ),
+        ]
+        return build_report(write_run(folder, specs, objectives=list(objectives))).recommendation
+
+    def test_is_not_asked_of_anybody(self, tmp_path: Path) -> None:
+        assert self.recommended(tmp_path).backend == "fastapi"
+
+    def test_speaks_for_a_slower_one_that_held_it(self, tmp_path: Path) -> None:
+        found = self.recommended(tmp_path, "p95 < 100ms", "p99 < 500ms")
+        assert found.backend == "bentoml"
+        first, second = found.sentences
+        assert first.startswith("Run BentoML: its p95 latency was 35.")
+        assert first.endswith(
+            ", against no other that held its objectives (constant); "
+            "FastAPI is faster but missed p99 < 500ms."
+        )
+        assert second.endswith("; 1 of 4 objectives missed.")
+
+    def test_leaves_the_others_ranked_among_themselves(self, tmp_path: Path) -> None:
+        others = {"bentoml": 30.0, "kserve": 45.0}
+        found = self.recommended(tmp_path, "p95 < 100ms", "p99 < 500ms", others=others)
+        assert found.backend == "bentoml"
+        assert ", against kserve's " in found.sentences[0]
+        assert found.sentences[0].endswith("; FastAPI is faster but missed p99 < 500ms.")
+
+    def test_leaves_ties_of_those_that_held_it(self, tmp_path: Path) -> None:
+        others = {"bentoml": 30.0, "kserve": 30.0}
+        found = self.recommended(tmp_path, "p95 < 100ms", "p99 < 500ms", others=others)
+        assert found.backend is None
+        told = found.sentences[0]
+        assert told.startswith("No difference was shown between BentoML and kserve: ")
+        assert told.endswith("; FastAPI missed p99 < 500ms.")
+
+    def test_that_all_missed_is_named_with_the_fastest(self, tmp_path: Path) -> None:
+        found = self.recommended(tmp_path, "p95 < 1ms")
+        assert found.backend == "fastapi"
+        assert found.sentences[0].endswith(
+            ", but it missed p95 < 1ms, and no other is known to have held every objective."
+        )

@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 START = datetime(2026, 11, 21, 14, 31, tzinfo=UTC)
 
 
-def rows(latencies_ms: list[float], per_s: int = 10, body: str = "") -> list[dict[str, object]]:
+def rows(
+    latencies_ms: list[float], per_s: int = 10, body: str = "", begin: datetime = START
+) -> list[dict[str, object]]:
     """A result per latency, the last of which failed."""
     last = len(latencies_ms) - 1
     return [
         {
             "attack": "", "seq": i, "code": 0 if i == last else 200,
-            "timestamp": (START + timedelta(seconds=i / per_s)).isoformat().replace("+00:00", "Z"),
+            "timestamp": (begin + timedelta(seconds=i / per_s)).isoformat().replace("+00:00", "Z"),
             "latency": round(ms * 1e6), "bytes_out": 0, "bytes_in": 307,
             "error": 'Get "http://x": EOF, <b>' if i == last else "", "body": body or None, "method": "GET",
             "url": "http://x/", "headers": {},
@@ -23,8 +25,8 @@ def rows(latencies_ms: list[float], per_s: int = 10, body: str = "") -> list[dic
     ]  # fmt: skip
 
 
-def as_json(latencies_ms: list[float], body: str = "") -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows(latencies_ms, body=body))
+def as_json(latencies_ms: list[float], body: str = "", per_s: int = 10, begin: datetime = START) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows(latencies_ms, per_s, body, begin))
 
 
 def as_csv(latencies_ms: list[float], body: str = "") -> str:
