@@ -79,6 +79,8 @@ class Option:
     """What is then not equal between backends, after the variant's title; `{value}` is what was chosen."""
     needs: dict[str, Program] = field(default_factory=dict)
     """Programs that the server needs where this is not at its default."""
+    local_only: str | None = None
+    """Why it cannot be had in a cluster where it is not at its default."""
 
     def read(self, value: OptionValue) -> OptionValue:
         """Return a value from a plan or a command line as one of the option's kind.

@@ -69,6 +69,10 @@ def lacking(service: Service) -> str | None:
     for name in ("Dockerfile", "kustomization.yaml"):
         if not (service.folder / name).exists():
             return f"services/{service.name}/{name} is not there"
+    for name in service.options:
+        option = service.facts.options.get(name)
+        if option and option.local_only:
+            return f"{option.local_only}: `--target local` can have the option {name}"
     return None
 
 

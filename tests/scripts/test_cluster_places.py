@@ -22,7 +22,7 @@ from scripts.errors import UNMEASURED, CannotRun, UserError
 from scripts.places import REGISTRY_VARIABLE, Wish, clear, lacking, resolve
 from scripts.plan import read_plan
 from scripts.project import Project
-from scripts.run import RunRecord
+from scripts.run import RunRecord, choose_services
 from scripts.stop import Interrupted
 from tests.projects import ROOT
 
@@ -107,6 +107,14 @@ class TestAFrameworkInACluster:
         from dataclasses import replace
 
         assert lacking(replace(service, folder=folder)) == "services/fastapi/Dockerfile is not there"
+
+    def test_is_not_measured_there_with_an_option_that_only_this_machine_can_have(self) -> None:
+        [service] = Project(ROOT).select(["huggingface"])
+        assert lacking(service) is None
+        with pytest.raises(
+            UserError, match=r"huggingface\+weights=hub cannot be measured: servers in a cluster"
+        ):
+            choose_services(Project(ROOT), ["huggingface+weights=hub"], lacking)
 
 
 def write_run(project: Project, name: str, **head: object) -> Path:
