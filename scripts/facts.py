@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from scripts.errors import UserError, nearest
 
 OptionValue = bool | int | float | str
+MEMORY = re.compile(r"([1-9]\d*)(Mi|Gi)")
+"""How service.toml and the manifests write memory."""
 PROTOCOL = "protocol"
 """The option that every framework has: which of its protocols is spoken."""
 
@@ -79,6 +81,10 @@ class Option:
     """What is then not equal between backends, after the variant's title; `{value}` is what was chosen."""
     needs: dict[str, Program] = field(default_factory=dict)
     """Programs that the server needs where this is not at its default."""
+    local_only: str | None = None
+    """Why it cannot be had in a cluster where it is not at its default."""
+    memory_each: str | None = None
+    """Of a number of processes: what each beyond the default adds to the pod's memory, such as `512Mi`."""
 
     def read(self, value: OptionValue) -> OptionValue:
         """Return a value from a plan or a command line as one of the option's kind.
@@ -203,6 +209,13 @@ def _check(facts: Facts, where: str) -> None:
             f"{where}: ready_port = {facts.ready_port!r}; {nearest(facts.ready_port, facts.ports())}"
         )
     for name, option in facts.options.items():
+        if option.memory_each is not None and not (
+            type(option.default) is int and MEMORY.fullmatch(option.memory_each)
+        ):
+            raise UserError(
+                f'{where} [options.{name}]: memory_each = {option.memory_each!r} must be such as "512Mi" or '
+                '"1Gi", and goes with a number only'
+            )
         try:
             option.read(option.default)
         except ValueError as error:

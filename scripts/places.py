@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -69,6 +70,10 @@ def lacking(service: Service) -> str | None:
     for name in ("Dockerfile", "kustomization.yaml"):
         if not (service.folder / name).exists():
             return f"services/{service.name}/{name} is not there"
+    for name in service.options:
+        option = service.facts.options.get(name)
+        if option and option.local_only:
+            return f"{option.local_only}: `--target local` can have the option {name}"
     return None
 
 
@@ -120,12 +125,22 @@ def furnish(
     return Place("cluster", context, wish.namespace, renamed, wish.detach)
 
 
-def cluster_at_hand(context: str | None, namespace: str) -> Kube | None:
-    """Return the cluster that is meant when none is named: kind's if it is there, else the current one."""
+def cluster_at_hand(
+    context: str | None, namespace: str, begun: Sequence[Mapping[str, Any]] = ()
+) -> Kube | None:
+    """Return the cluster that is meant.
+
+    When none is named that is the one of the first run of those `begun` that is in a cluster which is known
+    here (and in that namespace, if one is named), then kind's if it is there, else the current one.
+    """
     try:
         known, current = contexts()
     except UserError:
         return None
+    if context is None:
+        for where in begun:
+            if where["context"] in known and namespace in (DEFAULT_NAMESPACE, where["namespace"]):
+                return Kube(where["context"], where["namespace"])
     chosen = context or (kind.CONTEXT if kind.CONTEXT in known else current)
     return Kube(chosen, namespace) if chosen else None
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -105,6 +106,18 @@ def attach(project: Project, name: str | None, kube: Kube | None, console: Conso
 def called(project: Project, folder: Path) -> str:
     """Return what `attach` finds a run by."""
     return folder.name if folder.parent.resolve() == project.results.resolve() else shlex.quote(str(folder))
+
+
+def left_open(project: Project) -> list[dict[str, Any]]:
+    """Return in which clusters runs of this folder are that are not ended or not fetched, newest first."""
+    found = []
+    for file in sorted(project.results.glob("*/run.json"), reverse=True):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # what another version wrote is no hint
+            record = RunRecord.read(file.parent, file.read_text())
+            if "cluster" in record.head and not _has_ended(record):
+                where = record.head["cluster"]
+                found.append({"context": where["context"], "namespace": where["namespace"]})
+    return found
 
 
 def place_of(record: RunRecord, at_hand: Kube | None) -> Place:

@@ -256,6 +256,17 @@ def remove(images: Iterable[Image]) -> None:
         subprocess.run(["docker", "image", "rm", *present], capture_output=True, check=False)
 
 
+def has_build_cache() -> bool:
+    """Tell whether Docker keeps a build cache apart from the images, as BuildKit does."""
+    command = ["docker", "system", "df", "--format", "{{.Type}}={{.Size}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except subprocess.TimeoutExpired:
+        return False
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    return found.get("Build Cache", "0B") != "0B"
+
+
 def docker_fault() -> str | None:
     """Return why Docker cannot be used here, None if it can."""
     if not shutil.which("docker"):

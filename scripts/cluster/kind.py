@@ -216,3 +216,5 @@ def remove(project: Project, console: Console) -> None:
         for label in (images.DIGEST_LABEL, images.PART_LABEL):  # what has no name: older builds, their parts
             prune = ["docker", "image", "prune", "--force", "--filter", f"label={label}"]
             subprocess.run(prune, capture_output=True, check=False)
+        if images.has_build_cache():  # other projects' too, so that it is not ours to empty
+            console.print("Docker's build cache is left: `docker builder prune` empties it.", highlight=False)

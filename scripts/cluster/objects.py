@@ -8,6 +8,7 @@ from typing import Any
 
 from scripts.cluster.kube import Object
 from scripts.errors import UserError
+from scripts.facts import MEMORY
 from scripts.project import Service
 
 SERVER, LOCUST = "server", "locust"
@@ -56,7 +57,8 @@ def server_objects(manifest: Sequence[Object], service: Service, threads: int) -
     """Return a framework's objects for a plan's threads and a variant's options.
 
     Raises:
-        UserError: the manifest has no Deployment of the framework's name with a container `server`.
+        UserError: the manifest has no Deployment of the framework's name with a container `server`, or one
+            whose memory is not in Mi or Gi, where options add to it.
 
     """
     objects = copy.deepcopy(list(manifest))
@@ -67,9 +69,29 @@ def server_objects(manifest: Sequence[Object], service: Service, threads: int) -
     variables = {"MODELSWARM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **service.variables}
     kept = [each for each in container.get("env", []) if each["name"] not in variables]
     container["env"] = kept + [{"name": name, "value": value} for name, value in variables.items()]
+    more = _further_memory(service)
     for kind in ("requests", "limits"):
-        container["resources"][kind]["cpu"] = str(threads)
+        given = dict(container["resources"][kind])  # one object for both, where the manifest has an alias
+        memory = {"memory": f"{_mebibytes(given['memory']) + more}Mi"} if more else {}
+        container["resources"][kind] = given | {"cpu": str(threads)} | memory
     return objects
+
+
+def _further_memory(service: Service) -> int:
+    """Return the mebibytes that a variant's processes need beyond those that the manifest counts with."""
+    options = service.facts.options
+    return sum(
+        _mebibytes(option.memory_each) * (int(value) - int(option.default))
+        for name, value in service.options.items()
+        if (option := options.get(name)) and option.memory_each
+    )
+
+
+def _mebibytes(memory: str) -> int:
+    found = MEMORY.fullmatch(memory)
+    if found is None:
+        raise UserError(f"{memory!r} in a manifest must be such as 512Mi or 1Gi.")
+    return int(found[1]) * (1024 if found[2] == "Gi" else 1)
 
 
 def container_port(manifest: Iterable[Object], service: Service, name: str) -> int:

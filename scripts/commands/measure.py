@@ -257,7 +257,7 @@ def with_baseline(project: Project, plan: Plan) -> Plan:
 def attach(
     context: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(help="The run; default: the one that the namespace holds.")
+        str | None, typer.Argument(help="The run; default: the one in the cluster where one was left open.")
     ] = None,
     kube_context: KubeContext = None,
     namespace: Namespace = "modelswarm",
@@ -267,10 +267,12 @@ def attach(
     Ctrl-C while it is followed stops following: the run goes on.
     """
     from scripts.cluster.attach import attach as go_on
+    from scripts.cluster.attach import left_open
     from scripts.places import cluster_at_hand
 
     project = project_of(context)
-    raise typer.Exit(go_on(project, run, cluster_at_hand(kube_context, namespace), console()))
+    begun = [] if run else left_open(project)
+    raise typer.Exit(go_on(project, run, cluster_at_hand(kube_context, namespace, begun), console()))
 
 
 @app.command(

@@ -112,6 +112,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore
         """Take a new configuration."""
 
         def reload() -> Any:
+            if request.config.WhichOneof("config") != "model_config_list":  # it would unload every model
+                raise bad("ReloadConfigRequest must hold a model_config_list")
             self._models.apply(request.config)
             return model_management_pb2.ReloadConfigResponse()
 

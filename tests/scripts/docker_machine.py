@@ -72,6 +72,9 @@ elif words[0] == "tag":
 elif words[0] == "push" and fault.exists():
     print("denied: requested access to the resource is denied")
     sys.exit(1)
+elif words[:2] == ["system", "df"]:
+    cache = state / "build cache"
+    print("Images=5GB\\nBuild Cache=" + (cache.read_text() if cache.exists() else "0B"))
 elif words[0] == "exec":  # crictl on a node
     image = state / "nodes" / words[1] / words[4].removeprefix("docker.io/").replace("/", "_")
     if not image.exists():

@@ -13,6 +13,7 @@ from scripts.cluster.objects import (
     find,
     master_job,
     placed,
+    server_name,
     server_objects,
     service_port,
     worker_deployment,
@@ -76,6 +77,25 @@ class TestAServersObjects:
         server(manifest)["env"].append({"name": name, "value": "1"})
         made = server(server_objects(manifest, fastapi.variant({"workers": 2}), threads=1))
         assert [each["value"] for each in made["env"] if each["name"] == name] == ["2"]
+
+    def test_have_memory_for_each_further_process(self, fastapi: Service, manifest: Objects) -> None:
+        for workers, memory in ((1, "1Gi"), (3, "2048Mi")):
+            made = server_objects(manifest, fastapi.variant({"workers": workers}), threads=1)
+            resources = server(made)["resources"]
+            assert resources["requests"]["memory"] == resources["limits"]["memory"] == memory
+        assert server(manifest)["resources"]["limits"]["memory"] == "1Gi"
+
+    @pytest.mark.parametrize("name", ["fastapi+workers=2", "ray_serve+num_replicas=2"])
+    def test_of_a_framework_with_more_processes_have_more_memory(self, name: str) -> None:
+        [service] = Project(ROOT).select([name])
+        found = read(service.folder / "manifest.yaml")
+        containers = [
+            find(made, "Deployment", server_name(service))["spec"]["template"]["spec"]["containers"][0]
+            for made in (server_objects(found, each, 1) for each in (service.variant({}), service))
+        ]
+        usual, more = (each["resources"]["limits"]["memory"] for each in containers)
+        assert more.endswith("Mi")
+        assert int(more.removesuffix("Mi")) > 1024 * int(usual.removesuffix("Gi"))
 
     def test_without_a_container_called_server_are_refused(self, fastapi: Service, manifest: Objects) -> None:
         server(manifest)["name"] = "web"

@@ -13,17 +13,18 @@ import pytest
 from rich.console import Console
 
 from scripts.cluster import attach, kind
-from scripts.cluster.attach import _newest, called, find, place_of
+from scripts.cluster.attach import _newest, called, find, left_open, place_of
 from scripts.cluster.kube import Away, Object
 from scripts.cluster.lease import Holder, Taken, me, now
 from scripts.cluster.target import Place
 from scripts.cluster.web_password import web_password
 from scripts.errors import UNMEASURED, CannotRun, UserError
-from scripts.places import REGISTRY_VARIABLE, Wish, clear, lacking, resolve
+from scripts.places import REGISTRY_VARIABLE, Wish, clear, cluster_at_hand, lacking, resolve
 from scripts.plan import read_plan
 from scripts.project import Project
-from scripts.run import RunRecord
+from scripts.run import RunRecord, choose_services
 from scripts.stop import Interrupted
+from scripts.trial import TrialRecord
 from tests.projects import ROOT
 
 
@@ -107,6 +108,14 @@ class TestAFrameworkInACluster:
         from dataclasses import replace
 
         assert lacking(replace(service, folder=folder)) == "services/fastapi/Dockerfile is not there"
+
+    def test_is_not_measured_there_with_an_option_that_only_this_machine_can_have(self) -> None:
+        [service] = Project(ROOT).select(["huggingface"])
+        assert lacking(service) is None
+        with pytest.raises(
+            UserError, match=r"huggingface\+weights=hub cannot be measured: servers in a cluster"
+        ):
+            choose_services(Project(ROOT), ["huggingface+weights=hub"], lacking)
 
 
 def write_run(project: Project, name: str, **head: object) -> Path:
@@ -209,6 +218,36 @@ class TestTheRunToGoOnWith:
         at_hand = SimpleNamespace(context="mine")
         record = RunRecord.read(tmp_path, text)
         assert place_of(record, at_hand).context == "mine"  # type: ignore[arg-type]
+
+    def test_when_none_is_named_is_sought_where_the_newest_that_is_left_open_was_begun(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scripts.places.contexts", lambda: ([kind.CONTEXT, "prod", "lab"], "lab"))
+        monkeypatch.setattr(
+            "scripts.places.Kube", lambda *place: SimpleNamespace(context=place[0], namespace=place[1])
+        )
+
+        def sought(context: str | None = None, namespace: str = "modelswarm") -> tuple[str, str]:
+            kube = cluster_at_hand(context, namespace, left_open(project))
+            assert kube is not None
+            return kube.context, kube.namespace
+
+        def begun(name: str, context: str, ended: str | None, **trial: object) -> None:
+            trials = [vars(TrialRecord("fastapi", "steady", 1, 1, "p", 0)) | trial] if trial else []
+            where = {"context": context, "namespace": "room"}
+            write_run(project, name, ended=ended, cluster=where, trials=trials)
+
+        assert sought() == (kind.CONTEXT, "modelswarm")
+        begun("1-unfetched", "lab", "now", unfetched=True)
+        assert sought() == ("lab", "room")
+        begun("2-going-on", "prod", None)
+        begun("3-ended", "lab", "now")
+        begun("4-of-a-cluster-that-is-gone", "gone", None)
+        write_run(project, "5-of-this-machine", ended=None)
+        write_run(project, "6-of-another-version", ended=None, trials=[{"new": 1}])
+        assert sought() == ("prod", "room")
+        assert sought(context="lab") == ("lab", "modelswarm")
+        assert sought(namespace="other") == (kind.CONTEXT, "other")
 
 
 def test_a_run_that_is_followed_no_longer_is_not_known_to_have_held(

@@ -107,6 +107,15 @@ class TestLoading:
             load(cluster)
 
 
+class TestRemovingTheCluster:
+    @pytest.mark.parametrize(("cache", "told"), [("3.2GB", True), ("0B", False)])
+    def test_tells_of_the_build_cache_that_it_leaves(self, cluster: Machine, cache: str, told: bool) -> None:
+        (cluster.state / "build cache").write_text(cache)
+        kind.remove(cluster.project, cluster.console)
+        sentence = "Docker's build cache is left: `docker builder prune` empties it."
+        assert (sentence in cluster.output.getvalue()) is told
+
+
 @pytest.fixture
 def busy(machine: Machine) -> Iterator[int]:
     """A port that the cluster is to have and somebody listens on; there is no cluster yet."""

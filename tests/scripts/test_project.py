@@ -107,6 +107,16 @@ class TestAServiceTomlThatIsWrong:
                 "[options.mode]\ndefault = 'a'\nhelp = 'x'\nenv = 'X'\nchoices = ['b', 'c']\n[local]",
                 "[options.mode] takes b or c, not 'a'",
             ),
+            (
+                "[local]",
+                "[options.workers]\ndefault = 1\nhelp = 'x'\nenv = 'X'\nmemory_each = '400M'\n[local]",
+                "[options.workers]: memory_each = '400M' must be such as",
+            ),
+            (
+                "[local]",
+                "[options.fast]\ndefault = true\nhelp = 'x'\nenv = 'X'\nmemory_each = '1Gi'\n[local]",
+                '[options.fast]: memory_each = \'1Gi\' must be such as "512Mi" or "1Gi", and goes with',
+            ),
             ("port = 8000", "port = 8000\nready_port = 'inner'", "ready_port = 'inner'; there are none here"),
         ],
     )

@@ -28,3 +28,9 @@ def test_of_backends_names_each_with_its_version_options_and_further_protocols(r
 
 def test_of_plans_names_each(root: Path) -> None:
     assert set(rows(root, "### Plans")) == set(shipped_plans())
+
+
+def test_of_k8s_installs_the_kserve_whose_types_the_manifests_are_checked_against(root: Path) -> None:
+    pinned = re.findall(r"^kserve==(\S+)$", (root / "services/kserve/requirements.in").read_text(), re.M)
+    charts = re.findall(r"/charts/kserve\S* --version v(\S+)", (root / "k8s/README.md").read_text())
+    assert charts == pinned * 2  # its CRDs, and itself

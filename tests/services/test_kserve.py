@@ -239,6 +239,24 @@ class TestInferenceServices:
         [stable] = built["raw-canary"]["spec"]["predictor"]["containers"]
         assert container == stable | {"image": "modelswarm/kserve:canary"}
 
+    def test_say_what_a_container_may_do_where_knative_takes_it(self, built: dict[str, Any]) -> None:
+        """Knative refuses a securityContext of the pod, unless a feature of it that is off is switched on."""
+        for name, service in built.items():
+            spec = service["spec"]
+            canaries = [each["predictor"] for each in spec.get("canary", [])]
+            for pod in [spec["predictor"], spec["transformer"], spec["explainer"], *canaries]:
+                assert "securityContext" not in pod, name
+                [container] = pod["containers"]
+                assert container["securityContext"] == {
+                    "runAsNonRoot": True,
+                    "runAsUser": 10001,
+                    "runAsGroup": 10001,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                }, name
+
     def test_start_modules_that_there_are(self, built: dict[str, Any]) -> None:
         for part in ("predictor", "transformer", "explainer"):
             [container] = built["base"]["spec"][part]["containers"]

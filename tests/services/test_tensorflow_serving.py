@@ -127,6 +127,21 @@ except grpc.RpcError as error:
         assert (move(7), stable()) == ("FAILED_PRECONDITION", "2")
         assert (move(1), stable()) == ("taken", "1")
 
+    def test_stay_when_the_configuration_to_load_names_no_list(self, backend: Backend) -> None:
+        code = """
+import sys, grpc
+from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+stub = model_service_pb2_grpc.ModelServiceStub(grpc.insecure_channel(sys.argv[1]))
+try:
+    stub.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), 60)
+    print("taken")
+except grpc.RpcError as error:
+    print(error.code().name)
+"""
+        address = backend.server.speaking("grpc").removeprefix("grpc://")
+        assert run_in("tensorflow_serving", code, address).stdout.strip() == "INVALID_ARGUMENT"
+        assert ask(backend.server.port, "GET", f"{MODEL}/labels/stable")[0] == 200
+
     def config_of(self, backend: Backend) -> Path:
         """The models.config that the server was started with."""
         for process in backend.server.family.members():
