@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from scripts.cores import pinned, split_cores, usable_cores
-from scripts.server import free_port
+from scripts.server import HOST, free_port
 
 BODY_BYTES = 12_000
 CONNECTIONS = 32
@@ -44,7 +44,7 @@ http {{
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen {address}:{port} backlog=4096;
     location = /predict {{ default_type application/json; return 200 '{answer}'; }}
   }}
 }}
@@ -198,20 +198,20 @@ def missing() -> dict[str, str]:
 def nginx(folder: Path, cores: tuple[int, ...], config: str = NGINX) -> Iterator[tuple[str, psutil.Process]]:
     """A real nginx that answers POST /predict from memory; yields its URL and its master process."""
     port = free_port()
-    (folder / "nginx.conf").write_text(config.format(folder=folder, port=port, answer=ANSWER))
+    (folder / "nginx.conf").write_text(config.format(folder=folder, address=HOST, port=port, answer=ANSWER))
     with pinned(cores):
         process = subprocess.Popen([shutil.which("nginx") or "nginx", "-c", str(folder / "nginx.conf")])
     try:
         deadline = time.monotonic() + 10
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                socket.create_connection((HOST, port), timeout=1).close()
                 break
             except OSError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+        yield f"http://{HOST}:{port}", psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(10)

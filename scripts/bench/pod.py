@@ -25,7 +25,7 @@ from typing import Any
 
 from rich.console import Console
 
-from scripts.bench.generators import ANSWER, CONNECTIONS, OURS, make_payload, options_of
+from scripts.bench.generators import ANSWER, CONNECTIONS, NGINX, OURS, make_payload, options_of
 from scripts.cluster import kind
 from scripts.cluster.kube import Kube, Object, rendered
 from scripts.cluster.objects import LOCUST, WORKER, find, placed
@@ -44,19 +44,6 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-l
 COPY nginx.conf /etc/nginx/bench.conf
 USER 10001:10001
 CMD ["nginx", "-c", "/etc/nginx/bench.conf"]
-"""
-NGINX = """
-worker_processes 1; daemon off; pid /tmp/pid; error_log stderr;
-events {{ worker_connections 16384; }}
-http {{
-  access_log off; keepalive_requests 1000000000; client_body_buffer_size 64k;
-  client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/fastcgi;
-  uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
-  server {{
-    listen {port} backlog=4096;
-    location = /predict {{ default_type application/json; return 200 '{answer}'; }}
-  }}
-}}
 """
 MEASURE = """
 import json, pathlib, subprocess, sys
@@ -104,7 +91,7 @@ def server() -> list[Object]:
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"containerPort": PORT}],
         "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-        "resources": {kind: {"cpu": "1", "memory": "128Mi"} for kind in ("requests", "limits")},
+        "resources": {part: {"cpu": "1", "memory": "128Mi"} for part in ("requests", "limits")},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     pod = {
@@ -142,7 +129,9 @@ def build_server() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "Dockerfile").write_text(DOCKERFILE)
-        (folder / "nginx.conf").write_text(NGINX.format(port=PORT, answer=ANSWER))
+        (folder / "nginx.conf").write_text(
+            NGINX.format(folder="/tmp", address="0.0.0.0", port=PORT, answer=ANSWER)
+        )
         for command in (
             ["docker", "build", "-t", IMAGE, name],
             ["kind", "load", "docker-image", "--name", kind.CLUSTER, IMAGE],

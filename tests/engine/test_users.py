@@ -88,26 +88,28 @@ def pacing() -> Iterator[Pacing]:
     dispatcher.close()
 
 
+def started(user_class: type[ArrivalUser], pacing: Pacing, users: Group) -> ArrivalUser:
+    """A user that was told to start a moment ago, among others."""
+    environment = Environment(user_classes=[user_class])
+    user_class.prepare(pacing, environment)
+    user = user_class(environment)
+    user.start(users)
+    gevent.sleep(0.01)
+    return user
+
+
 class TestAUserThatIsToldToStop:
     def test_while_it_starts_ends_as_soon_as_it_has_started(self, pacing: Pacing) -> None:
-        environment = Environment(user_classes=[SlowToStart])
-        SlowToStart.prepare(pacing, environment)
-        user = SlowToStart(environment)
         users = Group()
-        user.start(users)
-        gevent.sleep(0.01)
+        user = started(SlowToStart, pacing, users)
         assert not user.stop()
         users.join(timeout=1)
         assert not len(users)
         assert pacing.dispatcher.users == 0
 
     def test_while_it_waits_is_handed_nothing_that_falls_due_before_it_ends(self, pacing: Pacing) -> None:
-        environment = Environment(user_classes=[Patient])
-        Patient.prepare(pacing, environment)
-        user = Patient(environment)
         users = BusyGroup()
-        user.start(users)
-        gevent.sleep(0.01)
+        user = started(Patient, pacing, users)
         pacing.recorder.start = pacing.recorder.since = pacing.clock()
         pacing.dispatcher.offer([pacing.clock() + 0.01], [0])
         assert user.stop()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
+from scripts.bench.pod import idle_worker
 from scripts.cluster import images, kind
 from scripts.project import Project
 from tests.kind.kind_cluster import NAMESPACE, Cluster, in_namespace, rendered, run
@@ -58,12 +59,8 @@ def cluster(nodes: None) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def generator(cluster: Cluster) -> str:
     """The name of a pod of the load side that does nothing until somebody executes something in it."""
-    room = in_namespace(rendered(ROOT / "k8s" / "base"))
-    worker = next(each for each in room if each["metadata"]["name"] == "locust-worker")
-    worker["spec"]["replicas"] = 1
+    worker = idle_worker(in_namespace(rendered(ROOT / "k8s" / "base")))
     container = pod_of(worker)["containers"][0]
-    container |= {"command": ["sleep", "infinity"], "args": []}
-    pod_of(worker)["terminationGracePeriodSeconds"] = 1
     container["resources"]["requests"]["cpu"] = "50m"  # beside a run's own workers
     cluster.apply([worker])
     cluster.wait("locust-worker")
