@@ -101,8 +101,8 @@ class ABResult(Part):
     four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often", ``fails_less_p`` that of
     "it fails no less often"; ``fails_times`` how many times the control's its odds of a failure are (None
     where the control has none), of which ``fails_low`` is the lower bound at ``fails_confidence``.
-    ``stop_after_s`` is when the always-valid test first had an answer. ``notes`` say what a reader should
-    know of the trials.
+    ``stop_after_s`` is when the always-valid test first had an answer; None where no verdict rests on
+    latency. ``notes`` say what a reader should know of the trials.
     """
 
     # grows when a reader of the old form would misread the new one
@@ -248,6 +248,7 @@ def _result(
     size = margin * mean_ms / spread if spread else math.inf
     power, needed = _design(len(first), len(second), size, tests.level)
     verdict = "not valid" if untold else _judged(tests, margin * mean_ms, wrong, lost)
+    latency_tells = verdict != "not valid" and not tests.failing
     return ABResult(
         control=arms[control],
         treatment=arms[treatment],
@@ -270,7 +271,7 @@ def _result(
         fails_confidence=1 - tests.fails_level,
         split_p=split_p,
         split_is_wrong=wrong,
-        stop_after_s=_stop_after_s(logs[control], logs[treatment]),
+        stop_after_s=_stop_after_s(logs[control], logs[treatment]) if latency_tells else None,
         saturated=bool(lost),
         notes=list(notes),
         verdict=verdict,

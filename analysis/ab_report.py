@@ -58,14 +58,14 @@ def write_ab_report(result: ABResult, trials: Sequence[Trial], facts: RunFacts, 
 def _rests_on(result: ABResult) -> str:
     total = result.control.requests + result.treatment.requests
     split = "fits the weights" if not result.split_is_wrong else "does not fit the weights"
-    stop = (
-        f"the always-valid test could have stopped after {result.stop_after_s:.0f} s"
-        if result.stop_after_s is not None
-        else "the always-valid test never had an answer"
-    )
+    stop = ""
+    if result.stop_after_s is not None:
+        stop = f"; the always-valid test could have stopped after {result.stop_after_s:.0f} s"
+    elif result.verdict in ("equivalent", "not shown"):
+        stop = "; the always-valid test never had an answer"
     return (
         f"This rests on {counted(total, 'request')}, {percent(result.treatment.share)} of them to "
-        f"{result.treatment.name}, which {split} (p {_p(result.split_p)}); {stop}."
+        f"{result.treatment.name}, which {split} (p {_p(result.split_p)}){stop}."
     )
 
 

@@ -6,11 +6,10 @@ merged histograms; the decision on each is that of :mod:`analysis.effects`, on a
 comparisons of a server with itself one calls a difference, however many cells they have.
 
 ``equivalent`` means shown to differ by less than the margin, ``not shown`` that neither a difference nor its
-absence was. A *regression* is a percentile shown to be slower and by more than the margin, an error rate that
-rose by more than a percentage point, or a server that kept up before and no longer does. One trial of several
-may fall behind by chance: that a server no longer keeps up is shown by Fisher's exact test of saturated
-trials, at 5 % shared by the cells, or by most of the new side's and none of the base's. Where it is not, a
-cell with saturated trials is not compared, and more of them on the new side leave it not ``complete``.
+absence was. A *regression* is a percentile shown to be slower and by more than the margin, an error rate
+that rose by more than a percentage point, or a server that kept up before and no longer does, as
+:mod:`analysis.pairs` tells. Where that is not shown, a cell with saturated trials is not compared, and more
+of them on the new side leave it not ``complete``.
 
 What differs besides the server is stated: machine, cores, model, versions, plan, suspect trials. A new side
 that lacks a cell, or of which a trial failed, is not ``complete``, and without a regression nobody knows
@@ -35,18 +34,17 @@ from analysis.effects import ALPHA, Decision, Effect, decide, effect, holm
 from analysis.error_rates import Rise, rise
 from analysis.histograms import needed_for
 from analysis.identity import differs
-from analysis.loads import unlike
 from analysis.metrics import QUANTILES, Cell
+from analysis.pairs import SIDES, CellPair
 from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import read_run
 from analysis.sides import Side, on_both_sides
-from analysis.words import counted, listed, ms, percent
+from analysis.words import counted, ms, percent
 
 METRICS = ("p50", "p95", "p99")
 MARGIN = 0.05
 """How much slower a percentile may get: machines drift by this much from one day to the next."""
 ERROR_RATE_MAY_RISE = 0.01
-SIDES = ("base", "new")
 
 Verdict = Literal[
     "slower", "faster", "equivalent", "not shown", "worse", "within tolerance", "not comparable"
@@ -198,7 +196,10 @@ def compare(
         if (scenario, backend) not in after_side.cells
     ]
     keys = dict.fromkeys(key for side in sides for key in side.cells)
-    pairs = [CellPair(*key, before_side.cells.get(key), after_side.cells.get(key), len(keys)) for key in keys]
+    pairs = [
+        CellPair(*key, before_side.cells.get(key), after_side.cells.get(key), len(keys), sequential)
+        for key in keys
+    ]
     in_doubt = [
         f"new: {one.backend} in {one.scenario} fell behind in more trials than the base, by too few to show "
         "that it no longer keeps up: measure it again, with more trials."
@@ -223,71 +224,6 @@ def compare(
         ],
         complete=not lacking and not in_doubt and after_side.complete,
     )
-
-
-@dataclass(frozen=True)
-class CellPair:
-    """A cell on both sides, one of so many ``pairs``; None where a side does not have it."""
-
-    scenario: str
-    backend: str
-    before: Cell | None
-    after: Cell | None
-    pairs: int = 1
-
-    @property
-    def reason(self) -> str:
-        """Why it is not compared; empty where it is."""
-        if unlike_each_other := _not_comparable(self.before, self.after):
-            return unlike_each_other
-        assert self.before is not None
-        if not self.before.row.saturated or self.falls_behind:
-            return ""
-        return f"saturated in the base run{self._counted}: its percentiles are lower bounds"
-
-    @property
-    def falls_behind(self) -> bool:
-        """Whether the new side is shown to keep up less often than the base."""
-        return bool(self.before and self.after) and _falls_behind(self._behind, ALPHA / self.pairs)
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether the new side fell behind more often, but is not shown to."""
-        if _not_comparable(self.before, self.after) or self.falls_behind:
-            return False
-        (before, of_before), (after, of_after) = self._behind
-        return after * of_before > before * of_after
-
-    @property
-    def saturation(self) -> str:
-        """What is to be said of a new side of which trials were saturated."""
-        if self.falls_behind:
-            return (
-                f"the server no longer keeps up with this load{self._counted}; the new value is a lower bound"
-            )
-        return f"not shown that the server no longer keeps up{self._counted}: the new value is a lower bound"
-
-    @property
-    def _behind(self) -> list[tuple[int, int]]:
-        """Of both sides, how many trials were saturated, of how many."""
-        told = [
-            [trial.summary.saturated for trial in cell.trials if trial.summary]
-            for cell in (self.before, self.after)
-            if cell
-        ]
-        return [(sum(side), len(side)) for side in told]
-
-    @property
-    def _counted(self) -> str:
-        """How many trials of each side were saturated, where there are several."""
-        behind = self._behind
-        if max(trials for _, trials in behind) < 2:
-            return ""
-        sides = [
-            f"{n or 'none'} of {trials} in the {side} run"
-            for side, (n, trials) in zip(SIDES, behind, strict=True)
-        ]
-        return f" (trials saturated: {listed(sides)})"
 
 
 @dataclass(frozen=True)
@@ -349,39 +285,6 @@ def _without(pair: CellPair) -> ComparisonRow:
         verdict="not comparable",
         note=pair.reason,
     )
-
-
-def _not_comparable(before: Cell | None, after: Cell | None) -> str:
-    for name, cell in (("base", before), ("new", after)):
-        if cell is None:
-            return f"the {name} run does not have it"
-        if cell.row.verdict == "invalid":
-            return f"not valid in the {name} run: {'; '.join(cell.row.reasons) or 'nothing was measured'}"
-    assert before is not None
-    assert after is not None
-    if before.row.stand_in != after.row.stand_in:
-        return (
-            f"the {'base' if before.row.stand_in else 'new'} side is a stand-in, the other the server itself"
-        )
-    apart = unlike([*before.trials, *after.trials])
-    return f"the load was not the same ({apart})" if apart else ""
-
-
-def _falls_behind(behind: Sequence[tuple[int, int]], alpha: float) -> bool:
-    """Whether more trials of the new side were saturated than chance explains.
-
-    Of single trials there is nothing to test. Few trials that all fall behind say more than the test can:
-    with three of each its p value is 5 % at the least.
-    """
-    from scipy.stats import fisher_exact  # imported late: the command must start fast
-
-    (before, of_before), (after, of_after) = behind
-    if min(of_before, of_after) < 2:
-        return after > 0 and not before
-    if not before and (not after or 2 * after > of_after):
-        return after > 0
-    table = [[after, of_after - after], [before, of_before - before]]
-    return bool(fisher_exact(table, alternative="greater").pvalue <= alpha)
 
 
 def _latencies(

@@ -212,6 +212,11 @@ class TestTheNumbers:
         assert found.stop_after_s is not None
         assert 10 <= found.stop_after_s < SECONDS
 
+    def test_of_a_test_that_is_not_valid_or_not_of_latency_do_not_say_when_it_was_settled(self) -> None:
+        assert result({"blue": 9, "green": 1}, share=0.14, times=1.5).stop_after_s is None
+        worse = compare_variants([failing(trial(times=1.3), blue=0, green=200)], EVENLY, "blue")
+        assert (worse.verdict, worse.stop_after_s) == ("fails", None)
+
 
 def _middles(log: HistogramLog, name: str) -> list[float]:
     from analysis.histograms import bucket_middle_ms

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.compare import CellPair, Comparison, _falls_behind, compare, compare_pairs
+from analysis.compare import Comparison, compare, compare_pairs
 from analysis.histograms import Histogram
 from analysis.importing import import_files
 from analysis.metrics import Cell, Row
+from analysis.pairs import CellPair
 from analysis.runfolder import Counts, NotARunFolder, Summary, Trial, TrialEntry
 from analysis.uncertainty import Estimate
 from tests.analysis.folders import TrialSpec, exact, steady, write_run
@@ -265,7 +266,7 @@ class TestSaturatedTrials:
 
     @pytest.mark.parametrize(
         ("base", "new"),
-        [((0, 1), (1, 1)), ((0, 5), (5, 5)), ((0, 5), (3, 5)), ((0, 2), (2, 2)), ((1, 6), (6, 6))],
+        [((0, 1), (1, 1)), ((0, 5), (5, 5)), ((0, 5), (4, 5)), ((0, 2), (2, 2)), ((1, 6), (6, 6))],
     )
     def test_of_the_new_side_are_a_regression_where_they_are_shown_to_be_more(
         self, tmp_path: Path, base: tuple[int, int], new: tuple[int, int]
@@ -274,7 +275,7 @@ class TestSaturatedTrials:
         assert found.outcome == "regression"
         assert "the server no longer keeps up with this load" in found.regressions[0]
 
-    @pytest.mark.parametrize(("base", "new"), [((0, 5), (1, 5)), ((0, 5), (2, 5)), ((1, 5), (3, 5))])
+    @pytest.mark.parametrize(("base", "new"), [((0, 5), (1, 5)), ((0, 5), (3, 5)), ((1, 5), (3, 5))])
     def test_of_the_new_side_that_chance_explains_show_nothing(
         self, tmp_path: Path, base: tuple[int, int], new: tuple[int, int]
     ) -> None:
@@ -294,12 +295,6 @@ class TestSaturatedTrials:
             "saturated in the base run (trials saturated: 1 of 5 in the base run and none of 5 in the new "
             "run): its percentiles are lower bounds"
         )
-
-    def test_need_more_to_be_shown_among_many_cells(self) -> None:
-        """Fisher's p value of 5 of 6 against 1 of 7 is 2.5 %."""
-        behind = [(1, 7), (5, 6)]
-        assert _falls_behind(behind, 0.05)
-        assert not _falls_behind(behind, 0.05 / 12)
 
 
 class TestWhatIsNotComparable:
