@@ -18,6 +18,7 @@ from scripts.family import Family
 
 COLUMNS = ["time", "pod", "container", "cpu_cores", "memory_bytes", "restarts", "ready"]
 PERIOD_S = 1.0
+EXACT_EVERY = 10
 
 
 @dataclass
@@ -73,12 +74,45 @@ def read_cpu(processes: Sequence[psutil.Process]) -> dict[int, _Seen]:
     return found
 
 
-def read_memory(processes: Sequence[psutil.Process]) -> int:
-    """Return the bytes these processes hold: what each has for itself, and the largest shared part once.
+class Memory:
+    """The bytes that processes hold together, pages that they share counted once.
 
-    An estimate of a container's working set from the kernel's cheap counters: the exact proportional share
-    would make the kernel walk the server's page tables every second of the measurement.
+    The exact figure, each page's share (PSS), makes the kernel walk the server's page tables: some
+    milliseconds per process, in which it cannot map memory. So it is read where processes came or went and
+    every `EXACT_EVERY` samples, and gives what to take off the cheap counters in between: they cannot tell
+    pages that a forked process still shares with its parent.
     """
+
+    def __init__(self) -> None:
+        """Start without processes."""
+        self._pids: set[int] = set()
+        self._reads = self._counted_twice = 0
+
+    def read(self, processes: Sequence[psutil.Process]) -> int:
+        """Return the bytes of these processes now."""
+        cheap, pids = read_cheaply(processes), {process.pid for process in processes}
+        if pids != self._pids or not self._reads % EXACT_EVERY:
+            self._counted_twice = cheap - read_exactly(processes) if len(processes) > 1 else 0
+        self._reads += 1
+        self._pids = pids
+        return max(0, cheap - self._counted_twice)
+
+
+def read_exactly(processes: Sequence[psutil.Process]) -> int:
+    """Return the processes' shares of all pages, added up; the cheap figure where the system has none."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        except (psutil.AccessDenied, AttributeError):  # another user's, or macOS
+            return read_cheaply(processes)
+    return total
+
+
+def read_cheaply(processes: Sequence[psutil.Process]) -> int:
+    """Return what each process has for itself and the largest shared part once, from cheap counters."""
     private, shared = 0, 0
     for process in processes:
         try:
@@ -115,7 +149,7 @@ class Sampler:
     ) -> None:
         """Sample `family` as pod `pod` into `file`; `cores` are those that it is pinned to."""
         self._family, self._file, self._pod, self._alive, self._clock = family, file, pod, alive, clock
-        self._cpu, self._cores = CpuClock(), cores
+        self._cpu, self._memory, self._cores = CpuClock(), Memory(), cores
         self._before_s: float | None = None
         self._busy_s = 0.0
         self._others: list[tuple[float, float, float]] = []
@@ -132,7 +166,7 @@ class Sampler:
         self._others.append((before_s, now_s, self._busy_s - busy_before_s - used_s))
         cores = used_s / (now_s - before_s)
         ready = int(self._alive())
-        return [f"{now_s:.3f}", self._pod, "server", f"{cores:.4f}", read_memory(members), 0, ready]
+        return [f"{now_s:.3f}", self._pod, "server", f"{cores:.4f}", self._memory.read(members), 0, ready]
 
     def others_cores(self, since_s: float) -> float | None:
         """Return how many of the server's cores other processes used on average since a time."""

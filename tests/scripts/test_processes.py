@@ -13,6 +13,7 @@ import textwrap
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import psutil
@@ -23,7 +24,7 @@ from scripts.cores import pinned, split_cores, usable_cores
 from scripts.errors import CannotRun
 from scripts.family import MARK, SHARED_MEMORY, Family, living
 from scripts.guard import guarded, scratch_folder
-from scripts.sampler import CpuClock, Sampler, _Seen, read_memory
+from scripts.sampler import EXACT_EVERY, CpuClock, Memory, Sampler, _Seen, read_cheaply, read_exactly
 from scripts.server import child_environment, port_is_free, refuse_busy_ports
 from tests.waiting import until
 
@@ -301,17 +302,73 @@ class TestTheServersCores:
         assert sampler.others_cores(0) is None
 
 
+HOLD_AND_FORK = """
+import os, sys, time
+held = b"x" * 50_000_000
+for _ in range(3):
+    if not os.fork():
+        break
+else:
+    print(flush=True)
+time.sleep(30)
+"""
+
+
+class FakeProcess:
+    """A process of which the kernel's counters are known."""
+
+    def __init__(self, pid: int, rss: int, shared: int, pss: int) -> None:
+        self.pid, self.rss, self.shared, self.pss, self.walks = pid, rss, shared, pss, 0
+
+    def memory_info(self) -> object:
+        return self
+
+    def memory_full_info(self) -> object:
+        self.walks += 1
+        return self
+
+
 class TestMemory:
-    def test_counts_what_is_shared_once(self) -> None:
-        class Process:
-            def __init__(self, rss: int, shared: int) -> None:
-                self.memory = type("memory", (), {"rss": rss, "shared": shared})
+    def test_of_files_is_counted_once_by_the_cheap_counters(self) -> None:
+        processes: Any = [FakeProcess(1, 100, 30, 0), FakeProcess(2, 80, 25, 0)]
+        assert read_cheaply(processes) == 70 + 55 + 30
 
-            def memory_info(self) -> object:
-                return self.memory
+    def test_of_forked_processes_is_counted_once(self, family: Family) -> None:
+        forked = start(family, HOLD_AND_FORK)
+        assert forked.stdout is not None
+        forked.stdout.readline()
+        members = family.members()
+        assert len(members) == 4
+        alone = members[0].memory_info().rss
+        assert alone > 50_000_000
+        assert Memory().read(members) < alone + 3 * 10_000_000 < read_cheaply(members)
 
-        processes = [Process(100, 30), Process(80, 25)]
-        assert read_memory(processes) == 70 + 55 + 30  # type: ignore[arg-type]
+    def test_is_walked_only_now_and_then_and_where_processes_came_or_went(self) -> None:
+        first, second, third = (FakeProcess(pid, 100, 10, 40) for pid in (1, 2, 3))
+        memory = Memory()
+        for _ in range(EXACT_EVERY):
+            assert memory.read([first, second]) == 80  # type: ignore[list-item]
+        assert first.walks == 1
+        first.rss += 7
+        assert memory.read([first, second]) == 80  # type: ignore[list-item]
+        first.rss += 7
+        assert memory.read([first, second]) == 87  # type: ignore[list-item]
+        assert first.walks == 2
+        assert memory.read([first, second, third]) == 120  # type: ignore[list-item]
+        assert (first.walks, third.walks) == (3, 1)
+
+    def test_of_a_single_process_needs_no_walk(self) -> None:
+        only = FakeProcess(1, 100, 10, 40)
+        assert Memory().read([only]) == 100  # type: ignore[list-item]
+        assert not only.walks
+
+    def test_is_the_cheap_figure_where_the_kernel_tells_no_shares(self) -> None:
+        class Denied(FakeProcess):
+            def memory_full_info(self) -> object:
+                raise psutil.AccessDenied
+
+        processes: Any = [Denied(1, 100, 10, 40), Denied(2, 100, 10, 40)]
+        assert read_exactly(processes) == 190
 
 
 class TestTheEnvironmentOfAProcess:
