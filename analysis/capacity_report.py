@@ -6,17 +6,21 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import view_cost
+from analysis import view, view_cost
 from analysis.capacity import Capacity
 from analysis.pages import render_page, write_whole
 from analysis.plots_load import Curve, Limit, Point, against_limit, saturation
+from analysis.runfolder import RunFacts
 from analysis.scaling import Little
 from analysis.view import Entry, Grid, Group, text
 from analysis.words import NONE, PERCENT, listed, number, per_s
 
 
-def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str = "") -> Path:
-    """Write ``capacity.html`` into ``folder`` and return it."""
+def write_capacity_report(
+    found: Sequence[Capacity], folder: Path, command: str = "", facts: Sequence[RunFacts] = ()
+) -> Path:
+    """Write ``capacity.html`` into ``folder`` and return it; ``facts`` are those of a run of each search."""
+    run = _together(facts)
     series = {one.backend: number for number, one in enumerate(found, 1)}
     titles = {one.backend: one.title for one in found}
     measured = [one for one in found if one.levels]
@@ -24,6 +28,10 @@ def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str 
     context = {
         "title": f"capacity at {objectives}",
         "command": command,
+        "run": run,
+        "when": view.moment(run.started),
+        "fairness": view.fairness(run) if facts else Grid([], []),
+        "setting": view.setting(run),
         "objectives": objectives,
         "sentences": _sentences(found),
         "table": _table(found),
@@ -38,6 +46,14 @@ def write_capacity_report(found: Sequence[Capacity], folder: Path, command: str 
     path = folder / "capacity.html"
     write_whole(path, render_page("capacity.html.j2", series, titles, context))
     return path
+
+
+def _together(facts: Sequence[RunFacts]) -> RunFacts:
+    """What is so of all the searches, from the first one's start to the last one's end."""
+    if not facts:
+        return RunFacts()
+    backends = {key: backend for one in facts for key, backend in one.backends.items()}
+    return facts[0].model_copy(update={"backends": backends, "ended": facts[-1].ended})
 
 
 def _without_cost(found: Sequence[Capacity]) -> dict[str, str]:

@@ -398,7 +398,13 @@ def _errors(asked: _Asked, p: float | None) -> ComparisonRow:
         return row
     shown, tolerated = p is not None and p <= ALPHA, found.difference <= ERROR_RATE_MAY_RISE
     risen: Verdict = "within tolerance" if tolerated else "worse"
-    note = f"error_rate: a rise was shown, of less than the {percent(ERROR_RATE_MAY_RISE)} that is tolerated"
+    note = ""
+    if shown and tolerated:
+        note = (
+            f"error_rate: a rise of less than the {percent(ERROR_RATE_MAY_RISE)} that is tolerated was shown"
+        )
+    elif found.high is not None and found.high < 0:
+        note = "error_rate: it fell; what is tested is whether it rose"
     return row.model_copy(
         update={
             "difference": found.difference,
@@ -407,6 +413,6 @@ def _errors(asked: _Asked, p: float | None) -> ComparisonRow:
             "p": p if found.tells else found.p,
             "verdict": risen if shown else "not shown",
             "regression": shown and not tolerated,
-            "note": note if shown and tolerated else "",
+            "note": note,
         }
     )

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from analysis.histograms import MIN_BEYOND, Histogram, carries, needed_for
 from analysis.metrics import Cell, Measures, Row, answered_in_plan
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from analysis.baseline import Baseline
 
 CONFIDENCE = 0.95
-NOT_SHOWN = "not shown"
+NOT_SHOWN: Literal["not shown"] = "not shown"
 FEW = "few requests"
 ACROSS = "its interval reaches across the limit"
+
+
+Judgement = Literal["held", "missed", "not shown"]
 
 
 class ObjectiveResult(BaseModel):
@@ -64,8 +67,9 @@ class ObjectiveResult(BaseModel):
         """The value with its interval, where there is one."""
         return f"{self.shown} ({self.interval})" if self.interval else self.shown
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
     @property
-    def judgement(self) -> str:
+    def judgement(self) -> Judgement:
         """``held``, ``missed``, or ``not shown`` for want of evidence."""
         if self.passed:
             return "held"
@@ -109,6 +113,7 @@ def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> Objec
         holds, told = _borne_out(objective, cell, threshold)
         note = note or told
     low, high = (_interval(objective, cell, value) if value is not None else None) or (None, None)
+    bounds = "≥ " if value is not None and objective.kind == "latency" and row.lower_bound else ""
     if before is not None and not note:
         note = _beside(objective, value, before)
     if low is not None and high is not None and low < threshold < high and not told:
@@ -123,7 +128,7 @@ def _judge(objective: Objective, cell: Cell, baseline: Baseline | None) -> Objec
         passed=holds,
         threshold=None if math.isnan(threshold) else threshold,
         baseline=before,
-        shown=objective.show(value),
+        shown=f"{bounds}{objective.show(value)}",
         interval=_ends(objective, value, low, high),
         note=note,
     )

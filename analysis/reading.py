@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.metrics import Row
+from analysis.metrics import Row, TrialRow
 from analysis.ranking import Ranking
 from analysis.runfolder import RunFacts
 from analysis.words import counted, listed
@@ -42,6 +42,21 @@ def latency_runs(rows: Sequence[Row], facts: RunFacts) -> str:
     ]
     sentence = "; ".join(told)
     return f"{sentence[:1].upper()}{sentence[1:]}." if told else ""
+
+
+def left_out(trials: Sequence[TrialRow]) -> list[str]:
+    """A sentence per backend and scenario of which trials were made and are not valid, with the reasons."""
+    made: dict[tuple[str, str], list[TrialRow]] = {}
+    for one in trials:
+        if one.status == "ok":
+            made.setdefault((one.backend, one.scenario), []).append(one)
+    told = []
+    for (backend, scenario), rows in made.items():
+        out = [row for row in rows if row.verdict == "invalid"]
+        reasons = dict.fromkeys(reason for row in out for reason in row.reasons)
+        which = f"{len(out)} of {counted(len(rows), 'trial')} not valid, and left out"
+        told += [f"{backend} in {scenario}: {which}: {'; '.join(reasons)}."] if out else []
+    return told
 
 
 def intervals_come_from(rankings: Sequence[Ranking], rows: Sequence[Row], facts: RunFacts) -> str:

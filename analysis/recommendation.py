@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.judging import ObjectiveResult
+from analysis.judging import NOT_SHOWN, ObjectiveResult
 from analysis.levels import STEADY
 from analysis.metrics import Cell, Row
 from analysis.ranking import Excluded, Pair, Part, Ranking
@@ -287,9 +287,21 @@ def _rests_on(usable: Sequence[Ranking], cells: Sequence[Cell], known: _Known) -
     parts = [f"this rests on {trials} of each backend per scenario"]
     if any(SINGLE_TRIAL in pair.rests_on for ranking in usable for pair in ranking.pairs):
         parts.append(f"on a single trial less than {SINGLE_TRIAL_MARGIN - 1:.0%} is not called a difference")
+    parts += _together(usable)
     parts += _far_apart(usable, rows, known)
     suspect = sorted({known.title(row.backend) for row in rows if row.verdict == "suspect"})
     return [*parts, f"measurements of {listed(suspect)} are suspect"] if suspect else parts
+
+
+def _together(usable: Sequence[Ranking]) -> list[str]:
+    """Why two intervals that do not meet may still show no difference."""
+    pairs = sum(len(ranking.pairs) for ranking in usable)
+    if pairs < 2 or all(pair.shown for ranking in usable for pair in ranking.pairs):
+        return []
+    return [
+        f"a difference is called where it holds over all {pairs} pairs at once, which takes more than "
+        "two intervals that do not meet"
+    ]
 
 
 def _far_apart(usable: Sequence[Ranking], rows: Sequence[Row], known: _Known) -> list[str]:
@@ -320,5 +332,7 @@ def _left_out(rankings: Sequence[Ranking], known: _Known) -> list[str]:
 
 
 def _objectives(objectives: Sequence[ObjectiveResult]) -> list[str]:
-    missed = sum(not one.passed for one in objectives)
-    return [f"{missed} of {counted(len(objectives), 'objective')} missed"] if missed else []
+    judged = [one.judgement for one in objectives]
+    of = f"of {counted(len(objectives), 'objective')} "
+    parts = [f"{judged.count(how)} {of}{how}" for how in ("missed", NOT_SHOWN) if how in judged]
+    return [listed([part.replace(of, "") if n else part for n, part in enumerate(parts)])] if parts else []

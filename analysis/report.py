@@ -295,6 +295,8 @@ def _shared(report: Report) -> dict[str, object]:
         "reasons": view.reasons(report.trials),
         "latency_runs": reading.latency_runs(rows, run),
         "latency_begins": reading.latency_begins(rows),
+        "left_out": reading.left_out(report.trials),
+        "repeat": view.repeat(run),
         "intervals_come_from": reading.intervals_come_from(report.rankings, rows, run),
         "headline": view.headline(rows, report.rankings),
         "objectives": view.objectives(report.objectives, rows),

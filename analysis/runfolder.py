@@ -299,7 +299,7 @@ def read_run(path: Path) -> Run:
     else:
         facts, left_out = _facts(raw, problems)
         lost_gate = bool(left_out & {"objectives", "status"})
-        entries, lost_trials = _entries(raw.get("trials"), problems)
+        entries, lost_trials = _entries(raw.get("trials"), path, problems)
     trials = [_read_trial(path, entry, problems) for entry in entries]
     return Run(path, facts, trials, problems, lost_trials, lost_gate)
 
@@ -349,11 +349,17 @@ def _facts(raw: dict[str, Any], problems: list[str]) -> tuple[RunFacts, set[str]
     return facts, left_out
 
 
-def _entries(raw: Any, problems: list[str]) -> tuple[list[TrialEntry], bool]:
-    """The trials that run.json lists, and whether one of them had to be left out."""
-    if not isinstance(raw, list):
-        problems.append("run.json: has no list of trials.")
-        return [], True
+def _entries(raw: Any, path: Path, problems: list[str]) -> tuple[list[TrialEntry], bool]:
+    """The trials that run.json lists, and whether one of them had to be left out.
+
+    Where it lists none they are those on disk, of which nobody knows whether they are all.
+    """
+    if not isinstance(raw, list) or not raw:
+        found = _found_on_disk(path)
+        what = "lists no trials" if isinstance(raw, list) else "has no list of trials"
+        rest = f"those below are the {len(found)} found on disk" if found else "there is none on disk"
+        problems.append(f"run.json: {what}; {rest}.")
+        return found, True
     entries: dict[str, TrialEntry] = {}
     for number, one in enumerate(raw, 1):
         if entry := _validated(TrialEntry, one, f"run.json: trial {number}", problems):

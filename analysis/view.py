@@ -81,6 +81,13 @@ def quantile(measures: Measures, name: str, kind: str = "latency_ms") -> Entry:
     return Entry(number(value))
 
 
+def _highest(measures: Measures, kind: str) -> Entry:
+    """The highest percentile up to p99 that the sample carries, named."""
+    known = [name for name in ("p99", "p95", "p50") if name not in measures.not_carried]
+    found = next((name for name in known if getattr(measures, kind).get(name) is not None), None)
+    return Entry(f"{number(getattr(measures, kind)[found])} ({found})") if found else Entry(NONE, "dim")
+
+
 def between(pair: tuple[float, float] | None) -> Entry:
     """An interval as ``39.1 to 44.0``."""
     return Entry(f"{number(pair[0])} to {number(pair[1])}") if pair else Entry(NONE, "dim")
@@ -236,7 +243,7 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
             *(quantile(row, name) for name in ("p50", "p95", "p99")),
             errors(row),
             _cut(row.warmup_cut_s),
-            quantile(row, "p99", "lag_ms"),
+            _highest(row, "lag_ms"),
             text(number(row.generator_cores_peak)),
         ]
 
@@ -252,7 +259,7 @@ def trials(rows: Sequence[TrialRow]) -> Grid:
             "p99",
             "Errors",
             "Warm-up cut",
-            "Lag p99 ms",
+            "Lag ms",
             "Generator cores",
         ],
         [Group("", [line(row) for row in ordered])],
@@ -390,6 +397,16 @@ def setting(facts: RunFacts) -> Grid:
         ("Seed", "" if facts.seed is None else str(facts.seed)),
     ]
     return Grid(["", ""], [Group("", [[text(name), text(value)] for name, value in rows if value])], words=2)
+
+
+def repeat(facts: RunFacts) -> list[str]:
+    """The commands that make the run again; of a run that took what was installed, with what that was."""
+    words = facts.command.replace("\n", " ").split()
+    if words[:2] != ["modelswarm", "run"] or not facts.backends or "--backends" in facts.command:
+        return [facts.command] if facts.command else []
+    names = list(facts.backends)
+    setup = dict.fromkeys(name.partition("+")[0] for name in names)
+    return [f"modelswarm setup {' '.join(setup)}", f"{facts.command} --backends {','.join(names)}"]
 
 
 def moment(when: datetime | None) -> str:

@@ -28,7 +28,7 @@ from analysis.capacity import (
 from analysis.capacity_report import write_capacity_report
 from analysis.cost import Prices, cost_of
 from analysis.objectives import Objective, parse
-from analysis.runfolder import Run, Trial, read_run
+from analysis.runfolder import Run, RunFacts, Trial, read_run
 from analysis.words import NONE, listed, number, per_s
 from scripts.engine_options import seconds
 from scripts.errors import MISSED, OK, UNMEASURED, CannotRun, UserError
@@ -137,18 +137,21 @@ def find_capacities(
     What was found is written after each framework, so that an interrupted search keeps it.
     """
     found: list[Capacity] = []
+    facts: list[RunFacts] = []
     for service in services:
         if stop.asked:
             break
         try:
-            found.append(
-                _capacity(project, service, search, open_target, folder / service.key, stop, console)
+            one, its_facts = _capacity(
+                project, service, search, open_target, folder / service.key, stop, console
             )
         except CannotRun as error:
             console.print(f"[yellow]![/] {escape(f'{service.key}: {error}')}")
             continue
+        found.append(one)
+        facts.append(its_facts)
         _save(folder, found)
-        write_capacity_report(found, folder, shlex.join(["modelswarm", *sys.argv[1:]]))
+        write_capacity_report(found, folder, shlex.join(["modelswarm", *sys.argv[1:]]), facts)
     return found
 
 
@@ -168,14 +171,15 @@ def _capacity(
     folder: Path,
     stop: Stop,
     console: Console,
-) -> Capacity:
+) -> tuple[Capacity, RunFacts]:
     def made(plan: Plan) -> Run:
         lineup, target = Lineup(project, plan, [service]), open_target(plan, [service])
         record = begin_run(lineup, target, folder)
         make_run(lineup, target, record, stop, Progress(console))
         return read_run(record.folder)
 
-    ceiling_per_s = _throughput(made(search.ceiling()))
+    first = made(search.ceiling())
+    ceiling_per_s = _throughput(first)
     levels: list[Level] = []
     made_at: list[tuple[Level, Trial]] = []
     notes: list[str] = []
@@ -199,7 +203,8 @@ def _capacity(
         raise CannotRun(f"no trial could be used: {listed(notes)}")
     title = service.facts.title
     found = summarise(service.key, title, search.objectives, levels, ceiling_per_s, notes)
-    return with_cost(found, made_at, run, search.prices)
+    facts = run.facts.model_copy(update={"started": first.facts.started, "seed": search.seed})
+    return with_cost(found, made_at, run, search.prices), facts
 
 
 def with_cost(found: Capacity, made_at: Sequence[tuple[Level, Trial]], run: Run, prices: Prices) -> Capacity:

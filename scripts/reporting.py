@@ -170,6 +170,8 @@ def status_of(report: Report) -> int:
 
 
 def _print_report(report: Report, folder: Path, console: Console) -> None:
+    from analysis.reading import left_out
+
     table = plain_table("scenario", "backend", "p50", "p95", "p99", "rate", "errors", "CPU cores", "verdict")
     for row in sorted(report.rows, key=lambda row: (row.scenario, row.backend)):
         table.add_row(*_cells(row))
@@ -182,8 +184,8 @@ def _print_report(report: Report, folder: Path, console: Console) -> None:
         if row.verdict == "suspect":
             reasons = "; ".join(row.reasons)
             console.print(f"[yellow]![/] {escape(f'{row.backend} {row.scenario} is suspect: {reasons}')}")
-    for problem in report.problems:
-        console.print(f"[yellow]![/] {escape(problem)}")
+    for told in [*left_out(report.trials), *report.problems]:
+        console.print(f"[yellow]![/] {escape(told)}")
     console.print(escape(" ".join(report.recommendation.sentences)))
     console.print(escape(str(folder / "report.html")), soft_wrap=True)
 

@@ -80,7 +80,7 @@ class TestTwoRuns:
         row = next(row for row in found.rows if row.metric == "error_rate")
         assert (row.verdict, row.regression) == ("within tolerance", False)
         assert row.note == (
-            "error_rate: a rise was shown, of less than the 1\N{NO-BREAK SPACE}% that is tolerated"
+            "error_rate: a rise of less than the 1\N{NO-BREAK SPACE}% that is tolerated was shown"
         )
         assert row.p is not None
         assert row.p < 0.001

@@ -109,7 +109,7 @@ def test_a_rise_of_errors_is_shown_with_its_interval(tmp_path: Path) -> None:
     status, told = compared(base, write_run(tmp_path / "new", trials("fastapi", 40, failed=9)))
     assert status == 0
     assert "+0.90 pp" in told
-    assert "a rise was shown, of less than the 1 % that is tolerated" in told
+    assert "a rise of less than the 1 % that is tolerated was shown" in told
 
 
 def test_what_would_settle_it_is_told_of_a_fixed_number_of_trials_only(tmp_path: Path) -> None:

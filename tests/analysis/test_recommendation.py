@@ -99,6 +99,13 @@ class TestAMissedObjective:
         told = found.sentences[0]
         assert told.startswith("No difference was shown between BentoML and kserve: ")
         assert told.endswith("; FastAPI missed p99 < 500ms.")
+        assert "a difference is called where it holds over all 3 pairs at once" in found.sentences[1]
+
+    def test_is_not_one_that_too_few_requests_can_show(self, tmp_path: Path) -> None:
+        second = self.recommended(tmp_path, "p99.99 < 20s", "p99 < 500ms").sentences[1]
+        assert second.endswith("; 1 of 4 objectives missed and 2 not shown.")
+        only = self.recommended(tmp_path / "only", "p99.99 < 20s").sentences[1]
+        assert only.endswith("; 2 of 2 objectives not shown.")
 
     def test_that_all_missed_is_named_with_the_fastest(self, tmp_path: Path) -> None:
         found = self.recommended(tmp_path, "p95 < 1ms")
