@@ -1,9 +1,10 @@
 """Which server is faster, scenario by scenario.
 
-Only like is ranked with like: valid measurements of real servers (never stand-ins) under the same load (never
-open with closed), that kept up and answered. Each pair's difference has an interval, simultaneous over the
-scenario's pairs; a backend's rank is one more than the number of backends *shown* to be faster, so ties stay
-ties. In a run that looked at itself before it stopped the intervals are always-valid, over all its pairs.
+Only like is ranked with like: valid measurements of real servers (never stand-ins) under the same load
+(never open with closed), that kept up and answered. Each pair's difference has an interval, simultaneous
+over all pairs in all scenarios, since a recommendation looks at them all; a backend's rank is one more than
+the number of backends *shown* to be faster, so ties stay ties. In a run that looked at itself before it
+stopped the intervals are always-valid, over all its pairs.
 Suspect trials are ranked, since their fault is known and small, and the recommendation says so.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from analysis.histograms import carries, needed_for
 from analysis.loads import describe_load, unlike
 from analysis.metrics import QUANTILES, Cell
-from analysis.runfolder import Sequential
+from analysis.runfolder import Load, Sequential
 from analysis.sequential import always_valid
 from analysis.uncertainty import differences
 from analysis.words import percent
@@ -110,14 +112,39 @@ def preferred_metric(objectives: Sequence[Objective]) -> str:
 def rank(cells: Sequence[Cell], metric: str, sequential: Sequential | None = None) -> list[Ranking]:
     """A ranking per scenario, by ``metric`` or the highest percentile below it that all samples carry."""
     scenarios = dict.fromkeys(cell.row.scenario for cell in cells)
+    lineups = [_line_up([c for c in cells if c.row.scenario == s], metric) for s in scenarios]
+    comparisons = sum(math.comb(len(one.candidates), 2) for one in lineups)
     return [
-        _rank_scenario(s, [c for c in cells if c.row.scenario == s], metric, sequential) for s in scenarios
+        _rank_scenario(scenario, lineup, comparisons, sequential)
+        for scenario, lineup in zip(scenarios, lineups, strict=True)
     ]
 
 
+@dataclass(frozen=True)
+class _Lineup:
+    """Who is ranked in a scenario, by which percentile, and who is not."""
+
+    load: Load
+    metric: str
+    candidates: list[Cell]
+    excluded: dict[str, Excluded]
+
+
 def _rank_scenario(
-    scenario: str, cells: list[Cell], preferred: str, sequential: Sequential | None
+    scenario: str, lineup: _Lineup, comparisons: int, sequential: Sequential | None
 ) -> Ranking:
+    ranked, pairs = _order(lineup.candidates, lineup.metric, comparisons, sequential)
+    return Ranking(
+        scenario=scenario,
+        load=lineup.load,
+        metric=lineup.metric,
+        ranked=ranked,
+        excluded=lineup.excluded,
+        pairs=pairs,
+    )
+
+
+def _line_up(cells: list[Cell], preferred: str) -> _Lineup:
     excluded = {cell.row.backend: reason for cell in cells if (reason := why_not(cell))}
     candidates = [cell for cell in cells if cell.row.backend not in excluded]
     if len({cell.row.kind for cell in candidates}) > 1:
@@ -137,15 +164,7 @@ def _rank_scenario(
             why = f"its load differs from the others' ({describe_load(cell.trials)})"
             excluded[cell.row.backend] = Excluded(reason=why)
         candidates = []
-    ranked, pairs = _order(candidates, metric, sequential)
-    return Ranking(
-        scenario=scenario,
-        load=cells[0].row.load,
-        metric=metric,
-        ranked=ranked,
-        excluded=excluded,
-        pairs=pairs,
-    )
+    return _Lineup(cells[0].row.load, metric, candidates, excluded)
 
 
 def why_not(cell: Cell) -> Excluded | None:
@@ -173,13 +192,15 @@ def _carried(cells: Sequence[Cell], preferred: str) -> str:
 
 
 def _order(
-    cells: Sequence[Cell], metric: str, sequential: Sequential | None
+    cells: Sequence[Cell], metric: str, comparisons: int, sequential: Sequential | None
 ) -> tuple[list[Ranked], list[Pair]]:
     measured = {cell.row.backend: cell.estimates[metric] for cell in cells}
     order = sorted(measured, key=lambda backend: measured[backend].merged_ms)
     family, margin = [measured[backend] for backend in order], sequential.margin if sequential else None
     found = (
-        always_valid(family, sequential.margin, sequential.comparisons) if sequential else differences(family)
+        always_valid(family, sequential.margin, sequential.comparisons)
+        if sequential
+        else differences(family, comparisons)
     )
     pairs = []
     for (faster, slower), one in found.items():

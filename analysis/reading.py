@@ -70,7 +70,7 @@ def intervals_come_from(rankings: Sequence[Ranking], rows: Sequence[Row], facts:
             f"{pairs} in all scenarios, however often the run was looked at. They come from the spread "
             "between trials."
         )
-    together = "Times as slow, with intervals that hold together at 95 % over all pairs of a scenario."
+    together = "Times as slow, with intervals that hold together at 95 % over all pairs in all scenarios."
     within = "how much the seconds of a trial vary, and how they depend on each other"
     if all(row.trials < 2 for row in rows):
         return f"{together} With one trial of each they come from {within}."

@@ -11,7 +11,8 @@ All three look at the median latency of each second, on the logarithm, under a r
   of the seconds, in units of the long-run variance: of a queue that wanders, each wave would be a change
   otherwise. That variance comes from the differences between successive seconds, which a jump hardly touches.
 * **Drift** by Theil and Sen's slope [3]_, its interval widened by the same long-run variance. What the
-  server's memory does is told in the same way: growing memory is the usual reason.
+  server's memory does is told in the same way, since growing memory is the usual reason; but memory wanders
+  for longer, between collections of garbage, so its long-run variance is that of the slowest cosines [4]_.
 
 References
 ----------
@@ -20,6 +21,8 @@ References
 .. [2] R. Killick, P. Fearnhead and I. A. Eckley, "Optimal detection of changepoints with a linear
    computational cost", JASA 107 (2012).
 .. [3] P. K. Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 63 (1968).
+.. [4] E. Lazarus, D. J. Lewis, J. H. Stock and M. W. Watson, "HAR inference: recommendations for practice",
+   Journal of Business & Economic Statistics 36 (2018).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ import numpy as np
 
 from analysis.histograms import Floats
 from analysis.runfolder import Trial
+from analysis.uncertainty import mean_error
 from analysis.usage import usage
 from analysis.words import ms, percent
 
@@ -208,4 +212,25 @@ def _memory_drift(trial: Trial) -> Drift | None:
     used = usage(trial)
     if used is None or len(used.second) < FEWEST_SECONDS or not np.all(used.memory_bytes > 0):
         return None
-    return _drift(used.second, np.log(used.memory_bytes), 1.0)
+    level = np.log(used.memory_bytes)
+    return _drift(used.second, level, _wandering(used.second, level))
+
+
+def _wandering(at_s: Floats, level: Floats) -> float:
+    """How many times as wide, squared, a slope's interval is for values that depend on those long before.
+
+    The slowest cosine is left out of the count: the line takes it. Few cosines know little: Student's t.
+    """
+    from scipy.special import ndtri, stdtrit
+    from scipy.stats import theilslopes
+
+    slope, level_at_0, _, _ = theilslopes(level, at_s)
+    rest = level - level_at_0 - slope * at_s
+    rest -= rest.mean()
+    if not rest.any():
+        return 1.0
+    slow = mean_error(rest)
+    free = slow.free - 1
+    long_run = len(rest) * slow.above**2 * slow.free / free
+    heavier = stdtrit(free, (1 + LEVEL) / 2) / ndtri((1 + LEVEL) / 2)
+    return max(1.0, float(long_run / rest.var() * heavier**2))

@@ -2,9 +2,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from analysis.histograms import Floats, Histogram
+from analysis.metrics import Cell, Row
+from analysis.ranking import rank
 from analysis.report import Report, build_report
+from analysis.uncertainty import Estimate
 from analysis.words import ms, number
 from tests.analysis.folders import TrialSpec, exact, run_json, steady, write_run
 
@@ -24,6 +29,29 @@ def report_of(tmp_path: Path, *specs: list[TrialSpec], **head: Any) -> Report:
 
 def ranks(report: Report, scenario: int = 0) -> dict[str, int]:
     return {one.backend: one.rank for one in report.rankings[scenario].ranked}
+
+
+def measured(backend: str, scenario: str, trials_ms: Floats) -> Cell:
+    """A cell of which no more is known than each trial's p95."""
+    row = Row(backend=backend, title=backend, scenario=scenario, load="open", stand_in=False,
+              trials=len(trials_ms), trials_planned=len(trials_ms), verdict="valid", reasons=[],
+              requests=3000)  # fmt: skip
+    known = Estimate(float(np.exp(np.log(trials_ms).mean())), trials_ms, None)
+    return Cell(row, [], Histogram.empty(), dict.fromkeys(("p50", "p90", "p95"), known))
+
+
+@pytest.mark.parametrize("scenarios", [1, 6])
+def test_the_same_server_twice_is_told_apart_in_at_most_5_percent_of_runs(scenarios: int) -> None:
+    """Of runs, however many scenarios each has; 6.5 of 100 is what chance makes of 5 in 500 runs."""
+    rng, told = np.random.default_rng(4), 0
+    for _ in range(500):
+        cells = [
+            measured(backend, f"s{n}", 50 * np.exp(rng.normal(0, 0.03, 3)))
+            for n in range(scenarios)
+            for backend in "ab"
+        ]
+        told += any(pair.shown for ranking in rank(cells, "p95") for pair in ranking.pairs)
+    assert told / 500 <= 0.065
 
 
 class TestWhatDiffers:

@@ -147,7 +147,8 @@ class TestWhatTheNumbersMean:
     def test_of_intervals_is_what_they_come_from(self, tmp_path: Path) -> None:
         for text in self.told(tmp_path / "run", {})[:2]:
             assert (
-                "95 % over all pairs of a scenario. They come from the spread between trials; where" in text
+                "95 % over all pairs in all scenarios. They come from the spread between trials; "
+                "where" in text
             )
             assert "resampled" not in text
 
@@ -155,7 +156,7 @@ class TestWhatTheNumbersMean:
         sequential = {"margin": 0.05, "comparisons": 6, "ceiling": 4, "first_look": 2, "ended": "ceiling"}
         for text in self.told(tmp_path / "run", {}, sequential=sequential)[:2]:
             assert "they hold together at 95 % over 6 pairs in all scenarios, however often" in text
-            assert "over all pairs of a scenario" not in text
+            assert "over all pairs in all scenarios" not in text
 
 
 class TestTheMarkdown:

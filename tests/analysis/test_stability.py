@@ -8,7 +8,7 @@ import pytest
 
 from analysis.histograms import Floats
 from analysis.runfolder import Trial, read_run
-from analysis.stability import Stability, stability, warm_up, warm_up_s
+from analysis.stability import Stability, _drift, _wandering, stability, warm_up, warm_up_s
 from tests.analysis.folders import TrialSpec, write_run
 from tests.analysis.simulated import Kind, autocorrelated
 
@@ -45,6 +45,29 @@ class TestASteadyTrial:
         for _ in range(200):
             marked += bool(stability(with_latency(trial, rng)).sentences)
         assert marked <= 10
+
+    @pytest.mark.parametrize("memory", [0.6, 0.8, 0.95])
+    def test_of_memory_that_comes_and_goes_is_seldom_marked(self, memory: float) -> None:
+        rng, at_s, marked = np.random.default_rng(5), np.arange(60) + 0.5, 0
+        for _ in range(200):
+            level = 0.1 * wandering(rng, memory, 60)
+            marked += _drift(at_s, level, _wandering(at_s, level)) is not None
+        assert marked <= (10 if memory < 0.9 else 24)
+
+    def test_of_memory_that_grows_between_collections_is_marked(self) -> None:
+        at_s = np.arange(60) + 0.5
+        level = np.log(1 + 0.1 * (at_s % 8) / 8) + 0.15 * at_s / 60
+        drift = _drift(at_s, level, _wandering(at_s, level))
+        assert drift is not None
+        assert 1.05 < drift.per_minute < 1.3
+
+
+def wandering(rng: np.random.Generator, correlation: float, seconds: int) -> Floats:
+    """An autoregression of first order of variance 1 (seconds,)."""
+    from scipy.signal import lfilter
+
+    steps = rng.normal(size=200 + seconds) * np.sqrt(1 - correlation**2)
+    return np.asarray(lfilter([1.0], [1.0, -correlation], steps)[200:])
 
 
 def with_latency(trial: Trial, rng: np.random.Generator) -> Trial:
