@@ -2,9 +2,10 @@
 
 Each request is sent to either variant by chance, so requests are what is compared here, not trials: what the
 machine does in a second, it does to both. Welch's t test is on the mean, which is what many requests cost;
-Mann-Whitney's on which of two requests is the slower one; percentiles have the intervals of
-:mod:`analysis.uncertainty`. First of all the split itself is checked: where the shares are not those that
-were asked for, something chooses who goes where, and no difference means anything [1]_.
+where the means of arms of different sizes are still skewed, t's law is found by dealing the requests again
+(:mod:`analysis.means`). Mann-Whitney's is on which of two requests is the slower one; percentiles have the
+intervals of :mod:`analysis.uncertainty`. First of all the split itself is checked: where the shares are not
+those that were asked for, something chooses who goes where, and no difference means anything [1]_.
 
 **Failures** are compared by Fisher's exact test of "the treatment fails no more often". Where anything
 failed, it and Welch's test share the 5 % by Holm's correction, and each has the interval of the level at
@@ -35,8 +36,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from analysis.histograms import Floats, Intervals, all_values, bucket_middle_ms, carries
+from analysis.histograms import Floats, Histogram, Intervals, all_values, bucket_middle_ms, carries
 from analysis.hlog import VARIANT
+from analysis.means import SKEWED, MeanDifference, Sample, mean_difference, samples
 from analysis.ranking import MAX_ERROR_RATE
 from analysis.runfolder import Trial
 from analysis.sequential import Look
@@ -95,14 +97,14 @@ class ABResult(Part):
     """A treatment against a control.
 
     ``difference_ms`` is the treatment's mean less the control's, with Welch's interval at ``confidence``, the
-    level at which it was tested; ``superiority`` the
-    probability that a request to the treatment takes longer than one to the control. ``power`` is that of
-    this number of requests to show a difference of the margin, ``needed_requests`` of the smaller arm's for
-    four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often", ``fails_less_p`` that of
-    "it fails no less often"; ``fails_times`` how many times the control's its odds of a failure are (None
-    where the control has none), of which ``fails_low`` is the lower bound at ``fails_confidence``.
-    ``stop_after_s`` is when the always-valid test first had an answer; None where no verdict rests on
-    latency. ``notes`` say what a reader should know of the trials.
+    level at which it was tested; ``dealt_again`` is whether the law of its t is not Student's;
+    ``superiority`` the probability that a request to the treatment takes longer than one to the control.
+    ``power`` is that of this number of requests to show a difference of the margin, ``needed_requests`` of
+    the smaller arm's for four in five. ``fails_p`` is Fisher's, of "the treatment fails no more often",
+    ``fails_less_p`` that of "it fails no less often"; ``fails_times`` how many times the control's its odds
+    of a failure are (None where the control has none), of which ``fails_low`` is the lower bound at
+    ``fails_confidence``. ``stop_after_s`` is when the always-valid test first had an answer; None where no
+    verdict rests on latency. ``notes`` say what a reader should know of the trials.
     """
 
     # grows when a reader of the old form would misread the new one
@@ -128,6 +130,7 @@ class ABResult(Part):
     fails_confidence: float
     split_p: float
     split_is_wrong: bool
+    dealt_again: bool
     stop_after_s: float | None
     saturated: bool
     notes: list[str]
@@ -200,14 +203,13 @@ def compare_variants(
         )
     treatment = next(name for name in found if name != control)
     logs = {name: [trial.log.tag(VARIANT + name) for trial in trials] for name in (control, treatment)}
-    values = {name: _values(parts) for name, parts in logs.items()}
-    for name, some in values.items():
-        if len(some) < 2:
+    latencies = {name: all_values(parts) for name, parts in logs.items()}
+    for name, some in latencies.items():
+        if some.total < 2:
             raise ValueError(f"variant {name} answered fewer than two requests: run for longer.")
-    counts = {name: all_values(logs[name]).total for name in (control, treatment)}
-    failures = {name: min(_failures(trials, name), counts[name]) for name in found}
+    failures = {name: min(_failures(trials, name), latencies[name].total) for name in found}
     lost = _lost(trials) if _saturated(trials) else ""
-    return _result(logs, values, counts, failures, _untold(trials), weights, margin, lost, notes)
+    return _result(logs, latencies, failures, _untold(trials), weights, margin, lost, notes)
 
 
 def _failures(trials: Sequence[Trial], name: str) -> int:
@@ -223,8 +225,7 @@ def _untold(trials: Sequence[Trial]) -> int:
 
 def _result(
     logs: Mapping[str, Sequence[Intervals]],
-    values: Mapping[str, Floats],
-    counts: Mapping[str, int],
+    latencies: Mapping[str, Histogram],
     failures: Mapping[str, int],
     untold: int,
     weights: Mapping[str, float],
@@ -232,35 +233,38 @@ def _result(
     lost: str,
     notes: Sequence[str],
 ) -> ABResult:
-    """The result for ``control`` and ``treatment``, in this order the names of ``counts``."""
+    """The result for ``control`` and ``treatment``, in this order the names of ``latencies``."""
     from scipy.stats import chisquare, mannwhitneyu  # imported late: the command must start fast
 
-    control, treatment = counts
-    first, second = values[control], values[treatment]
-    arms = {name: _arm(name, logs[name], values[name], failures[name], weights, counts) for name in counts}
-    tests = _tests(first, second, [[failures[n], counts[n] - failures[n]] for n in (treatment, control)])
-    ranks = mannwhitneyu(second, first, method="asymptotic")
+    control, treatment = latencies
+    counts = {name: latency.total for name, latency in latencies.items()}
+    first, second = samples(latencies[control], latencies[treatment])
+    both = {control: first, treatment: second}
+    arms = {name: _arm(name, latencies[name], both[name], failures[name], weights, counts) for name in both}
+    means = mean_difference(first, second, np.random.default_rng(0))  # the same page from the same run
+    tests = _tests(means, [[failures[n], counts[n] - failures[n]] for n in (treatment, control)])
+    ranked = [_values(latencies[name]) for name in (treatment, control)]
+    ranks = mannwhitneyu(*ranked, method="asymptotic")
     expected = [sum(counts.values()) * arms[name].wanted for name in counts]
     split_p = float(chisquare(list(counts.values()), expected).pvalue)
-    wrong, mean_ms = split_p < MISMATCH, float(first.mean())
-    spread = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2)
-    difference = float(second.mean()) - mean_ms
+    wrong, mean_ms = split_p < MISMATCH, first.mean_ms
+    spread = math.sqrt((first.variance + second.variance) / 2)
     size = margin * mean_ms / spread if spread else math.inf
-    power, needed = _design(len(first), len(second), size, tests.level)
+    power, needed = _design(first.total, second.total, size, tests.level)
     verdict = "not valid" if untold else _judged(tests, margin * mean_ms, wrong, lost)
     latency_tells = verdict != "not valid" and not tests.failing
     return ABResult(
         control=arms[control],
         treatment=arms[treatment],
         margin=margin,
-        difference_ms=difference,
+        difference_ms=means.ms,
         low_ms=tests.low_ms,
         high_ms=tests.high_ms,
         confidence=1 - tests.level,
         t_p=tests.t_p,
         mann_whitney_p=float(ranks.pvalue),
-        superiority=float(ranks.statistic) / len(first) / len(second),
-        cohen_d=difference / spread if spread else 0.0,
+        superiority=float(ranks.statistic) / math.prod(map(len, ranked)),
+        cohen_d=means.ms / spread if spread else 0.0,
         quantiles=_quantiles(logs[control], logs[treatment]),
         power=power,
         needed_requests=needed,
@@ -271,13 +275,14 @@ def _result(
         fails_confidence=1 - tests.fails_level,
         split_p=split_p,
         split_is_wrong=wrong,
-        stop_after_s=_stop_after_s(logs[control], logs[treatment]) if latency_tells else None,
+        dealt_again=means.dealt is not None,
+        stop_after_s=_stop_after_s(logs[control], logs[treatment], means.skewness) if latency_tells else None,
         saturated=bool(lost),
         notes=list(notes),
         verdict=verdict,
         recommendation=_undecided(arms[control], arms[treatment], wrong, untold, lost)
         if verdict == "not valid"
-        else _recommend(verdict, arms[control], arms[treatment], difference, margin, needed),
+        else _recommend(verdict, arms[control], arms[treatment], means.ms, margin, needed),
     )
 
 
@@ -300,24 +305,20 @@ class _Tests:
     fails_low: float
 
 
-def _tests(first: Floats, second: Floats, failed: Sequence[Sequence[int]]) -> _Tests:
+def _tests(means: MeanDifference, failed: Sequence[Sequence[int]]) -> _Tests:
     """Both tests; ``failed`` has failed and other requests, the treatment's first."""
-    from scipy.stats import ttest_ind  # imported late: the command must start fast
-
-    welch, fails_p = ttest_ind(second, first, equal_var=False), _fails_p(failed, "greater")
+    fails_p = _fails_p(failed, "greater")
     failing = any(row[0] > MAX_ERROR_RATE * sum(row) for row in failed)
     level, fails_level = (
-        (ALPHA, ALPHA / 2)
-        if failing
-        else _levels(float(welch.pvalue), fails_p, any(row[0] for row in failed))
+        (ALPHA, ALPHA / 2) if failing else _levels(means.p, fails_p, any(row[0] for row in failed))
     )
-    between = welch.confidence_interval(1 - level)
+    low_ms, high_ms = means.interval_ms(1 - level)
     times, low = _fails_times(failed, fails_level)
     return _Tests(
-        t_p=float(welch.pvalue),
+        t_p=means.p,
         level=level,
-        low_ms=float(between.low),
-        high_ms=float(between.high),
+        low_ms=low_ms,
+        high_ms=high_ms,
         failing=failing,
         fails_p=fails_p,
         fails_less_p=_fails_p(failed, "less"),
@@ -370,9 +371,8 @@ def _fails_times(failed: Sequence[Sequence[int]], level: float) -> tuple[float |
     return times if math.isfinite(times) else None, low if math.isfinite(low) else 0.0
 
 
-def _values(parts: Sequence[Intervals]) -> Floats:
-    """All latencies in ms, each at the middle of its bucket; of very many, an even share."""
-    merged = all_values(parts)
+def _values(merged: Histogram) -> Floats:
+    """All latencies in ms, each at the middle of its bucket; of very many, an even share, for their ranks."""
     used = np.flatnonzero(merged.counts)
     counts = merged.counts[used]
     if merged.total > MOST_VALUES:
@@ -382,13 +382,12 @@ def _values(parts: Sequence[Intervals]) -> Floats:
 
 def _arm(
     name: str,
-    parts: Sequence[Intervals],
-    values: Floats,
+    merged: Histogram,
+    sample: Sample,
     failures: int,
     weights: Mapping[str, float],
     counts: Mapping[str, int],
 ) -> Arm:
-    merged = all_values(parts)
     quantiles = {
         label: merged.quantile_ms(q) or 0.0 for label, q in QUANTILES.items() if carries(merged.total, q)
     }
@@ -398,8 +397,8 @@ def _arm(
         share=counts[name] / sum(counts.values()),
         requests=merged.total,
         failures=failures,
-        mean_ms=float(values.mean()),
-        sd_ms=float(values.std(ddof=1)),
+        mean_ms=sample.mean_ms,
+        sd_ms=math.sqrt(sample.variance),
         quantiles_ms=quantiles,
     )
 
@@ -430,11 +429,18 @@ def _design(first: int, second: int, size: float, level: float) -> tuple[float, 
     return power, math.ceil(float(needed)) if math.isfinite(float(needed)) else None
 
 
-def _stop_after_s(control: Sequence[Intervals], treatment: Sequence[Intervals]) -> float | None:
-    """When the always-valid test of the blocks' differences first excluded that there is none."""
+def _stop_after_s(
+    control: Sequence[Intervals], treatment: Sequence[Intervals], skewness: float
+) -> float | None:
+    """When the always-valid test of the blocks' differences first excluded that there is none.
+
+    It takes means for normal, so it does not look before they are: skewness shrinks with the root of their
+    number.
+    """
     pairs = zip(control, treatment, strict=True)
     differences = np.concatenate([_block_differences(*pair) for pair in pairs])
-    for seen in range(2, len(differences) + 1):
+    normal = math.ceil(len(differences) * (skewness / SKEWED) ** 2)
+    for seen in range(max(2, normal), len(differences) + 1):
         look = Look.of_pairs(differences[:seen])
         if look and look.p_differs() <= ALPHA:
             return float(seen * BLOCK_S)

@@ -112,10 +112,11 @@ def _tests(result: ABResult) -> Grid:
     """What each test says, and what it is good for."""
     times = result.fails_times
     between = f"{number(result.low_ms)} to {number(result.high_ms)} ms"
+    again = " by dealing the requests again" if result.dealt_again else ""
     needed = NONE if result.needed_requests is None else f"{result.needed_requests:,}"
     rows = [
         ("Difference of the means", ms(result.difference_ms),
-         f"Welch's t, p {_p(result.t_p)}; {level(result.confidence)} interval {between}"),
+         f"Welch's t{again}, p {_p(result.t_p)}; {level(result.confidence)} interval {between}"),
         ("Odds of a failure", NONE if times is None else f"{number(times)} times", _odds(result)),
         ("A request to the treatment takes longer", percent(result.superiority),
          f"Mann-Whitney, p {_p(result.mann_whitney_p)}; 50 % is no difference"),
