@@ -181,11 +181,12 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
     y = latency_scale([v for points in drawn.values() for _, v in points], 200, 20, log=True)
     words = ", ".join(f"{title} {ms(h.carried_ms(0.95))}" for title, _, h in curves)
     names = [(title, series) for title, series, _ in curves]
-    svg = drawing(228 + legend_height(names), f"{scenario}: latency by percentile. p95: {words}.")
+    svg = drawing(246 + legend_height(names), f"{scenario}: latency by percentile. p95: {words}.")
     y_axis(svg, y, y.ticks(7), "latency, ms")
-    marks = [(0.0, "0"), (math.log10(2), "50%"), *((i, f"{100 - 10.0 ** (2 - i):g}%") for i in range(1, 7))]
+    marks = [(0.0, "0%"), (math.log10(2), "50%"), *((i, f"{100 - 10.0 ** (2 - i):g}%") for i in range(1, 7))]
     shown = [(at, text) for at, text in marks if at <= x.high]
     x_axis(svg, x, [at for at, _ in shown], [text for _, text in shown], 200)
+    element(svg, "text", "tick end", x=WIDTH - RIGHT, y=228).text = "percentile"
     for title, series, histogram in curves:
         points = [(x(at), y(value)) for at, value in drawn[series]]
         carried = math.log10(max(1.0, histogram.total / MIN_BEYOND))
@@ -196,7 +197,7 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
         if value is not None and x.high >= math.log10(20):
             marker(svg, x(math.log10(20)), y(value), series, f"{title}: p95 {ms(value)}")
     _probes(svg, x, curves)
-    legend(svg, names, 240)
+    legend(svg, names, 250)
     return markup(svg)
 
 
