@@ -268,9 +268,9 @@ def side_by_side(scenario: str, bars: Sequence[Bar]) -> Markup:
         y = 28 + 36 * row
         faint = "" if bar.sure else " faint"
         group = SubElement(svg, "g", {"class": f"{of(bar.series)}{faint}"})
-        SubElement(group, "title").text = bar.words
         element(group, "text", "label", x=10, y=y - 10).text = bar.title
         _bar(group, x, y, bar)
+        hover(group, 2, WIDTH - 2, y - 22, y + 11, bar.words)
     return markup(svg)
 
 

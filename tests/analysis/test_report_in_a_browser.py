@@ -86,6 +86,16 @@ def test_text_stands_out_from_its_ground(page: webdriver.Chrome, scheme: str, wh
     assert (luminance(ground) > 0.5) is (scheme == "light")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_names_of_what_is_not_ranked_stand_out_too(page: webdriver.Chrome, scheme: str) -> None:
+    show(page, 1280, scheme)
+    name = "document.querySelector('#side ~ .plots svg .faint > .label')"
+    assert ask(page, f"{name}.textContent") == "dead"
+    assert ask(page, f"getComputedStyle({name}).opacity * getComputedStyle({name}.parentNode).opacity") == 1
+    ink = ask(page, f"getComputedStyle({name}).fill")
+    assert ink == ask(page, "getComputedStyle(document.querySelector('.note')).color")  # tested above
+
+
 def test_the_page_loads_without_a_complaint(page: webdriver.Chrome) -> None:
     page.refresh()
     assert page.get_log("browser") == []
@@ -123,6 +133,23 @@ class TestReadingValues:
             spot = plot.find_element("css selector", name)
             ActionChains(page).move_to_element(spot).perform()
             assert told in self.readout(page)
+
+    def test_of_each_backend_side_by_side(self, page: webdriver.Chrome) -> None:
+        show(page, 1280, "light")
+        plot = page.find_element("css selector", "#side ~ .plots svg")
+        page.execute_script("arguments[0].focus()", plot)
+        told = []
+        for key in (Keys.HOME, *[Keys.ARROW_RIGHT] * 3):
+            plot.send_keys(key)
+            told.append(str(ask(page, "document.querySelector('#side ~ .plots .readout').textContent")))
+        page.execute_script("arguments[0].blur()", plot)
+        assert [one.partition(":")[0] for one in told] == [
+            "FastAPI",
+            "BentoML",
+            "a_server_with_a_rather_long_name",
+            "dead",
+        ]
+        assert all("p95" in one for one in told)
 
     def test_can_be_reached_by_the_tabulator_alone(self, page: webdriver.Chrome) -> None:
         show(page, 1280, "light")
