@@ -73,6 +73,13 @@ def test_the_answer_and_every_verdict_are_on_a_phones_first_two_screens(page: we
     assert right < 400
 
 
+def test_each_row_of_a_table_is_named_by_its_first_cell(page: webdriver.Chrome) -> None:
+    rows = "[...document.querySelectorAll('tbody tr')].filter(e => !e.querySelector('.group'))"
+    assert ask(page, f"{rows}.length") > 20
+    assert ask(page, f"{rows}.every(e => e.firstElementChild.matches('th[scope=row]'))")
+    assert ask(page, f"{rows}.every(e => e.querySelectorAll('th').length === 1)")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "what", ["body", ".note", ".second", "td.good", "td.bad", "td.dim", "thead th", ".chips li"]
