@@ -207,13 +207,14 @@ def _probes(svg: Element, x: Scale, curves: Sequence[tuple[str, int, Histogram]]
     for number in range(PROBES):
         at = (number + 0.5) * step
         told = [
-            f"{title} {ms(value)}"
-            for title, _, histogram in curves
+            (series, f"{title} {ms(value)}")
+            for title, series, histogram in curves
             if (value := histogram.carried_ms(1 - 10.0**-at)) is not None
         ]
         if told:
             percentile = f"{100 * (1 - 10.0**-at):.{max(1, math.ceil(at))}f} %"
-            hover(svg, x(at - step / 2), x(at + step / 2), 14, 200, f"{percentile}: {', '.join(told)}")
+            words = f"{percentile}: {', '.join(one for _, one in told)}"
+            hover(svg, x(at - step / 2), x(at + step / 2), 14, 200, words, [series for series, _ in told])
 
 
 @dataclass(frozen=True)

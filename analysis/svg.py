@@ -221,9 +221,22 @@ def legend(svg: Element, names: Sequence[tuple[str, int]], y: float) -> None:
             element(svg, "text", f"label b{series}", x=px + 9, y=at).text = title
 
 
-def hover(svg: Element, left: float, right: float, top: float, bottom: float, words: str) -> None:
-    """Add an invisible column that tells something when it is pointed at; the page's script reads it too."""
+def hover(
+    svg: Element,
+    left: float,
+    right: float,
+    top: float,
+    bottom: float,
+    words: str,
+    series: Sequence[int] = (),
+) -> None:
+    """Add an invisible column that tells something when it is pointed at; the page's script reads it too.
+
+    With ``series``, whose values stand in this order behind the colon, it leaves out what is hidden.
+    """
     column = element(svg, "rect", "hover", x=left, y=top, width=right - left, height=bottom - top)
+    if series:
+        column.set("data-of", " ".join(map(str, series)))
     SubElement(column, "title").text = words
 
 

@@ -172,7 +172,7 @@ class TestChoosingBackends:
             ask(
                 page,
                 f"[...document.querySelectorAll('.b{series}')].filter("
-                "e => e.getBoundingClientRect().width > 0).length",
+                "e => !e.matches('#differences ~ * tr') && e.getBoundingClientRect().width > 0).length",
             )
         )
 
@@ -185,6 +185,41 @@ class TestChoosingBackends:
         assert self.visible(page, 2) == before[1]
         box.send_keys(Keys.SPACE)
         assert (self.visible(page, 4), self.visible(page, 2)) == before
+
+    def test_hides_its_pairs_and_its_values_by_percentile(self, page: webdriver.Chrome) -> None:
+        show(page, 1280, "light")
+        pairs = "[...document.querySelectorAll('#differences ~ [aria-label^=Differences] tbody tr')]"
+        shown = f"{pairs}.filter(e => e.checkVisibility()).map(e => e.textContent)"
+        plot = page.find_element("css selector", "#distribution ~ .plots svg")
+        box = page.find_element("css selector", "#show-b2")
+        assert any("BentoML" in one for one in ask(page, shown))
+        box.send_keys(Keys.SPACE)
+        try:
+            left = ask(page, shown)
+            page.execute_script("arguments[0].focus()", plot)
+            plot.send_keys(Keys.HOME)
+            told = str(ask(page, "document.querySelector('#distribution ~ .plots .readout').textContent"))
+            page.execute_script("arguments[0].blur()", plot)
+        finally:
+            box.send_keys(Keys.SPACE)
+        assert any("FastAPI" in one for one in left)
+        assert not any("BentoML" in one for one in left)
+        assert "FastAPI" in told
+        assert "BentoML" not in told
+
+    @pytest.mark.parametrize(
+        ("width", "height", "stays"), [(390, 844, False), (844, 390, False), (1280, 900, True)]
+    )
+    def test_does_not_cover_what_is_jumped_to(
+        self, page: webdriver.Chrome, width: int, height: int, stays: bool
+    ) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        page.execute_script("document.querySelector('#time').scrollIntoView()")
+        bottom = ask(page, "document.querySelector('.choose').getBoundingClientRect().bottom")
+        assert (bottom > 0) is stays
+        assert bottom < 70
+        assert ask(page, "document.querySelector('#time').getBoundingClientRect().top") >= max(0, bottom)
 
 
 def test_prints_every_table_and_plot_without_the_controls(page: webdriver.Chrome) -> None:
