@@ -181,11 +181,12 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
     y = latency_scale([v for points in drawn.values() for _, v in points], 200, 20, log=True)
     words = ", ".join(f"{title} {ms(h.carried_ms(0.95))}" for title, _, h in curves)
     names = [(title, series) for title, series, _ in curves]
-    svg = drawing(228 + legend_height(names), f"{scenario}: latency by percentile. p95: {words}.")
+    svg = drawing(246 + legend_height(names), f"{scenario}: latency by percentile. p95: {words}.")
     y_axis(svg, y, y.ticks(7), "latency, ms")
-    marks = [(0.0, "0"), (math.log10(2), "50%"), *((i, f"{100 - 10.0 ** (2 - i):g}%") for i in range(1, 7))]
+    marks = [(0.0, "0%"), (math.log10(2), "50%"), *((i, f"{100 - 10.0 ** (2 - i):g}%") for i in range(1, 7))]
     shown = [(at, text) for at, text in marks if at <= x.high]
     x_axis(svg, x, [at for at, _ in shown], [text for _, text in shown], 200)
+    element(svg, "text", "tick end", x=WIDTH - RIGHT, y=228).text = "percentile"
     for title, series, histogram in curves:
         points = [(x(at), y(value)) for at, value in drawn[series]]
         carried = math.log10(max(1.0, histogram.total / MIN_BEYOND))
@@ -196,7 +197,7 @@ def distribution(scenario: str, curves: Sequence[tuple[str, int, Histogram]]) ->
         if value is not None and x.high >= math.log10(20):
             marker(svg, x(math.log10(20)), y(value), series, f"{title}: p95 {ms(value)}")
     _probes(svg, x, curves)
-    legend(svg, names, 240)
+    legend(svg, names, 250)
     return markup(svg)
 
 
@@ -206,13 +207,14 @@ def _probes(svg: Element, x: Scale, curves: Sequence[tuple[str, int, Histogram]]
     for number in range(PROBES):
         at = (number + 0.5) * step
         told = [
-            f"{title} {ms(value)}"
-            for title, _, histogram in curves
+            (series, f"{title} {ms(value)}")
+            for title, series, histogram in curves
             if (value := histogram.carried_ms(1 - 10.0**-at)) is not None
         ]
         if told:
             percentile = f"{100 * (1 - 10.0**-at):.{max(1, math.ceil(at))}f} %"
-            hover(svg, x(at - step / 2), x(at + step / 2), 14, 200, f"{percentile}: {', '.join(told)}")
+            words = f"{percentile}: {', '.join(one for _, one in told)}"
+            hover(svg, x(at - step / 2), x(at + step / 2), 14, 200, words, [series for series, _ in told])
 
 
 @dataclass(frozen=True)
@@ -267,9 +269,9 @@ def side_by_side(scenario: str, bars: Sequence[Bar]) -> Markup:
         y = 28 + 36 * row
         faint = "" if bar.sure else " faint"
         group = SubElement(svg, "g", {"class": f"{of(bar.series)}{faint}"})
-        SubElement(group, "title").text = bar.words
         element(group, "text", "label", x=10, y=y - 10).text = bar.title
         _bar(group, x, y, bar)
+        hover(group, 2, WIDTH - 2, y - 22, y + 11, bar.words)
     return markup(svg)
 
 

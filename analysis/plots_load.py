@@ -30,6 +30,8 @@ from analysis.svg import (
 from analysis.words import brief, ms, per_s
 
 BOTTOM = 200
+SPREAD = 64.0
+"""The pixels about the limit that the intervals of all backends share."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,24 @@ def against_limit(heading: str, limits: Sequence[Limit]) -> Markup:
     y_axis(svg, y, y.ticks(6), "of what is allowed")
     _rates(svg, x, "planned arrivals per second")
     line(svg, [(x.start, y(1)), (x.end, y(1))], "line planned")
-    for one in limits:
+    step = min(8.0, SPREAD / len(limits))
+    for place, one in enumerate(limits):
         group = SubElement(svg, "g", {"class": of(one.series)})
         if one.between:
             low, high = (x(rate) for rate in one.between)
-            element(group, "rect", "interval", x=low, y=y(1) - 5, width=max(2.0, high - low), height=10)
+            _between(group, low, high, y(1) + (place - (len(limits) - 1) / 2) * step, step)
         for rate, share, words in one.points:
             marker(group, x(rate), y(share), one.series, f"{one.title}, {words}")
     legend(svg, names, BOTTOM + 50)
     return markup(svg)
+
+
+def _between(group: Element, low: float, high: float, y: float, step: float) -> None:
+    """An interval as a bar with end strokes, which leaves room for those above and below it."""
+    half = step * 0.4
+    element(group, "rect", "interval", x=low, y=y - half / 2, width=max(2.0, high - low), height=half)
+    for end in (low, high):
+        element(group, "line", "end", x1=end, x2=end, y1=y - half, y2=y + half)
 
 
 @dataclass(frozen=True)

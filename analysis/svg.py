@@ -148,17 +148,46 @@ def stairs(x: Scale, y: Scale, at: Floats, values: Floats, width_s: int) -> list
     ]
 
 
+def _turned(points: Points) -> list[tuple[float, float]]:
+    """A shape turned by a quarter to the right."""
+    return [(-dy, dx) for dx, dy in points]
+
+
+_UP = [(0.0, -5.2), (4.8, 3.8), (-4.8, 3.8)]
+_RIGHT = _turned(_UP)
+_DOWN = _turned(_RIGHT)
+_LEFT = _turned(_DOWN)
+_PLUS = [
+    (px * side, py * side)
+    for side in (1, -1)
+    for px, py in ((-1.9, -5.4), (1.9, -5.4), (1.9, -1.9), (5.4, -1.9), (5.4, 1.9), (1.9, 1.9))
+]
+_HALF = math.sqrt(0.5)
+_CROSS = [((px - py) * _HALF, (px + py) * _HALF) for px, py in _PLUS]
+_STAR = [
+    (math.sin(i * math.pi / 5) * r, -math.cos(i * math.pi / 5) * r) for i, r in enumerate([6.4, 2.6] * 5)
+]
+_HOURGLASS = [(-4.6, -5.0), (4.6, -5.0), (1.5, 0.0), (4.6, 5.0), (-4.6, 5.0), (-1.5, 0.0)]
+SHAPES: Sequence[Points] = (
+    [(math.cos(a) * 4.6, math.sin(a) * 4.6) for a in np.linspace(0, 2 * math.pi, 17)],
+    [(-4, -4), (4, -4), (4, 4), (-4, 4)],
+    _UP,
+    [(0, -5.6), (5.6, 0), (0, 5.6), (-5.6, 0)],
+    _DOWN,
+    _PLUS,
+    _CROSS,
+    _STAR,
+    _LEFT,
+    _HOURGLASS,
+    _RIGHT,
+    _turned(_HOURGLASS),
+)
+"""All filled: a hollow mark is p50, a ringed one a lower bound. With eight colours they make 24 looks."""
+
+
 def marker(parent: Element, px: float, py: float, series: int, words: str) -> None:
     """A backend's own mark: its shape tells it apart where its colour does not."""
-    shapes = (
-        [(math.cos(a) * 4.6, math.sin(a) * 4.6) for a in np.linspace(0, 2 * math.pi, 17)],
-        [(-4, -4), (4, -4), (4, 4), (-4, 4)],
-        [(0, -5.2), (4.8, 3.8), (-4.8, 3.8)],
-        [(0, -5.6), (5.6, 0), (0, 5.6), (-5.6, 0)],
-        [(0, 5.2), (4.8, -3.8), (-4.8, -3.8)],
-    )
-    shape = shapes[(series - 1) % len(shapes)]
-    points = [(px + dx, py + dy) for dx, dy in shape]
+    points = [(px + dx, py + dy) for dx, dy in SHAPES[(series - 1) % len(SHAPES)]]
     mark = SubElement(parent, "polygon", {"class": f"mark {of(series)}", "points": _points(points)})
     if words:
         SubElement(mark, "title").text = words
@@ -192,9 +221,22 @@ def legend(svg: Element, names: Sequence[tuple[str, int]], y: float) -> None:
             element(svg, "text", f"label b{series}", x=px + 9, y=at).text = title
 
 
-def hover(svg: Element, left: float, right: float, top: float, bottom: float, words: str) -> None:
-    """Add an invisible column that tells something when it is pointed at; the page's script reads it too."""
+def hover(
+    svg: Element,
+    left: float,
+    right: float,
+    top: float,
+    bottom: float,
+    words: str,
+    series: Sequence[int] = (),
+) -> None:
+    """Add an invisible column that tells something when it is pointed at; the page's script reads it too.
+
+    With ``series``, whose values stand in this order behind the colon, it leaves out what is hidden.
+    """
     column = element(svg, "rect", "hover", x=left, y=top, width=right - left, height=bottom - top)
+    if series:
+        column.set("data-of", " ".join(map(str, series)))
     SubElement(column, "title").text = words
 
 

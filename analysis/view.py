@@ -28,7 +28,8 @@ PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max")
 class Entry:
     """A table's cell: its text, classes for its look (``dim good warn bad``) and a hint shown on pointing.
 
-    The first cell of a row names in ``of`` the backend that the row is about; ``sub`` stands under the text.
+    The first cell of a row names in ``of`` the backend that the row is about, and the second one that it is
+    compared with: the row is hidden with either. ``sub`` stands under the text.
     """
 
     text: str
@@ -280,8 +281,8 @@ def differences(rankings: Sequence[Ranking]) -> Grid:
     for ranking in rankings:
         rows = [
             [
-                text(titles[pair.slower]),
-                text(titles[pair.faster]),
+                Entry(titles[pair.slower], of=pair.slower),
+                Entry(titles[pair.faster], of=pair.faster),
                 _told(pair),
                 text(f"{pair.ratio:.2f}"),
                 text(f"{pair.low:.2f} to {pair.high:.2f}" if pair.high is not None else "not known"),

@@ -1,5 +1,14 @@
 // Reading values off the plots, by pointing and by keyboard. The page is whole without it: every value is
 // also a <title> of its element and stands in a table.
+const told = (spot) => {
+  const words = spot.querySelector("title").textContent;
+  const colon = words.indexOf(": ");
+  const of = spot.dataset.of?.split(" ");
+  const values = words.slice(colon + 2).split(", ");
+  if (of?.length !== values.length) return words;
+  const visible = values.filter((_, i) => document.getElementById(`show-b${of[i]}`)?.checked ?? true);
+  return `${words.slice(0, colon)}: ${visible.join(", ")}`;
+};
 for (const plot of document.querySelectorAll("figure svg")) {
   const spots = [...plot.querySelectorAll(".hover, .mark, .flag")].filter((spot) => spot.querySelector("title"));
   if (!spots.length) continue;
@@ -14,7 +23,7 @@ for (const plot of document.querySelectorAll("figure svg")) {
   const show = (spot) => {
     plot.querySelector(".on")?.classList.remove("on");
     spot?.classList.add("on");
-    readout.textContent = spot ? spot.querySelector("title").textContent : "";
+    readout.textContent = spot ? told(spot) : "";
   };
   plot.addEventListener("pointerover", (event) => {
     const spot = event.target.closest(".hover, .mark, .flag");

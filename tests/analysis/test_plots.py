@@ -118,6 +118,14 @@ def test_the_curve_by_percentile_tells_nothing_beyond_what_is_carried() -> None:
     assert not any("p95" in title for title in titles[1:])
 
 
+def test_the_axis_of_percentiles_says_what_it_is_and_has_one_unit() -> None:
+    histogram = Histogram(np.bincount([200], [1000], len(bucket_low_us()) - 1).astype(np.int64), 0.2)
+    drawn = ElementTree.fromstring(distribution("constant", [("FastAPI", 1, histogram)]))
+    texts = [str(one.text) for one in drawn.iter("text")]
+    assert "percentile" in texts
+    assert [one for one in texts if one.endswith("%")] == ["0%", "50%", "90%", "99%", "99.9%"]
+
+
 def test_pointing_at_a_second_tells_what_every_file_says_of_it() -> None:
     p50, p95, answered, planned, dropped, cpu, memory, load_cpu, load_memory, users, rate, failed = (
         np.full(2, value) for value in (10, 20, 30, 31, 1, 0.5, 300 * 2**20, 0.1, 1e6, 100, 29, 2)

@@ -73,6 +73,13 @@ def test_the_answer_and_every_verdict_are_on_a_phones_first_two_screens(page: we
     assert right < 400
 
 
+def test_each_row_of_a_table_is_named_by_its_first_cell(page: webdriver.Chrome) -> None:
+    rows = "[...document.querySelectorAll('tbody tr')].filter(e => !e.querySelector('.group'))"
+    assert ask(page, f"{rows}.length") > 20
+    assert ask(page, f"{rows}.every(e => e.firstElementChild.matches('th[scope=row]'))")
+    assert ask(page, f"{rows}.every(e => e.querySelectorAll('th').length === 1)")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "what", ["body", ".note", ".second", "td.good", "td.bad", "td.dim", "thead th", ".chips li"]
@@ -84,6 +91,16 @@ def test_text_stands_out_from_its_ground(page: webdriver.Chrome, scheme: str, wh
     light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)  # WCAG 2 level AA
     assert (luminance(ground) > 0.5) is (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_names_of_what_is_not_ranked_stand_out_too(page: webdriver.Chrome, scheme: str) -> None:
+    show(page, 1280, scheme)
+    name = "document.querySelector('#side ~ .plots svg .faint > .label')"
+    assert ask(page, f"{name}.textContent") == "dead"
+    assert ask(page, f"getComputedStyle({name}).opacity * getComputedStyle({name}.parentNode).opacity") == 1
+    ink = ask(page, f"getComputedStyle({name}).fill")
+    assert ink == ask(page, "getComputedStyle(document.querySelector('.note')).color")  # tested above
 
 
 def test_the_page_loads_without_a_complaint(page: webdriver.Chrome) -> None:
@@ -124,6 +141,23 @@ class TestReadingValues:
             ActionChains(page).move_to_element(spot).perform()
             assert told in self.readout(page)
 
+    def test_of_each_backend_side_by_side(self, page: webdriver.Chrome) -> None:
+        show(page, 1280, "light")
+        plot = page.find_element("css selector", "#side ~ .plots svg")
+        page.execute_script("arguments[0].focus()", plot)
+        told = []
+        for key in (Keys.HOME, *[Keys.ARROW_RIGHT] * 3):
+            plot.send_keys(key)
+            told.append(str(ask(page, "document.querySelector('#side ~ .plots .readout').textContent")))
+        page.execute_script("arguments[0].blur()", plot)
+        assert [one.partition(":")[0] for one in told] == [
+            "FastAPI",
+            "BentoML",
+            "a_server_with_a_rather_long_name",
+            "dead",
+        ]
+        assert all("p95" in one for one in told)
+
     def test_can_be_reached_by_the_tabulator_alone(self, page: webdriver.Chrome) -> None:
         show(page, 1280, "light")
         read = "[...document.querySelectorAll('figure svg')].filter(e => e.querySelector('.hover'))"
@@ -138,7 +172,7 @@ class TestChoosingBackends:
             ask(
                 page,
                 f"[...document.querySelectorAll('.b{series}')].filter("
-                "e => e.getBoundingClientRect().width > 0).length",
+                "e => !e.matches('#differences ~ * tr') && e.getBoundingClientRect().width > 0).length",
             )
         )
 
@@ -151,6 +185,41 @@ class TestChoosingBackends:
         assert self.visible(page, 2) == before[1]
         box.send_keys(Keys.SPACE)
         assert (self.visible(page, 4), self.visible(page, 2)) == before
+
+    def test_hides_its_pairs_and_its_values_by_percentile(self, page: webdriver.Chrome) -> None:
+        show(page, 1280, "light")
+        pairs = "[...document.querySelectorAll('#differences ~ [aria-label^=Differences] tbody tr')]"
+        shown = f"{pairs}.filter(e => e.checkVisibility()).map(e => e.textContent)"
+        plot = page.find_element("css selector", "#distribution ~ .plots svg")
+        box = page.find_element("css selector", "#show-b2")
+        assert any("BentoML" in one for one in ask(page, shown))
+        box.send_keys(Keys.SPACE)
+        try:
+            left = ask(page, shown)
+            page.execute_script("arguments[0].focus()", plot)
+            plot.send_keys(Keys.HOME)
+            told = str(ask(page, "document.querySelector('#distribution ~ .plots .readout').textContent"))
+            page.execute_script("arguments[0].blur()", plot)
+        finally:
+            box.send_keys(Keys.SPACE)
+        assert any("FastAPI" in one for one in left)
+        assert not any("BentoML" in one for one in left)
+        assert "FastAPI" in told
+        assert "BentoML" not in told
+
+    @pytest.mark.parametrize(
+        ("width", "height", "stays"), [(390, 844, False), (844, 390, False), (1280, 900, True)]
+    )
+    def test_does_not_cover_what_is_jumped_to(
+        self, page: webdriver.Chrome, width: int, height: int, stays: bool
+    ) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        page.execute_script("document.querySelector('#time').scrollIntoView()")
+        bottom = ask(page, "document.querySelector('.choose').getBoundingClientRect().bottom")
+        assert (bottom > 0) is stays
+        assert bottom < 70
+        assert ask(page, "document.querySelector('#time').getBoundingClientRect().top") >= max(0, bottom)
 
 
 def test_prints_every_table_and_plot_without_the_controls(page: webdriver.Chrome) -> None:
