@@ -25,6 +25,7 @@ from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, buc
 from analysis.hlog import LONGEST_S
 from analysis.locust_csv import FILES, RequestLine, read_locust
 from analysis.records import encodable
+from analysis.words import brief
 
 LOCUST = "Locust"
 LOCUST_CANNOT_TELL = (
@@ -37,6 +38,10 @@ LOCUST_CANNOT_TELL = (
 )
 LOCUST_HEADER = b"Type,Name,Request Count"
 STATS = "_stats.csv"
+HISTORY_OFF = 0.05
+HISTORY_OFF_S = 3.0
+"""The share and the seconds by which a history may span more or less than its totals tell: it is written once
+a second, from before the first request to after the last."""
 SHORTEST_S = 0.001
 """No trial is shorter in summary.json."""
 _NAME = re.compile(r"[^A-Za-z0-9._+=-]+")
@@ -187,13 +192,7 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
     for line in found.failures or ():  # requests of several names may fail alike
         failures[line.error] += line.count
     odd = [problem for problem in problems if "exceptions" not in problem]
-    if len(times):
-        duration_s = max(1.0, float(times[-1] - times[0]))
-    else:
-        odd.append("It has no history: neither when it was, nor its rates over time.")
-        duration_s = _as_told_s(total) or 1.0
-        if not _as_told_s(total):
-            odd.append("It does not tell how long it ran: its rates are reckoned as if that was one second.")
+    duration_s, unsure = _locust_duration_s(total, times)
     return _Trial(
         LOCUST,
         file.name,
@@ -203,8 +202,33 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
         total.failures,
         0,
         failures,
-        [*LOCUST_CANNOT_TELL, *odd],
+        [*LOCUST_CANNOT_TELL, *odd, *unsure],
     )
+
+
+def _locust_duration_s(total: RequestLine, times: Floats) -> tuple[float, list[str]]:
+    """How long Locust ran, and what is not sure about it.
+
+    Its own rate goes before its history: rows go on while it stands idle, and follow a clock that is set.
+    """
+    told_s = _as_told_s(total)
+    if not len(times):
+        unsure = ["It has no history: neither when it was, nor its rates over time."]
+        if not told_s:
+            unsure.append(
+                "It does not tell how long it ran: its rates are reckoned as if that was one second."
+            )
+        return told_s or 1.0, unsure
+    span_s = float(times[-1] - times[0])
+    if not told_s:
+        return max(1.0, span_s), []
+    if abs(span_s - told_s) <= max(HISTORY_OFF_S, HISTORY_OFF * told_s):
+        return told_s, []
+    return told_s, [
+        f"Its history spans {brief(span_s)} s, but {total.requests:,} requests at {brief(total.per_s)}/s, "
+        f"as its totals say, take {brief(told_s)} s: rates are those of the totals, and their course over "
+        "time may be wrong (Locust stood idle, its statistics were reset, or a clock was set)."
+    ]
 
 
 def _as_told_s(total: RequestLine) -> float | None:

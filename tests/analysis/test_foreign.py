@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -187,6 +188,33 @@ class TestStockLocust:
         assert report.run.imported is not None
         assert report.run.imported.cannot_tell[-1].startswith("It has no history: neither when it was")
         assert report.run.ended is None
+
+    @pytest.mark.parametrize(
+        ("seconds", "odd"),
+        [
+            (range(201), False),
+            (range(205), False),
+            (range(600), True),  # idle after the test
+            ([*range(30), *range(3630, 3800)], True),  # the clock was set forward
+            ([*range(30), *range(-3570, -3400)], True),  # and back
+        ],
+    )
+    def test_has_the_rate_of_its_totals_whatever_its_history_spans(
+        self, tmp_path: Path, seconds: Sequence[int], odd: bool
+    ) -> None:
+        written(tmp_path, "big_stats.csv", stock())  # 20,000 requests at 100/s
+        head = (HERE / "stock_stats_history.csv").read_text().splitlines()[0]
+        after = ",".join(["N/A"] * 11)
+        lines = [
+            f"{1795285000 + second},20,,Aggregated,100,0,{after},{min(20_000, 100 * at)},0,25,28,5,430,307"
+            for at, second in enumerate(seconds)
+        ]
+        written(tmp_path, "big_stats_history.csv", "\n".join([head, *lines, ""]))
+        report = imported(tmp_path, tmp_path / "big_stats.csv")
+        assert report.rows[0].planned_per_s == 100
+        assert report.run.imported is not None
+        told = report.run.imported.cannot_tell[-1]
+        assert told.startswith("Its history spans ") == odd
 
     def test_without_any_rate_says_that_it_is_not_known(self, tmp_path: Path) -> None:
         text = (HERE / "stock_stats.csv").read_text().replace("21.795224183150793", "0.0")
