@@ -70,11 +70,11 @@ def export_run(folder: Path, form: str, out: Path) -> list[Path]:
     """Write a run's numbers in a form for other programs and return the files.
 
     Raises:
-        UserError: there is no such form or run.
-        CannotRun: what the form needs is not installed, or the folder cannot be written.
+        UserError: there is no such form or run, or `out` is no folder.
+        CannotRun: what the form needs is not installed or in the run, or the folder cannot be written.
 
     """
-    from analysis.exporting import FORMS, NoParquet, export
+    from analysis.exporting import FORMS, NoParquet, NothingToExport, export
 
     if form not in FORMS:
         raise UserError(f"There is no format {form!r}; {nearest(form, FORMS)}")
@@ -82,7 +82,7 @@ def export_run(folder: Path, form: str, out: Path) -> list[Path]:
         return export(folder, form, out)
     except NotARunFolder as error:
         raise UserError(str(error)) from error
-    except NoParquet as error:
+    except (NoParquet, NothingToExport) as error:
         raise CannotRun(str(error)) from error
     except OSError as error:
         raise CannotRun(
