@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, read_samples
+from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, gzipped, read_samples
 from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, bucket_low_us
 from analysis.hlog import LONGEST_S
 from analysis.locust_csv import FILES, RequestLine, read_locust
@@ -84,13 +84,14 @@ def import_files(files: Sequence[Path], run: Path, names: Sequence[str], scenari
 
 def name_of(file: Path) -> str:
     """A backend's name after a file: its own, without what says of which form it is."""
-    stem = file.name.removesuffix(STATS).removesuffix(".csv") if _is_locust(file) else file.stem
+    stem = file.name.removesuffix(STATS) if _is_locust(file) else file.name.removesuffix(".gz")
+    stem = stem.removesuffix(".csv") if _is_locust(file) else Path(stem).stem
     return _NAME.sub("-", stem).strip("-.") or "imported"
 
 
 def _is_locust(file: Path) -> bool:
     """By its header: any file may be called so."""
-    return first_line(file).replace(b'"', b"").startswith(LOCUST_HEADER)
+    return not gzipped(file) and first_line(file).replace(b'"', b"").startswith(LOCUST_HEADER)
 
 
 def _import_samples(file: Path, folder: Path) -> _Trial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections.abc import Sequence
 from datetime import timedelta
@@ -110,6 +111,72 @@ class TestK6:
         assert (held.passed, missed.passed) == (True, False)
         assert missed.note.startswith("not shown: 1 dropped arrival had no latency")
 
+    def without_failed(self, tmp_path: Path, rows: list[tuple[str, str, str]]) -> tuple[Report, str]:
+        """What is told of requests (expected_response, status, error) without the metric http_req_failed."""
+        head = (HERE / "k6.csv").read_text().splitlines()[0]
+        names = head.split(",")
+        lines = []
+        for second, (expected, status, error) in enumerate(rows):
+            told = {"metric_name": "http_req_duration", "timestamp": str(1795285000 + second)}
+            told |= {"metric_value": "9.0", "expected_response": expected, "status": status, "error": error}
+            lines.append(",".join(told.get(name, "") for name in names))
+        report = imported(tmp_path, written(tmp_path, "k.csv", "\n".join([head, *lines, ""])))
+        assert report.run.imported is not None
+        return report, " ".join(report.run.imported.cannot_tell)
+
+    def test_without_its_own_count_of_failures_they_are_counted_by_expectation_or_status(
+        self, tmp_path: Path
+    ) -> None:
+        rows = [
+            *(("", "200", ""), ("", "302", ""), ("true", "404", "")),
+            *(("", "503", ""), ("", "0", "dial: refused"), ("false", "200", ""), ("", "", "x509: expired")),
+        ]
+        report, told = self.without_failed(tmp_path, rows)
+        assert report.rows[0].failed == 4
+        assert {row.error: row.count for row in report.failures} == {
+            "HTTP 503": 1, "dial: refused": 1, "HTTP 200": 1, "x509: expired": 1,
+        }  # fmt: skip
+        assert "It has no http_req_failed: " in told
+        assert "failures are not known" not in told
+
+    def test_without_anything_that_tells_of_failures_says_that_they_are_not_known(
+        self, tmp_path: Path
+    ) -> None:
+        _, told = self.without_failed(tmp_path, [("", "", "")] * 3 + [("", "200", "")])
+        assert "of 3 of 4 requests nothing tells" in told
+
+    def test_with_its_own_count_of_failures_nothing_else_counts(self, tmp_path: Path) -> None:
+        report = imported(tmp_path, HERE / "k6.csv")
+        assert report.run.imported is not None
+        assert "http_req_failed" not in " ".join(report.run.imported.cannot_tell)
+
+    def test_json_without_its_own_count_of_failures_too(self, tmp_path: Path) -> None:
+        lines = (HERE / "k6.json").read_text().splitlines(keepends=True)
+        kept = "".join(line for line in lines if '"metric":"http_req_failed"' not in line)
+        assert len(kept) < sum(map(len, lines))
+        whole, less = read_samples(HERE / "k6.json"), read_samples(written(tmp_path, "k.json", kept))
+        assert less.failures == whole.failures
+        assert whole.failures
+
+    @pytest.mark.parametrize("name", ["k6.csv", "k6.json"])
+    def test_may_begin_with_a_byte_order_mark_and_be_gzipped(self, tmp_path: Path, name: str) -> None:
+        expected = read_samples(HERE / name)
+        marked = written(tmp_path, name, "\N{ZERO WIDTH NO-BREAK SPACE}" + (HERE / name).read_text())
+        packed = tmp_path / f"{name}.gz"
+        packed.write_bytes(gzip.compress((HERE / name).read_bytes()))
+        assert name_of(packed) == "k6"
+        for path in (marked, packed):
+            samples = read_samples(path)
+            assert (samples.tool, samples.latency_us) == ("k6", expected.latency_us)
+
+    @pytest.mark.parametrize("kept", [5, 30, 400])
+    def test_gzipped_and_cut_off_is_refused(self, tmp_path: Path, kept: int) -> None:
+        path = tmp_path / "k6.csv.gz"
+        path.write_bytes(gzip.compress((HERE / "k6.csv").read_bytes())[:kept])
+        with pytest.raises(NotReadable, match=r"is gzipped, and damaged or cut off: .*gunzip"):
+            read_samples(path)
+        assert name_of(path) == "k6"
+
     @pytest.mark.parametrize("unit", [1, 1000, 1_000_000, 1_000_000_000])
     def test_times_may_be_of_any_unit(self, tmp_path: Path, unit: int) -> None:
         text = (HERE / "k6.csv").read_text().replace(",17952850", ",X17952850")
@@ -146,9 +213,20 @@ class TestVegeta:
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_may_be_of_one_moment(self, tmp_path: Path, count: int) -> None:
-        line = as_json([20.0])
-        row = imported(tmp_path, written(tmp_path, "shop.json", line * count)).rows[0]
+        lines = as_json([20.0] * count, per_s=10**9)
+        row = imported(tmp_path, written(tmp_path, "shop.json", lines)).rows[0]
         assert (row.requests, row.duration_s) == (count, 1)
+
+    @pytest.mark.parametrize("form", [as_csv, as_json])
+    def test_counts_a_repeated_row_once_and_says_so(self, tmp_path: Path, form: object) -> None:
+        assert callable(form)
+        lines = form(LATENCIES_MS).splitlines(keepends=True)
+        report = imported(tmp_path, written(tmp_path, "shop.txt", "".join([*lines, *lines[-100:]])))
+        assert (report.rows[0].requests, report.rows[0].failed) == (400, 1)
+        assert report.run.imported is not None
+        assert report.run.imported.cannot_tell[-1] == (
+            "100 of 500 lines repeat an earlier one (same attack, seq and timestamp); left out."
+        )
 
     @pytest.mark.parametrize("form", [as_csv, as_json])
     def test_keeps_requests_with_long_answers(self, tmp_path: Path, form: object) -> None:
