@@ -17,6 +17,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hdrh.histogram import HdrHistogram
 from pydantic import BaseModel
 
@@ -97,12 +98,13 @@ def _parts(name: str, value: Any) -> dict[str, Any]:
 
 
 def _seconds(trial: Trial) -> Rows:
-    """A row per second of the trial's latency log; counts by generator.csv are in its own seconds."""
+    """A row per second to the trial's last answer; counts by generator.csv are in its own seconds."""
     latency = trial.log.tag("latency").binned()
     p50, p95, p99 = (latency.carried_ms(q) for q in (0.5, 0.95, 0.99))
     used = usage(trial, float(len(latency.start_s)) or 1.0)
     at = {math.floor(second): i for i, second in enumerate(used.second)} if used else {}
     start, entry, totals = start_epoch_s(trial), trial.entry, latency.totals
+    answered = np.flatnonzero(totals)
     planned, dropped = _sums(trial, start, "planned"), _sums(trial, start, "dropped")
     return [
         {
@@ -121,7 +123,7 @@ def _seconds(trial: Trial) -> Rows:
             "cpu_cores": float(used.cpu_cores[at[second]]) if used and second in at else None,
             "memory_bytes": float(used.memory_bytes[at[second]]) if used and second in at else None,
         }
-        for second in range(len(latency.start_s))
+        for second in range(answered[-1] + 1 if len(answered) else 0)
     ]
 
 

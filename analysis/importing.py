@@ -60,10 +60,17 @@ class _Trial:
     dropped: int
     failures: Counter[str]
     cannot_tell: Sequence[str]
+    """What no file of the tool tells."""
+    odd: Sequence[str]
+    """What this one does not tell besides, or was left out of it."""
 
 
-def import_files(files: Sequence[Path], run: Path, names: Sequence[str], scenario: str, command: str) -> None:
+def import_files(
+    files: Sequence[Path], run: Path, names: Sequence[str], scenario: str, command: str
+) -> list[str]:
     """Write a run folder of other tools' files, one backend each, called ``names``.
+
+    Return sentences on what is odd about the files; they are in the run too.
 
     Raises
     ------
@@ -80,6 +87,7 @@ def import_files(files: Sequence[Path], run: Path, names: Sequence[str], scenari
         (folder / "summary.json").write_text(json.dumps(_summary(trials[-1]), indent=1) + "\n")
     content = encodable(_run_json(trials, names, scenario, command))
     (run / "run.json").write_text(json.dumps(content, indent=1) + "\n")
+    return [f"{trial.file}: {sentence}" for trial in trials for sentence in trial.odd]
 
 
 def name_of(file: Path) -> str:
@@ -111,7 +119,8 @@ def _import_samples(file: Path, folder: Path) -> _Trial:
         failed,
         samples.dropped,
         samples.failures,
-        [*CANNOT_TELL[samples.tool], *_told(samples)],
+        CANNOT_TELL[samples.tool],
+        _told(samples),
     )
 
 
@@ -203,7 +212,8 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
         total.failures,
         0,
         failures,
-        [*LOCUST_CANNOT_TELL, *odd, *unsure],
+        LOCUST_CANNOT_TELL,
+        [*odd, *unsure],
     )
 
 
@@ -281,7 +291,9 @@ def _run_json(trials: Sequence[_Trial], names: Sequence[str], scenario: str, com
         "imported": {
             "tool": tools,
             "file": ", ".join(trial.file for trial in trials),
-            "cannot_tell": list(dict.fromkeys(told for trial in trials for told in trial.cannot_tell)),
+            "cannot_tell": list(
+                dict.fromkeys(told for trial in trials for told in (*trial.cannot_tell, *trial.odd))
+            ),
         },
         "backends": {name: {"title": name, "protocol": "other"} for name in names},
         "trials": [

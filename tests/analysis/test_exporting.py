@@ -16,6 +16,8 @@ from analysis.exporting import export
 from analysis.importing import import_files
 from analysis.report import build_report
 from scripts import cli
+from scripts.errors import UserError
+from scripts.foreign import export_run
 from tests.analysis.folders import TrialSpec, exact, write_run
 
 
@@ -70,6 +72,18 @@ class TestCsv:
         assert (first["answered"], first["cpu_cores"], first["memory_bytes"]) == ("20", "0.5", "300000000.0")
         assert float(first["latency_ms_p50"]) == pytest.approx(10, rel=0.001)
         assert float(first["latency_ms_max"]) == 50
+
+    def test_has_no_seconds_after_the_last_answer(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path / "run", [TrialSpec([*exact([10.0] * 20, 3), *exact([], 5)])])
+        export(run, "csv", tmp_path / "out")
+        assert [row["second"] for row in rows(tmp_path / "out" / "seconds.csv")] == ["0", "1", "2"]
+
+    @pytest.mark.parametrize("taken", ["file", "file/below"])
+    def test_is_not_written_where_a_file_is(self, run: Path, tmp_path: Path, taken: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(UserError, match="is there and is no folder") as told:
+            export_run(run, "csv", tmp_path / taken)
+        assert told.value.exit_code == 2
 
 
 class TestOtherForms:

@@ -429,6 +429,21 @@ class TestAnyImport:
         (run,) = (tmp_path / "runs").iterdir()
         assert json.loads((run / "report.json").read_text())["rows"][0]["backend"] == "shop"
 
+    @pytest.mark.parametrize("taken", ["file", "file/below"])
+    def test_by_the_command_is_not_written_where_a_file_is(self, tmp_path: Path, taken: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        arguments = ["import", str(HERE / "k6.csv"), "--out", str(tmp_path / taken)]
+        done = CliRunner().invoke(cli.app, arguments)
+        assert str(done.exception) == f"{tmp_path}/file is there and is no folder: name another with --out."
+        assert getattr(done.exception, "exit_code", None) == 2
+
+    def test_by_the_command_tells_what_it_left_out(self, tmp_path: Path) -> None:
+        file = written(tmp_path, "v.json", as_json(LATENCIES_MS[:50]) + "7\n")
+        done = CliRunner().invoke(cli.app, ["import", str(file), "--out", str(tmp_path / "runs")])
+        told = "v.json: 1 of 51 lines are cut off or not what vegeta writes; left out."
+        assert told in " ".join(done.output.split())
+        assert "Latency runs from the moment" not in done.output  # that is the tool's, and in the report
+
     @pytest.mark.parametrize("given", ["stock", "", "stock_stats.csv"])
     def test_by_the_command_takes_a_prefix_and_a_folder_of_locusts(self, tmp_path: Path, given: str) -> None:
         folder = tmp_path / "of-locust"
