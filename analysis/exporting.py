@@ -11,10 +11,14 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from hdrh.histogram import HdrHistogram
 from pydantic import BaseModel
 
 from analysis.importing import histogram_of
@@ -31,6 +35,10 @@ class NoParquet(RuntimeError):
     """pyarrow is not installed."""
 
 
+class NothingToExport(RuntimeError):
+    """The run holds nothing that the form could have."""
+
+
 def export(run_dir: Path, form: str, out: Path) -> list[Path]:
     """Write the run's numbers into the folder ``out`` in one of ``FORMS`` and return the files.
 
@@ -40,13 +48,21 @@ def export(run_dir: Path, form: str, out: Path) -> list[Path]:
         A ``ValueError`` with a sentence for the user, if there is no run at ``run_dir``.
     NoParquet
         If Parquet is asked for and pyarrow is not installed.
+    NothingToExport
+        If the plotter's files are asked for and no cell has a latency distribution.
     """
     run = read_run(run_dir)
+    found = cells(run)
+    if form == "hgrm" and not any(cell.latency.total for cell in found):
+        raise NothingToExport(
+            "This run holds no latency distribution, which hgrm needs (stock Locust's files have none, nor "
+            "do trials without an answer): --format csv has what there is."
+        )
     out.mkdir(parents=True, exist_ok=True)
     if form == "hgrm":
-        return _plotter(cells(run), out)
+        return _plotter(found, out)
     tables = {
-        "cells": [flat(_carried(cell.row)) for cell in cells(run)],
+        "cells": [flat(_carried(cell.row)) for cell in found],
         "trials": [flat(_carried(trial_row(trial))) for trial in run.trials],
         "seconds": [row for trial in run.trials for row in _seconds(trial)],
     }
@@ -82,12 +98,13 @@ def _parts(name: str, value: Any) -> dict[str, Any]:
 
 
 def _seconds(trial: Trial) -> Rows:
-    """A row per second of the trial's latency log; counts by generator.csv are in its own seconds."""
+    """A row per second to the trial's last answer; counts by generator.csv are in its own seconds."""
     latency = trial.log.tag("latency").binned()
     p50, p95, p99 = (latency.carried_ms(q) for q in (0.5, 0.95, 0.99))
     used = usage(trial, float(len(latency.start_s)) or 1.0)
     at = {math.floor(second): i for i, second in enumerate(used.second)} if used else {}
     start, entry, totals = start_epoch_s(trial), trial.entry, latency.totals
+    answered = np.flatnonzero(totals)
     planned, dropped = _sums(trial, start, "planned"), _sums(trial, start, "dropped")
     return [
         {
@@ -106,7 +123,7 @@ def _seconds(trial: Trial) -> Rows:
             "cpu_cores": float(used.cpu_cores[at[second]]) if used and second in at else None,
             "memory_bytes": float(used.memory_bytes[at[second]]) if used and second in at else None,
         }
-        for second in range(len(latency.start_s))
+        for second in range(answered[-1] + 1 if len(answered) else 0)
     ]
 
 
@@ -155,13 +172,35 @@ def _write_parquet(path: Path, rows: Rows) -> None:
 
 def _plotter(found: Sequence[Cell], out: Path) -> list[Path]:
     """A file per cell that has any latency, in milliseconds."""
-    paths = []
-    for cell in found:
-        if not cell.latency.total:
-            continue
-        text = io.BytesIO()
-        histogram_of(cell.latency.counts).output_percentile_distribution(text, US_PER_MS)
-        name = f"{cell.row.backend}-{cell.row.scenario}".replace("/", "-")
-        paths.append(out / f"{name}.hgrm")
-        paths[-1].write_bytes(text.getvalue())
+    measured = [cell for cell in found if cell.latency.total]
+    paths = [out / f"{name}.hgrm" for name in _names(measured)]
+    for path, cell in zip(paths, measured, strict=True):
+        path.write_bytes(_distribution(histogram_of(cell.latency.counts)))
     return paths
+
+
+def _distribution(histogram: HdrHistogram) -> bytes:
+    """A histogram of µs as the plotter reads it, in ms."""
+    text = io.BytesIO()
+    histogram.output_percentile_distribution(text, US_PER_MS)
+    deviation_us = histogram.get_stddev()  # the one value that the package does not scale
+    wrong, right = (f"StdDeviation   = {value:12.3f}" for value in (deviation_us, deviation_us / US_PER_MS))
+    return text.getvalue().replace(wrong.encode(), right.encode())
+
+
+def _names(found: Sequence[Cell]) -> list[str]:
+    """A file's name for each cell, none twice: cells that are spelled alike get `--` between."""
+    joined = {mark: [_joined(cell, mark) for cell in found] for mark in ("-", "--")}
+    often = Counter(name.casefold() for name in joined["-"])  # some file systems do not tell cases apart
+    names: list[str] = []
+    taken: set[str] = set()
+    for short, long in zip(joined["-"], joined["--"], strict=True):
+        wanted = short if often[short.casefold()] == 1 else long
+        numbered = (f"{wanted}-{number}" for number in count(2))
+        names.append(next(name for name in chain([wanted], numbered) if name.casefold() not in taken))
+        taken.add(names[-1].casefold())
+    return names
+
+
+def _joined(cell: Cell, mark: str) -> str:
+    return f"{cell.row.backend}{mark}{cell.row.scenario}".replace("/", "-")

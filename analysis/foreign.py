@@ -13,10 +13,13 @@ https://grafana.com/docs/k6/latest/results-output/real-time/
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
 import io
 import json
 import math
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from analysis.hlog import LATEST_EPOCH_S, LONGEST_S
 
@@ -64,6 +67,8 @@ class Samples:
     dropped: int = 0
     rows: int = 0
     bad: int = 0
+    repeated: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def add(self, at_s: float, latency_s: float) -> None:
         """Take a request, unless its numbers are not possible."""
@@ -74,9 +79,10 @@ class Samples:
 
     def told(self) -> list[str]:
         """What a reader must know of what was left out."""
-        if not self.bad:
-            return []
-        return [f"{self.bad:,} of {self.rows:,} lines are cut off or not what {self.tool} writes; left out."]
+        of = f"of {self.rows:,} lines"
+        bad = f"{self.bad:,} {of} are cut off or not what {self.tool} writes; left out."
+        repeated = f"{self.repeated:,} {of} repeat an earlier one (same attack, seq and timestamp); left out."
+        return [*self.notes, *([bad] if self.bad else []), *([repeated] if self.repeated else [])]
 
 
 def read_samples(path: Path) -> Samples:
@@ -93,8 +99,8 @@ def read_samples(path: Path) -> Samples:
             f"{path} is not of a form that is read here. There are: k6 run --out csv=FILE or "
             "json=FILE, vegeta encode --to csv or json, and Locust's --csv PREFIX (name PREFIX_stats.csv)."
         )
-    with path.open(encoding="utf-8", errors="replace", newline="") as text, _long_cells():
-        samples = reader(text)
+    with _opened(path) as file, _long_cells():
+        samples = reader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
     if not samples.at_s:
         raise NotReadable(f"{path} has no request that can be read; {' '.join(samples.told())}".rstrip("; "))
     if max(samples.at_s) - min(samples.at_s) > LONGEST_S:
@@ -113,9 +119,31 @@ def _long_cells() -> Iterator[None]:
 
 
 def first_line(path: Path) -> bytes:
-    """The first line of a file, without the spaces around it."""
+    """The first line of a file, unpacked, without the spaces around it and a byte-order mark."""
+    with _opened(path) as file:
+        return file.readline(LONGEST_LINE_BYTES).removeprefix(codecs.BOM_UTF8).strip()
+
+
+def gzipped(path: Path) -> bool:
+    """Whether a file is, as k6 writes those whose name ends in `.gz`; by its beginning."""
     with path.open("rb") as file:
-        return file.readline(LONGEST_LINE_BYTES).strip()
+        return file.read(2) == b"\x1f\x8b"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, which may be gzipped."""
+    if not gzipped(path):
+        with path.open("rb") as file:
+            yield file
+        return
+    try:
+        with gzip.open(path) as unpacked:
+            yield cast(BinaryIO, unpacked)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise NotReadable(
+            f"{path} is gzipped, and damaged or cut off: `gunzip` it, and import what comes of it."
+        ) from error
 
 
 def _reader(first: bytes) -> Callable[[io.TextIOBase], Samples] | None:
@@ -137,26 +165,26 @@ def _reader(first: bytes) -> Callable[[io.TextIOBase], Samples] | None:
 
 def k6_csv(text: io.TextIOBase) -> Samples:
     """k6's CSV: a row per metric and request; times are those of the answer."""
-    samples = Samples("k6")
+    k6 = _K6()
     rows = _rows(text)
     header = next(rows, [])
     column = {name: header.index(name) for name in ("metric_name", "timestamp", "metric_value")}
-    tags = {name: header.index(name) for name in ("error", "error_code", "status", "name") if name in header}
+    tags = {name: header.index(name) for name in _K6_TAGS if name in header}
 
     def take(row: Sequence[str]) -> None:
         if len(row) != len(header):
             raise ValueError("cut off")
         told: dict[str, str] = {name: row[i] for name, i in tags.items()}
         at_s = _epoch_s(row[column["timestamp"]])
-        _k6(samples, row[column["metric_name"]], at_s, float(row[column["metric_value"]]), told)
+        k6.take(row[column["metric_name"]], at_s, float(row[column["metric_value"]]), told)
 
-    _each(samples, rows, take)
-    return samples
+    _each(k6.samples, rows, take)
+    return k6.whole()
 
 
 def k6_json(text: io.TextIOBase) -> Samples:
     """k6's JSON: a line per metric and request, and others that tell of the metrics themselves."""
-    samples = Samples("k6")
+    k6 = _K6()
 
     def take(line: str) -> None:
         point = json.loads(line)
@@ -164,22 +192,67 @@ def k6_json(text: io.TextIOBase) -> Samples:
             return
         data = point["data"]
         at_s = datetime.fromisoformat(data["time"]).timestamp()
-        _k6(samples, point["metric"], at_s, float(data["value"]), data.get("tags") or {})
+        k6.take(point["metric"], at_s, float(data["value"]), data.get("tags") or {})
 
-    _each(samples, text, take)
-    return samples
+    _each(k6.samples, text, take)
+    return k6.whole()
 
 
-def _k6(samples: Samples, metric: str, at_s: float, value: float, tags: Mapping[str, Any]) -> None:
-    """Take one value of a metric, if it is of those that tell of requests."""
-    if metric == "http_req_duration":
-        samples.add(at_s, value / 1000)
-    elif metric == "http_req_failed" and value:
-        status = tags.get("status")
-        code = f"HTTP {status}" if status not in (None, "", "0") else f"k6 error {tags.get('error_code')}"
-        samples.failures[str(tags.get("error") or code)] += 1
-    elif metric == "dropped_iterations" and math.isfinite(value) and 0 <= value < 1e12:
-        samples.dropped += round(value)
+@dataclass
+class _K6:
+    """Requests of k6, whose scripts may turn off its own count of failures (``setResponseCallback(null)``).
+
+    ``likely`` are then those that look so: k6 did not expect the answer, or its status is 0, 400 or above.
+    """
+
+    samples: Samples = field(default_factory=lambda: Samples("k6"))
+    tells_failed: bool = False
+    likely: Counter[str] = field(default_factory=Counter)
+    unsure: int = 0
+
+    def take(self, metric: str, at_s: float, value: float, tags: Mapping[str, Any]) -> None:
+        """Take one value of a metric, if it is of those that tell of requests."""
+        if metric == "http_req_duration":
+            self.samples.add(at_s, value / 1000)
+            looks_failed = _looks_failed(tags)
+            self.unsure += looks_failed is None
+            if looks_failed:
+                self.likely[_failure(tags)] += 1
+        elif metric == "http_req_failed":
+            self.tells_failed = True
+            if value:
+                self.samples.failures[_failure(tags)] += 1
+        elif metric == "dropped_iterations" and math.isfinite(value) and 0 <= value < 1e12:
+            self.samples.dropped += round(value)
+
+    def whole(self) -> Samples:
+        """All requests, when the file has been read."""
+        if self.tells_failed or not self.samples.at_s:
+            return self.samples
+        self.samples.failures = self.likely
+        told = "It has no http_req_failed: failures were counted by expected_response or else by status"
+        unsure = f"; of {self.unsure:,} of {len(self.samples.at_s):,} requests nothing tells if they failed"
+        self.samples.notes.append(told + (unsure if self.unsure else "") + ".")
+        return self.samples
+
+
+_K6_TAGS = ("error", "error_code", "status", "name", "expected_response")
+
+
+def _looks_failed(tags: Mapping[str, Any]) -> bool | None:
+    """Whether a request failed by what its other tags tell; None where they tell nothing."""
+    expected, status = (str(tags.get(name) or "").lower() for name in ("expected_response", "status"))
+    if expected in ("true", "false"):
+        return expected == "false"
+    if tags.get("error") or tags.get("error_code"):
+        return True
+    return not 0 < int(status) < 400 if status.isdecimal() else None
+
+
+def _failure(tags: Mapping[str, Any]) -> str:
+    status = tags.get("status")
+    code = f"HTTP {status}" if status not in (None, "", "0") else f"k6 error {tags.get('error_code')}"
+    return str(tags.get("error") or code)
 
 
 def _epoch_s(text: str) -> float:
@@ -195,34 +268,51 @@ def _epoch_s(text: str) -> float:
 
 def vegeta_csv(text: io.TextIOBase) -> Samples:
     """vegeta's CSV: no header; nanoseconds since the epoch, code, latency in ns, sizes, error, and more."""
-    samples = Samples("vegeta")
+    vegeta = _Vegeta()
 
     def take(row: Sequence[str]) -> None:
         if len(row) < 9:
             raise ValueError("cut off")
-        _vegeta(samples, int(row[0]) / 1e9, int(row[1]), int(row[2]) / 1e9, row[5])
+        at_s, code, latency_s = int(row[0]) / 1e9, int(row[1]), int(row[2]) / 1e9
+        vegeta.take((row[7], row[8], row[0]), at_s, code, latency_s, row[5])
 
-    _each(samples, _rows(text), take)
-    return samples
+    _each(vegeta.samples, _rows(text), take)
+    return vegeta.samples
 
 
 def vegeta_json(text: io.TextIOBase) -> Samples:
     """vegeta's JSON: a line per request."""
-    samples = Samples("vegeta")
+    vegeta = _Vegeta()
 
     def take(line: str) -> None:
         one = json.loads(line)
         at_s = datetime.fromisoformat(one["timestamp"]).timestamp()
-        _vegeta(samples, at_s, int(one["code"]), float(one["latency"]) / 1e9, str(one.get("error") or ""))
+        key = (str(one.get("attack") or ""), str(one.get("seq", "")), one["timestamp"])
+        vegeta.take(key, at_s, int(one["code"]), float(one["latency"]) / 1e9, str(one.get("error") or ""))
 
-    _each(samples, text, take)
-    return samples
+    _each(vegeta.samples, text, take)
+    return vegeta.samples
 
 
-def _vegeta(samples: Samples, at_s: float, code: int, latency_s: float, error: str) -> None:
-    samples.add(at_s, latency_s)
-    if error or not 200 <= code < 400:
-        samples.failures[error or f"HTTP {code}"] += 1
+@dataclass
+class _Vegeta:
+    """Requests of vegeta, each once: files that were put together may overlap.
+
+    ``seen`` has hashes of attack, seq and timestamp: the texts of millions of rows would take gigabytes.
+    """
+
+    samples: Samples = field(default_factory=lambda: Samples("vegeta"))
+    seen: set[int] = field(default_factory=set)
+
+    def take(self, key: tuple[str, str, str], at_s: float, code: int, latency_s: float, error: str) -> None:
+        """Take a request, if it has not been taken; without a sequence number none is a repetition."""
+        if key[1] and hash(key) in self.seen:
+            self.samples.repeated += 1
+            return
+        self.samples.add(at_s, latency_s)
+        self.seen.add(hash(key))
+        if error or not 200 <= code < 400:
+            self.samples.failures[error or f"HTTP {code}"] += 1
 
 
 def _rows(text: io.TextIOBase) -> Iterator[list[str]]:

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, read_samples
+from analysis.foreign import CANNOT_TELL, NotReadable, Samples, first_line, gzipped, read_samples
 from analysis.histograms import DIGITS, HIGHEST_US, LOWEST_US, Floats, Ints, bucket_low_us
 from analysis.hlog import LONGEST_S
 from analysis.locust_csv import FILES, RequestLine, read_locust
 from analysis.records import encodable
+from analysis.words import brief
 
 LOCUST = "Locust"
 LOCUST_CANNOT_TELL = (
@@ -37,6 +38,10 @@ LOCUST_CANNOT_TELL = (
 )
 LOCUST_HEADER = b"Type,Name,Request Count"
 STATS = "_stats.csv"
+HISTORY_OFF = 0.05
+HISTORY_OFF_S = 3.0
+"""The share and the seconds by which a history may span more or less than its totals tell: it is written once
+a second, from before the first request to after the last."""
 SHORTEST_S = 0.001
 """No trial is shorter in summary.json."""
 _NAME = re.compile(r"[^A-Za-z0-9._+=-]+")
@@ -55,10 +60,17 @@ class _Trial:
     dropped: int
     failures: Counter[str]
     cannot_tell: Sequence[str]
+    """What no file of the tool tells."""
+    odd: Sequence[str]
+    """What this one does not tell besides, or was left out of it."""
 
 
-def import_files(files: Sequence[Path], run: Path, names: Sequence[str], scenario: str, command: str) -> None:
+def import_files(
+    files: Sequence[Path], run: Path, names: Sequence[str], scenario: str, command: str
+) -> list[str]:
     """Write a run folder of other tools' files, one backend each, called ``names``.
+
+    Return sentences on what is odd about the files; they are in the run too.
 
     Raises
     ------
@@ -75,17 +87,19 @@ def import_files(files: Sequence[Path], run: Path, names: Sequence[str], scenari
         (folder / "summary.json").write_text(json.dumps(_summary(trials[-1]), indent=1) + "\n")
     content = encodable(_run_json(trials, names, scenario, command))
     (run / "run.json").write_text(json.dumps(content, indent=1) + "\n")
+    return [f"{trial.file}: {sentence}" for trial in trials for sentence in trial.odd]
 
 
 def name_of(file: Path) -> str:
     """A backend's name after a file: its own, without what says of which form it is."""
-    stem = file.name.removesuffix(STATS).removesuffix(".csv") if _is_locust(file) else file.stem
+    stem = file.name.removesuffix(STATS) if _is_locust(file) else file.name.removesuffix(".gz")
+    stem = stem.removesuffix(".csv") if _is_locust(file) else Path(stem).stem
     return _NAME.sub("-", stem).strip("-.") or "imported"
 
 
 def _is_locust(file: Path) -> bool:
     """By its header: any file may be called so."""
-    return first_line(file).replace(b'"', b"").startswith(LOCUST_HEADER)
+    return not gzipped(file) and first_line(file).replace(b'"', b"").startswith(LOCUST_HEADER)
 
 
 def _import_samples(file: Path, folder: Path) -> _Trial:
@@ -105,7 +119,8 @@ def _import_samples(file: Path, folder: Path) -> _Trial:
         failed,
         samples.dropped,
         samples.failures,
-        [*CANNOT_TELL[samples.tool], *_told(samples)],
+        CANNOT_TELL[samples.tool],
+        _told(samples),
     )
 
 
@@ -187,13 +202,7 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
     for line in found.failures or ():  # requests of several names may fail alike
         failures[line.error] += line.count
     odd = [problem for problem in problems if "exceptions" not in problem]
-    if len(times):
-        duration_s = max(1.0, float(times[-1] - times[0]))
-    else:
-        odd.append("It has no history: neither when it was, nor its rates over time.")
-        duration_s = _as_told_s(total) or 1.0
-        if not _as_told_s(total):
-            odd.append("It does not tell how long it ran: its rates are reckoned as if that was one second.")
+    duration_s, unsure = _locust_duration_s(total, times)
     return _Trial(
         LOCUST,
         file.name,
@@ -203,8 +212,34 @@ def _import_locust(file: Path, folder: Path) -> _Trial:
         total.failures,
         0,
         failures,
-        [*LOCUST_CANNOT_TELL, *odd],
+        LOCUST_CANNOT_TELL,
+        [*odd, *unsure],
     )
+
+
+def _locust_duration_s(total: RequestLine, times: Floats) -> tuple[float, list[str]]:
+    """How long Locust ran, and what is not sure about it.
+
+    Its own rate goes before its history: rows go on while it stands idle, and follow a clock that is set.
+    """
+    told_s = _as_told_s(total)
+    if not len(times):
+        unsure = ["It has no history: neither when it was, nor its rates over time."]
+        if not told_s:
+            unsure.append(
+                "It does not tell how long it ran: its rates are reckoned as if that was one second."
+            )
+        return told_s or 1.0, unsure
+    span_s = float(times[-1] - times[0])
+    if not told_s:
+        return max(1.0, span_s), []
+    if abs(span_s - told_s) <= max(HISTORY_OFF_S, HISTORY_OFF * told_s):
+        return told_s, []
+    return told_s, [
+        f"Its history spans {brief(span_s)} s, but {total.requests:,} requests at {brief(total.per_s)}/s, "
+        f"as its totals say, take {brief(told_s)} s: rates are those of the totals, and their course over "
+        "time may be wrong (Locust stood idle, its statistics were reset, or a clock was set)."
+    ]
 
 
 def _as_told_s(total: RequestLine) -> float | None:
@@ -256,7 +291,9 @@ def _run_json(trials: Sequence[_Trial], names: Sequence[str], scenario: str, com
         "imported": {
             "tool": tools,
             "file": ", ".join(trial.file for trial in trials),
-            "cannot_tell": list(dict.fromkeys(told for trial in trials for told in trial.cannot_tell)),
+            "cannot_tell": list(
+                dict.fromkeys(told for trial in trials for told in (*trial.cannot_tell, *trial.odd))
+            ),
         },
         "backends": {name: {"title": name, "protocol": "other"} for name in names},
         "trials": [

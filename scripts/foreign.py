@@ -13,13 +13,15 @@ from analysis.words import counted
 from scripts.errors import CannotRun, UserError, nearest
 
 
-def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: Path) -> Path:
-    """Write a run folder of other tools' results and return it.
+def import_run(
+    files: Sequence[Path], names: Sequence[str], scenario: str, out: Path
+) -> tuple[Path, list[str]]:
+    """Write a run folder of other tools' results; return it and what is odd about the files.
 
     Of Locust's also what was given to its ``--csv``, and a folder that holds the files of one, are taken.
 
     Raises:
-        UserError: a file cannot be read, or the names do not fit the files.
+        UserError: a file cannot be read, the names do not fit the files, or `out` is no folder.
         CannotRun: the folder cannot be written.
 
     """
@@ -39,9 +41,10 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
             raise UserError(f"Two files would be called {name!r}: write --name once for each file.")
         if name != name.strip(". ") or not name.isprintable() or not name or "/" in name:
             raise UserError(f"{name!r} cannot be the name of a folder.")
+    _may_be_folder(out)
     run = new_folder(out, utc_now(), "import")
     try:
-        import_files(files, run, given, scenario, shlex.join(["modelswarm", *sys.argv[1:]]))
+        odd = import_files(files, run, given, scenario, shlex.join(["modelswarm", *sys.argv[1:]]))
     except ValueError as error:
         shutil.rmtree(run, ignore_errors=True)
         raise UserError(str(error)) from error
@@ -49,7 +52,14 @@ def import_run(files: Sequence[Path], names: Sequence[str], scenario: str, out: 
         raise CannotRun(
             f"{run} cannot be written: {error.strerror}. Name another folder with --out."
         ) from error
-    return run
+    return run, odd
+
+
+def _may_be_folder(out: Path) -> None:
+    """Refuse what is a file, or would be below one."""
+    there = next((path for path in (out, *out.parents) if path.exists()), None)
+    if there and not there.is_dir():
+        raise UserError(f"{there} is there and is no folder: name another with --out.")
 
 
 def _meant(given: Path) -> Path:
@@ -70,19 +80,20 @@ def export_run(folder: Path, form: str, out: Path) -> list[Path]:
     """Write a run's numbers in a form for other programs and return the files.
 
     Raises:
-        UserError: there is no such form or run.
-        CannotRun: what the form needs is not installed, or the folder cannot be written.
+        UserError: there is no such form or run, or `out` is no folder.
+        CannotRun: what the form needs is not installed or in the run, or the folder cannot be written.
 
     """
-    from analysis.exporting import FORMS, NoParquet, export
+    from analysis.exporting import FORMS, NoParquet, NothingToExport, export
 
     if form not in FORMS:
         raise UserError(f"There is no format {form!r}; {nearest(form, FORMS)}")
+    _may_be_folder(out)
     try:
         return export(folder, form, out)
     except NotARunFolder as error:
         raise UserError(str(error)) from error
-    except NoParquet as error:
+    except (NoParquet, NothingToExport) as error:
         raise CannotRun(str(error)) from error
     except OSError as error:
         raise CannotRun(

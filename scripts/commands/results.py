@@ -133,7 +133,9 @@ def import_results(
     from scripts.reporting import report_run
 
     terminal = console()
-    run = import_run(files, name or [], scenario, out or project_of(context).results)
+    run, odd = import_run(files, name or [], scenario, out or project_of(context).results)
+    for sentence in odd:
+        terminal.print(f"! {sentence}", highlight=False, markup=False)
     raise typer.Exit(report_run(run, terminal))
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
 from analysis.exporting import export
+from analysis.importing import import_files
 from analysis.report import build_report
 from scripts import cli
+from scripts.errors import UserError
+from scripts.foreign import export_run
 from tests.analysis.folders import TrialSpec, exact, write_run
 
 
@@ -68,6 +73,18 @@ class TestCsv:
         assert float(first["latency_ms_p50"]) == pytest.approx(10, rel=0.001)
         assert float(first["latency_ms_max"]) == 50
 
+    def test_has_no_seconds_after_the_last_answer(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path / "run", [TrialSpec([*exact([10.0] * 20, 3), *exact([], 5)])])
+        export(run, "csv", tmp_path / "out")
+        assert [row["second"] for row in rows(tmp_path / "out" / "seconds.csv")] == ["0", "1", "2"]
+
+    @pytest.mark.parametrize("taken", ["file", "file/below"])
+    def test_is_not_written_where_a_file_is(self, run: Path, tmp_path: Path, taken: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(UserError, match="is there and is no folder") as told:
+            export_run(run, "csv", tmp_path / taken)
+        assert told.value.exit_code == 2
+
 
 class TestOtherForms:
     def test_json_has_the_same_rows(self, run: Path, tmp_path: Path) -> None:
@@ -97,6 +114,29 @@ class TestOtherForms:
         values = [float(line[0]) for line in lines]
         assert values == sorted(values)
 
+    def test_the_plotters_file_has_mean_and_deviation_in_one_unit(self, run: Path, tmp_path: Path) -> None:
+        text = export(run, "hgrm", tmp_path / "out")[1].read_text()
+        mean, deviation = re.findall(r"(?:Mean|StdDeviation) += +([\d.]+)", text)
+        latencies_ms = [10.0] * 19 + [50.0]
+        assert float(mean) == pytest.approx(np.mean(latencies_ms), rel=0.001)
+        assert float(deviation) == pytest.approx(np.std(latencies_ms), rel=0.001)
+
+    def test_the_plotter_has_a_file_for_each_of_two_cells_that_are_spelled_alike(
+        self, tmp_path: Path
+    ) -> None:
+        names = (("a-b", "c"), ("a", "b-c"), ("a", "b"))
+        specs = [
+            TrialSpec(exact([10.0 * at] * 20, 5), backend, scenario)
+            for at, (backend, scenario) in enumerate(names, 1)
+        ]
+        paths = export(write_run(tmp_path / "run", specs), "hgrm", tmp_path / "out")
+        found = {path.name: float(path.read_text().splitlines()[2].split()[0]) for path in paths}
+        assert found == {
+            "a-b--c.hgrm": pytest.approx(10, rel=0.001),
+            "a--b-c.hgrm": pytest.approx(20, rel=0.001),
+            "a-b.hgrm": pytest.approx(30, rel=0.001),
+        }
+
 
 class TestTheCommand:
     def test_writes_into_the_run_and_says_what(self, run: Path) -> None:
@@ -109,6 +149,17 @@ class TestTheCommand:
     def test_refuses_a_form_that_there_is_not(self, run: Path) -> None:
         done = CliRunner().invoke(cli.app, ["export", str(run), "--format", "cvs"])
         assert str(done.exception) == "There is no format 'cvs'; did you mean 'csv'?"
+
+    def test_says_that_there_is_no_distribution_to_plot(self, tmp_path: Path) -> None:
+        stock = Path(__file__).parent / "foreign/stock_stats.csv"
+        import_files([stock], tmp_path / "run", ["shop"], "checkout", "")
+        out = tmp_path / "out"
+        done = CliRunner().invoke(
+            cli.app, ["export", str(tmp_path / "run"), "--format", "hgrm", "--out", str(out)]
+        )
+        assert str(done.exception).startswith("This run holds no latency distribution, which hgrm needs")
+        assert getattr(done.exception, "exit_code", None) == 3
+        assert not out.exists()
 
     def test_says_what_parquet_needs(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)

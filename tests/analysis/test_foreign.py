@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -109,6 +111,72 @@ class TestK6:
         assert (held.passed, missed.passed) == (True, False)
         assert missed.note.startswith("not shown: 1 dropped arrival had no latency")
 
+    def without_failed(self, tmp_path: Path, rows: list[tuple[str, str, str]]) -> tuple[Report, str]:
+        """What is told of requests (expected_response, status, error) without the metric http_req_failed."""
+        head = (HERE / "k6.csv").read_text().splitlines()[0]
+        names = head.split(",")
+        lines = []
+        for second, (expected, status, error) in enumerate(rows):
+            told = {"metric_name": "http_req_duration", "timestamp": str(1795285000 + second)}
+            told |= {"metric_value": "9.0", "expected_response": expected, "status": status, "error": error}
+            lines.append(",".join(told.get(name, "") for name in names))
+        report = imported(tmp_path, written(tmp_path, "k.csv", "\n".join([head, *lines, ""])))
+        assert report.run.imported is not None
+        return report, " ".join(report.run.imported.cannot_tell)
+
+    def test_without_its_own_count_of_failures_they_are_counted_by_expectation_or_status(
+        self, tmp_path: Path
+    ) -> None:
+        rows = [
+            *(("", "200", ""), ("", "302", ""), ("true", "404", "")),
+            *(("", "503", ""), ("", "0", "dial: refused"), ("false", "200", ""), ("", "", "x509: expired")),
+        ]
+        report, told = self.without_failed(tmp_path, rows)
+        assert report.rows[0].failed == 4
+        assert {row.error: row.count for row in report.failures} == {
+            "HTTP 503": 1, "dial: refused": 1, "HTTP 200": 1, "x509: expired": 1,
+        }  # fmt: skip
+        assert "It has no http_req_failed: " in told
+        assert "failures are not known" not in told
+
+    def test_without_anything_that_tells_of_failures_says_that_they_are_not_known(
+        self, tmp_path: Path
+    ) -> None:
+        _, told = self.without_failed(tmp_path, [("", "", "")] * 3 + [("", "200", "")])
+        assert "of 3 of 4 requests nothing tells" in told
+
+    def test_with_its_own_count_of_failures_nothing_else_counts(self, tmp_path: Path) -> None:
+        report = imported(tmp_path, HERE / "k6.csv")
+        assert report.run.imported is not None
+        assert "http_req_failed" not in " ".join(report.run.imported.cannot_tell)
+
+    def test_json_without_its_own_count_of_failures_too(self, tmp_path: Path) -> None:
+        lines = (HERE / "k6.json").read_text().splitlines(keepends=True)
+        kept = "".join(line for line in lines if '"metric":"http_req_failed"' not in line)
+        assert len(kept) < sum(map(len, lines))
+        whole, less = read_samples(HERE / "k6.json"), read_samples(written(tmp_path, "k.json", kept))
+        assert less.failures == whole.failures
+        assert whole.failures
+
+    @pytest.mark.parametrize("name", ["k6.csv", "k6.json"])
+    def test_may_begin_with_a_byte_order_mark_and_be_gzipped(self, tmp_path: Path, name: str) -> None:
+        expected = read_samples(HERE / name)
+        marked = written(tmp_path, name, "\N{ZERO WIDTH NO-BREAK SPACE}" + (HERE / name).read_text())
+        packed = tmp_path / f"{name}.gz"
+        packed.write_bytes(gzip.compress((HERE / name).read_bytes()))
+        assert name_of(packed) == "k6"
+        for path in (marked, packed):
+            samples = read_samples(path)
+            assert (samples.tool, samples.latency_us) == ("k6", expected.latency_us)
+
+    @pytest.mark.parametrize("kept", [5, 30, 400])
+    def test_gzipped_and_cut_off_is_refused(self, tmp_path: Path, kept: int) -> None:
+        path = tmp_path / "k6.csv.gz"
+        path.write_bytes(gzip.compress((HERE / "k6.csv").read_bytes())[:kept])
+        with pytest.raises(NotReadable, match=r"is gzipped, and damaged or cut off: .*gunzip"):
+            read_samples(path)
+        assert name_of(path) == "k6"
+
     @pytest.mark.parametrize("unit", [1, 1000, 1_000_000, 1_000_000_000])
     def test_times_may_be_of_any_unit(self, tmp_path: Path, unit: int) -> None:
         text = (HERE / "k6.csv").read_text().replace(",17952850", ",X17952850")
@@ -145,9 +213,20 @@ class TestVegeta:
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_may_be_of_one_moment(self, tmp_path: Path, count: int) -> None:
-        line = as_json([20.0])
-        row = imported(tmp_path, written(tmp_path, "shop.json", line * count)).rows[0]
+        lines = as_json([20.0] * count, per_s=10**9)
+        row = imported(tmp_path, written(tmp_path, "shop.json", lines)).rows[0]
         assert (row.requests, row.duration_s) == (count, 1)
+
+    @pytest.mark.parametrize("form", [as_csv, as_json])
+    def test_counts_a_repeated_row_once_and_says_so(self, tmp_path: Path, form: object) -> None:
+        assert callable(form)
+        lines = form(LATENCIES_MS).splitlines(keepends=True)
+        report = imported(tmp_path, written(tmp_path, "shop.txt", "".join([*lines, *lines[-100:]])))
+        assert (report.rows[0].requests, report.rows[0].failed) == (400, 1)
+        assert report.run.imported is not None
+        assert report.run.imported.cannot_tell[-1] == (
+            "100 of 500 lines repeat an earlier one (same attack, seq and timestamp); left out."
+        )
 
     @pytest.mark.parametrize("form", [as_csv, as_json])
     def test_keeps_requests_with_long_answers(self, tmp_path: Path, form: object) -> None:
@@ -187,6 +266,33 @@ class TestStockLocust:
         assert report.run.imported is not None
         assert report.run.imported.cannot_tell[-1].startswith("It has no history: neither when it was")
         assert report.run.ended is None
+
+    @pytest.mark.parametrize(
+        ("seconds", "odd"),
+        [
+            (range(201), False),
+            (range(205), False),
+            (range(600), True),  # idle after the test
+            ([*range(30), *range(3630, 3800)], True),  # the clock was set forward
+            ([*range(30), *range(-3570, -3400)], True),  # and back
+        ],
+    )
+    def test_has_the_rate_of_its_totals_whatever_its_history_spans(
+        self, tmp_path: Path, seconds: Sequence[int], odd: bool
+    ) -> None:
+        written(tmp_path, "big_stats.csv", stock())  # 20,000 requests at 100/s
+        head = (HERE / "stock_stats_history.csv").read_text().splitlines()[0]
+        after = ",".join(["N/A"] * 11)
+        lines = [
+            f"{1795285000 + second},20,,Aggregated,100,0,{after},{min(20_000, 100 * at)},0,25,28,5,430,307"
+            for at, second in enumerate(seconds)
+        ]
+        written(tmp_path, "big_stats_history.csv", "\n".join([head, *lines, ""]))
+        report = imported(tmp_path, tmp_path / "big_stats.csv")
+        assert report.rows[0].planned_per_s == 100
+        assert report.run.imported is not None
+        told = report.run.imported.cannot_tell[-1]
+        assert told.startswith("Its history spans ") == odd
 
     def test_without_any_rate_says_that_it_is_not_known(self, tmp_path: Path) -> None:
         text = (HERE / "stock_stats.csv").read_text().replace("21.795224183150793", "0.0")
@@ -322,6 +428,21 @@ class TestAnyImport:
         assert done.exit_code == 0, done.output
         (run,) = (tmp_path / "runs").iterdir()
         assert json.loads((run / "report.json").read_text())["rows"][0]["backend"] == "shop"
+
+    @pytest.mark.parametrize("taken", ["file", "file/below"])
+    def test_by_the_command_is_not_written_where_a_file_is(self, tmp_path: Path, taken: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        arguments = ["import", str(HERE / "k6.csv"), "--out", str(tmp_path / taken)]
+        done = CliRunner().invoke(cli.app, arguments)
+        assert str(done.exception) == f"{tmp_path}/file is there and is no folder: name another with --out."
+        assert getattr(done.exception, "exit_code", None) == 2
+
+    def test_by_the_command_tells_what_it_left_out(self, tmp_path: Path) -> None:
+        file = written(tmp_path, "v.json", as_json(LATENCIES_MS[:50]) + "7\n")
+        done = CliRunner().invoke(cli.app, ["import", str(file), "--out", str(tmp_path / "runs")])
+        told = "v.json: 1 of 51 lines are cut off or not what vegeta writes; left out."
+        assert told in " ".join(done.output.split())
+        assert "Latency runs from the moment" not in done.output  # that is the tool's, and in the report
 
     @pytest.mark.parametrize("given", ["stock", "", "stock_stats.csv"])
     def test_by_the_command_takes_a_prefix_and_a_folder_of_locusts(self, tmp_path: Path, given: str) -> None:

@@ -117,3 +117,30 @@ class TestADamagedLog:
         log, problems = read(tmp_path, b"\xff\xfe\x00" * 1000 + b"\n" + WHOLE.encode())
         assert int(log.tag("latency").count.sum()) == 15
         assert "line 1 is not an interval" in problems[0]
+
+
+class TestIntervalsFarBeyondTheOthers:
+    def test_are_left_out_and_named(self, tmp_path: Path) -> None:
+        """A clock that was set forward would make a trial of seconds a month long."""
+        log, problems = read(tmp_path, WHOLE.replace(",4.000,1.000,", ",2500000.000,1.000,"))
+        assert {tag: int(one.count.sum()) for tag, one in log.tags.items()} == dict.fromkeys(
+            ("latency", "service", "lag"), 12
+        )
+        assert log.tag("latency").start_s.tolist() == [0, 1, 2, 3]
+        (problem,) = problems
+        assert "lies at 2,500,000 s, later than any answer can come after the one before (at 3 s)" in problem
+        assert problem.endswith(" and 2 more; the other 12 lines were used.")
+
+    @pytest.mark.parametrize("second", ["3599.000", "30.000"])
+    def test_are_kept_if_an_answer_may_take_so_long(self, tmp_path: Path, second: str) -> None:
+        log, problems = read(tmp_path, WHOLE.replace(",4.000,1.000,", f",{second},1.000,"))
+        assert (log.tag("latency").start_s[-1], problems) == (float(second), [])
+
+    def test_are_kept_after_a_pause_in_another_tools_results(self, tmp_path: Path) -> None:
+        """Its latencies stand there alone, and two attacks a day apart may be one file."""
+        lines = WHOLE.replace(",4.000,1.000,", ",86400.000,1.000,").splitlines(keepends=True)
+        path = tmp_path / "latency.hlog"
+        path.write_text("".join(line for line in lines if not line.startswith(("Tag=service", "Tag=lag"))))
+        problems: list[str] = []
+        log = read_hlog(path, "x/latency.hlog", problems, ("latency",))
+        assert (log.tag("latency").start_s[-1], problems) == (86400, [])
