@@ -230,5 +230,9 @@ def test_prints_every_table_and_plot_without_the_controls(page: webdriver.Chrome
         plots = "[...document.querySelectorAll('main > section > .plots > figure svg')]"
         assert ask(page, f"{plots}.every(e => e.checkVisibility())")
         assert ask(page, "document.documentElement.scrollWidth") <= 1000
+        a4 = {"width": 790, "height": 1120, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", a4)
+        assert ask(page, "[...document.querySelectorAll('.headline th')].every(e => e.checkVisibility())")
+        assert ask(page, "document.documentElement.scrollWidth") <= 790
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
