@@ -23,8 +23,8 @@ from analysis.words import brief
 
 LONGEST_S = 31 * 24 * 3600.0  # offsets beyond a month are damage, not measurements
 LONGEST_PAUSE_S = 3600.0
-"""No answer takes an hour: what follows a longer pause than that, and than all before it, a clock that somebody
-set has dated."""
+"""No answer takes an hour: what follows a longer pause than that, and than all before it, was dated by a
+clock that had been set."""
 LATEST_EPOCH_S = 1e11  # some thousand years from now
 LONGEST_LINE_BYTES = 1 << 18
 TAGS = ("latency", "service", "lag")

@@ -141,6 +141,7 @@ class TestJudging:
         result = self.judge(tmp_path, "p95 < 900ms", TrialSpec(steady(50), saturated=True, dropped=9))
         assert not result.passed
         assert result.note == "not shown: the server was saturated, so the value is a lower bound"
+        assert result.shown.startswith("≥ ")
 
     def test_without_a_valid_measurement_is_not_shown_to_hold(self, tmp_path: Path) -> None:
         result = self.judge(tmp_path, "p95 < 900ms", TrialSpec(steady(50), status="failed", error="it died"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from analysis.capacity import Capacity, Level, summarise
 from analysis.capacity_report import write_capacity_report
 from analysis.cost import Cost
 from analysis.objectives import parse
-from analysis.runfolder import RunFacts
+from analysis.runfolder import Backend, Fairness, Machine, Model, RunFacts
 from analysis.scaling import Little
 from analysis.words import percent
 from tests.analysis.test_ab import failing, saturated, trial
@@ -149,6 +150,25 @@ def capacity(backend: str, per_s: float | None) -> Capacity:
 
 
 class TestACapacitySearch:
+    def test_says_on_what_it_was_measured(self, tmp_path: Path) -> None:
+        facts = [
+            RunFacts(
+                started=datetime(2026, 11, 28, 9 + n, tzinfo=UTC),
+                ended=datetime(2026, 11, 28, 10 + n, tzinfo=UTC),
+                target="local",
+                machine=Machine(cpu="Example CPU", cores=2),
+                model=Model(digest="sha256:abcdef"),
+                fairness=Fairness(threads=1, server_cores=[1]),
+                backends={name: Backend(title=name, version="1.2")},
+            )
+            for n, name in enumerate(("one", "two"))
+        ]
+        found = [capacity("one", 30), capacity("two", 40)]
+        told = Words(write_capacity_report(found, tmp_path, "modelswarm capacity", facts)).text
+        for words in ("Example CPU, 2 cores", "sha256:abcdef", "one 1.2, two 1.2", "core 1", "local"):
+            assert words in told
+        assert told.index("2026-11-28 09:00:00 UTC") < told.index("2026-11-28 11:00:00 UTC")
+
     def test_begins_with_who_carries_most_and_how_sure(self, tmp_path: Path) -> None:
         page = Words(
             write_capacity_report([capacity("a", 30), capacity("b", 40)], tmp_path, "modelswarm capacity")

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from analysis.reading import left_out
 from analysis.report import build_report, render_summary, write_report
 from analysis.schema import PUBLISHED, as_text
 from tests.analysis.folders import START, TrialSpec, exact, run_json, steady, write_run
@@ -342,3 +343,12 @@ def test_a_million_requests_are_reported_in_ten_seconds(tmp_path: Path) -> None:
     assert process_time() - started < 10
     assert sum(row.requests for row in report.rows) == 999_000
     assert build_report(run).problems == []
+
+
+def test_trials_that_were_left_out_are_told_with_their_reasons(tmp_path: Path) -> None:
+    specs = [TrialSpec(steady(40, 20, 30, seed=n), trial=n) for n in (1, 2, 3)]
+    specs[1] = replace(specs[1], verdict="invalid", reasons=["generator busy"])
+    report = build_report(write_run(tmp_path / "run", specs))
+    told = "fastapi in constant: 1 of 3 trials not valid, and left out: generator busy."
+    assert left_out(report.trials) == [told]
+    assert f"- {told}" in render_summary(report)

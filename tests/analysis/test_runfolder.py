@@ -93,6 +93,18 @@ class TestADamagedRunJson:
             assert len(found.trials) == 2
 
     @pytest.mark.parametrize(
+        ("trials", "told"), [(None, "has no list of trials"), ([], "lists no trials"), (7, "has no list")]
+    )
+    def test_that_lists_no_trials_leaves_those_on_disk(self, run: Path, trials: Any, told: str) -> None:
+        rewrite(run, lambda content: content.update(trials=trials))
+        found = read_run(run)
+        assert sorted(trial.name for trial in found.trials) == ["bentoml/constant/1", "fastapi/constant/1"]
+        assert found.lost_trials
+        (problem,) = found.problems
+        assert told in problem
+        assert problem.endswith("; those below are the 2 found on disk.")
+
+    @pytest.mark.parametrize(
         "path", ["../outside", "/etc", "fastapi/../../x", "no/such/trial", "a\0b", "x" * 5000]
     )
     def test_never_leads_out_of_the_run(self, run: Path, path: str) -> None:
