@@ -30,6 +30,9 @@ FORMS = ("csv", "json", "parquet", "hgrm")
 US_PER_MS = 1000.0
 Rows = list[dict[str, Any]]
 
+TEXTS = ("started",)
+"""Columns without a value in some runs that hold texts; all others hold numbers."""
+
 
 class NoParquet(RuntimeError):
     """pyarrow is not installed."""
@@ -167,7 +170,14 @@ def _write_parquet(path: Path, rows: Rows) -> None:
             "Parquet needs pyarrow, which is not installed: `uv pip install pyarrow` (50 MB) or --format csv."
         ) from error
     columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
-    parquet.write_table(pyarrow.table(columns), path)
+    table = pyarrow.table(columns)
+    for at, field in enumerate(table.schema):
+        if pyarrow.types.is_null(
+            field.type
+        ):  # nothing was measured: the column's type is the same for all that
+            empty = pyarrow.string() if field.name in TEXTS else pyarrow.float64()
+            table = table.set_column(at, field.name, table.column(at).cast(empty))
+    parquet.write_table(table, path)
 
 
 def _plotter(found: Sequence[Cell], out: Path) -> list[Path]:

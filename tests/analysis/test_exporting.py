@@ -103,6 +103,15 @@ class TestOtherForms:
         expected = rows(tmp_path / "seconds.csv")
         assert [row["answered"] for row in table] == [int(row["answered"]) for row in expected]
 
+    def test_parquets_columns_without_values_have_a_type(self, run: Path, tmp_path: Path) -> None:
+        for form in ("cells", "trials", "seconds"):
+            export(run, "parquet", tmp_path)
+            types = {
+                field.name: str(field.type) for field in parquet.read_schema(tmp_path / f"{form}.parquet")
+            }
+            assert "null" not in types.values()
+            assert types.get("started") in (None, "string")
+
     def test_the_plotters_file_has_the_distribution_in_milliseconds(self, run: Path, tmp_path: Path) -> None:
         paths = export(run, "hgrm", tmp_path / "out")
         assert [path.name for path in paths] == ["bentoml+batching-constant.hgrm", "fastapi-constant.hgrm"]
