@@ -65,6 +65,11 @@ class TestTheIntervalWithinATrial:
         assert one.within is not None
         assert one.within.above > 1.2 * one.within.below
 
+    def test_is_given_whatever_its_width_and_ends_with_the_sample(self) -> None:
+        rng = np.random.default_rng(12)
+        found = [estimates([QUEUE.trial(rng, 30, 50)], [0.99])[0] for _ in range(50)]
+        assert all(interval_ms(one, None) for one in found)
+
     @pytest.mark.parametrize("q", [0.5, 0.999])
     def test_is_not_known_of_four_seconds_or_beyond_the_largest_value(self, q: float) -> None:
         rng = np.random.default_rng(6)
@@ -150,6 +155,25 @@ class TestTheSpreadBetweenTrials:
         low, high = interval_ms(told(100.0, 100.0, 100.0, 100.0, 100.0, 100.0), pool([])) or (0, 0)
         assert low < 99.5
         assert high > 100.5
+
+    def test_of_two_trials_that_agree_by_chance_is_not_taken_for_certain(self) -> None:
+        one = told(100.0, 99.99, 100.01, within=0.01)
+        low, high = interval_ms(one, pool([one])) or (0, 0)
+        assert (math.log(high / 100), math.log(100 / low)) == pytest.approx((0.01, 0.01))
+
+    def test_of_two_trials_is_theirs_however_much_is_known_within_them(self) -> None:
+        from scipy.stats import t
+
+        one = told(100.0, 99.0, 101.0, within=0.012, free=1000)
+        _, high = interval_ms(one, pool([one])) or (0, 0)
+        error = np.log([99.0, 101.0]).std(ddof=1) / math.sqrt(2)
+        assert math.log(high / 100) == pytest.approx(t.ppf(0.975, 1) * error)
+
+    def test_of_calm_neighbours_does_not_calm_a_wild_one(self) -> None:
+        wild, alone = told(100.0, 99.0, 101.0, within=0.05), told(100.0, 100.0, within=0.05)
+        calm = [told(100.0, 99.0, 101.0) for _ in range(5)]
+        borrowed, own = (interval_ms(one, pool(family)) for one, family in ((wild, calm), (alone, [])))
+        assert borrowed == pytest.approx(own)
 
     def test_holds_over_more_comparisons_by_being_wider(self) -> None:
         pair = [told(100.0, 95.0, 105.0), told(130.0, 125.0, 135.0)]
