@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -14,12 +14,16 @@ from analysis.runfolder import Trial
 from analysis.uncertainty import LEVEL, Spread, mean_error
 from analysis.words import number
 
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
 FEWEST_LEVELS = 6
 SAME_RATE = 0.01
 """Rates that lie no further apart, as a share, are one."""
 FITS_WITHIN = 0.1
 """Root mean square of the relative errors beyond which the law is not said to describe the server."""
-DRAWS = 200
+BOUNDS = ([-math.inf, 0.0, 0.0], [math.inf, 1.0, 1.0])
+"""Of the logarithm of what one request gets, of contention and of coherency."""
 BEYOND = 3.0
 """How many times as far as measured the law is believed."""
 LITTLE_HOLDS_WITHIN = 0.05
@@ -142,17 +146,12 @@ def fit_usl(points: Sequence[tuple[float, float]], planned_per_s: Sequence[float
     if levels < FEWEST_LEVELS:
         return None, f"the Universal Scalability Law needs {FEWEST_LEVELS} levels, there are {levels}"
     n, x = (np.array(column) for column in zip(*points, strict=True))
-    best = _usl(n, x)
-    residuals = np.log(x / _usl_per_s(n, best))
-    error = float(np.sqrt(np.mean(residuals**2)))
+    fitted = _usl(n, x)
+    best = _parameters(fitted.x)
+    error = float(np.sqrt(np.mean(fitted.fun**2)))
     if error > FITS_WITHIN:
         return None, f"the Universal Scalability Law does not fit: it is off by {error:.0%} on average"
-    rng = np.random.default_rng(0)
-    scale = math.sqrt(len(n) / max(1, len(n) - 3))
-    drawn = [
-        _usl(n, _usl_per_s(n, best) * np.exp(scale * rng.choice(residuals, len(n)))) for _ in range(DRAWS)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    low, high = _between(fitted)
     one, contention, coherency = ((float(best[i]), float(low[i]), float(high[i])) for i in range(3))
     peak = math.sqrt((1 - best[1]) / best[2]) if low[2] > 0 and best[1] < 1 else math.inf
     return Usl(
@@ -178,14 +177,30 @@ def _usl_per_s(n: Floats, parameters: Floats) -> Floats:
     return np.asarray(one * n / np.maximum(1e-9, 1 + contention * (n - 1) + coherency * n * (n - 1)))
 
 
-def _usl(n: Floats, x: Floats) -> Floats:
-    """Parameters that minimise the squares of the relative errors."""
-    from scipy.optimize import least_squares
+def _usl(n: Floats, x: Floats) -> OptimizeResult:
+    """The fit that minimises the squares of the relative errors; its first parameter is a logarithm."""
+    from scipy.optimize import least_squares  # imported late: the command must start fast
 
     def residuals(parameters: Floats) -> Floats:
-        return np.asarray(np.log(_usl_per_s(n, np.append(np.exp(parameters[0]), parameters[1:])) / x))
+        return np.asarray(np.log(_usl_per_s(n, _parameters(parameters)) / x))
 
     start = [math.log(float(np.max(x / n))), 0.1, 0.001]
-    bounds = ([-np.inf, 0.0, 0.0], [np.inf, 1.0, 1.0])
-    found = least_squares(residuals, start, bounds=bounds).x
-    return np.append(math.exp(found[0]), found[1:])
+    return least_squares(residuals, start, bounds=BOUNDS, x_scale=[1.0, 0.1, 0.001])
+
+
+def _parameters(fitted: Floats) -> Floats:
+    return np.append(math.exp(fitted[0]), fitted[1:])
+
+
+def _between(fitted: OptimizeResult) -> tuple[Floats, Floats]:
+    """The 95 % interval of each parameter.
+
+    The errors are those of all three parameters free, also where one lies at its bound: that it is there is
+    known no better than where it would lie without, and the others depend on it.
+    """
+    free = len(fitted.fun) - len(fitted.x)
+    variance = float(fitted.fun @ fitted.fun) / free
+    errors = np.sqrt(variance * np.diag(np.linalg.pinv(fitted.jac.T @ fitted.jac)))
+    half = np.array([Spread.even(float(error), free).half(LEVEL)[0] for error in errors])
+    low, high = (np.clip(fitted.x + reach, *BOUNDS) for reach in (-half, half))
+    return _parameters(low), _parameters(high)

@@ -42,7 +42,7 @@ from scripts.target import Target
 
 FILE = "capacity.json"
 CEILING_S = 10
-MOST_ROUNDS = 12
+MOST_ROUNDS = 15
 
 Open = Callable[[Plan, Sequence[Service]], Target]
 """Where a round of trials of these frameworks is made."""

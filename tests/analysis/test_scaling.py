@@ -28,6 +28,22 @@ class TestTheUniversalScalabilityLaw:
             assert best == pytest.approx(truth, rel=0.25)
         assert found.peak_in_flight == pytest.approx(np.sqrt(0.95 / 0.002), rel=0.1)
 
+    @pytest.mark.parametrize(("contention", "coherency"), [(0.05, 0.002), (0.05, 0.0)])
+    def test_covers_the_truth_from_few_levels(self, contention: float, coherency: float) -> None:
+        """Where the truth lies at a bound, more: the interval goes no further there."""
+        rng = np.random.default_rng(1)
+        levels = (1, 2, 4, 8, 16, 32)
+        covered = []
+        for _ in range(600):
+            points = [(n, law(n, 100.0, contention, coherency) * np.exp(rng.normal(0, 0.02))) for n in levels]
+            found, _ = fit_usl(points, levels)
+            assert found is not None
+            told = (found.one_per_s, found.contention, found.coherency)
+            truths = (100.0, contention, coherency)
+            covered.append([low <= truth <= high for (_, low, high), truth in zip(told, truths, strict=True)])
+        assert np.all(np.mean(covered, axis=0) >= 0.92)
+        assert np.all(np.mean(covered, axis=0) <= (0.985 if coherency else 1.0))
+
     def test_of_a_single_server_levels_off_without_a_peak(self) -> None:
         points = [(n, law(n, 50, 0.5, 0.0)) for n in (0.1, 0.3, 0.6, 1, 2, 4, 9)]
         found, _ = fit_usl(points, [x for _, x in points])
