@@ -182,7 +182,8 @@ def capacity(
 ) -> None:
     """Find the highest arrival rate at which each backend holds an objective, and how sure that is.
 
-    About fifteen trials of each backend: a ladder of rates, more around the answer, replicates at it.
+    Fifteen to 25 trials of each backend: a ladder of rates, then replicates around the answer until its
+    interval is narrow.
     """
     from analysis.cost import Prices
     from scripts.capacity import find_capacities, show, status_of, trial_seconds, wanted
