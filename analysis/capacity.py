@@ -347,7 +347,7 @@ def shown(levels: Sequence[Level]) -> float | None:
     rates, scores = _fit(levels)
     most = crossing_per_s(levels) or math.inf
     for rate in rates[(scores <= 0) & (rates <= most)][::-1]:
-        mine = [one for one in levels if abs(one.rate_per_s / rate - 1) < SAME_RATE]
+        mine = [one for one in levels if at_rate(one, rate)]
         held = [one for one in mine if one.score <= 0]
         if (
             len(mine) >= REPLICATES
@@ -447,7 +447,7 @@ def at_rate(level: Level, rate: float) -> bool:
 
 
 def _made(levels: Sequence[Level], rate: float) -> int:
-    return sum(abs(one.rate_per_s / rate - 1) < SAME_RATE for one in levels)
+    return sum(at_rate(one, rate) for one in levels)
 
 
 def _limit(free: float) -> float:

@@ -172,9 +172,7 @@ def _write_parquet(path: Path, rows: Rows) -> None:
     columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
     table = pyarrow.table(columns)
     for at, field in enumerate(table.schema):
-        if pyarrow.types.is_null(
-            field.type
-        ):  # nothing was measured: the column's type is the same for all that
+        if pyarrow.types.is_null(field.type):  # nothing was measured; the column has its type all the same
             empty = pyarrow.string() if field.name in TEXTS else pyarrow.float64()
             table = table.set_column(at, field.name, table.column(at).cast(empty))
     parquet.write_table(table, path)

@@ -92,8 +92,10 @@ def import_files(
 
 def name_of(file: Path) -> str:
     """A backend's name after a file: its own, without what says of which form it is."""
-    stem = file.name.removesuffix(STATS) if _is_locust(file) else file.name.removesuffix(".gz")
-    stem = stem.removesuffix(".csv") if _is_locust(file) else Path(stem).stem
+    if _is_locust(file):
+        stem = file.name.removesuffix(STATS).removesuffix(".csv")
+    else:
+        stem = Path(file.name.removesuffix(".gz")).stem
     return _NAME.sub("-", stem).strip("-.") or "imported"
 
 

@@ -24,6 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from analysis.histograms import Floats, Histogram, Ints, bucket_middle_ms
+from analysis.uncertainty import Spread, welch_of
 
 SKEWED = 355**-0.5
 """Above this skewness of the difference of means Student's law is not used [2]_."""
@@ -68,15 +69,14 @@ def samples(first: Histogram, second: Histogram) -> tuple[Sample, Sample]:
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """The second sample's mean less the first's, in ms, with Welch's error and degrees of freedom.
+    """The second sample's mean less the first's, in ms, with Welch's error; None where no value differs.
 
     ``dealt`` has, in ascending order, Welch's t of the values dealt again (``DRAWS``,), where Student's law
     is not used; ``skewness`` is that of the difference.
     """
 
     ms: float
-    error_ms: float
-    free: float
+    error: Spread | None
     skewness: float
     dealt: Floats | None
 
@@ -85,43 +85,40 @@ class MeanDifference:
         """The two-sided p value of "they are the same"."""
         from scipy.special import stdtr  # imported late: the command must start fast
 
-        if not self.error_ms:
+        if self.error is None:
             return 0.0 if self.ms else 1.0
-        t = self.ms / self.error_ms
+        t = self.ms / self.error.above
         if self.dealt is None:
-            return float(2 * stdtr(self.free, -abs(t)))
+            return float(2 * stdtr(self.error.free, -abs(t)))
         below = int(np.searchsorted(self.dealt, t, side="right"))
         above = len(self.dealt) - int(np.searchsorted(self.dealt, t, side="left"))
         return min(1.0, 2 * (1 + min(below, above)) / (1 + len(self.dealt)))
 
     def interval_ms(self, level: float) -> tuple[float, float]:
         """The interval at a level; without 0 exactly where ``p`` is at most ``1 - level``."""
-        from scipy.special import stdtrit
-
+        if self.error is None:
+            return self.ms, self.ms
         if self.dealt is None:
-            reach = float(stdtrit(self.free, (1 + level) / 2)) * self.error_ms if self.error_ms else 0.0
-            return self.ms - reach, self.ms + reach
+            below, above = self.error.half(level)
+            return self.ms - below, self.ms + above
         ends = max(1, math.floor((1 - level) / 2 * (1 + len(self.dealt)) + 1e-9))
         low, high = self.dealt[ends - 1], self.dealt[-ends]
-        return self.ms - float(high) * self.error_ms, self.ms - float(low) * self.error_ms
+        return self.ms - float(high) * self.error.above, self.ms - float(low) * self.error.above
 
 
 def mean_difference(first: Sample, second: Sample, rng: np.random.Generator) -> MeanDifference:
     """How the second sample's mean differs from the first's; each has two values or more."""
-    parts = [one.variance / one.total for one in (first, second)]
-    error = math.sqrt(sum(parts))
-    weights = sum(part**2 / (one.total - 1) for part, one in zip(parts, (first, second), strict=True))
-    skewness = _skewness(first, second) if error else 0.0
+    error = welch_of([first.variance, second.variance], [first.total, second.total])
+    skewness = _skewness(first, second, error.above) if error else 0.0
     return MeanDifference(
         ms=second.mean_ms - first.mean_ms,
-        error_ms=error,
-        free=sum(parts) ** 2 / weights if weights else math.inf,
+        error=error,
         skewness=skewness,
         dealt=_dealt(first, second, rng) if skewness > SKEWED else None,
     )
 
 
-def _skewness(first: Sample, second: Sample) -> float:
+def _skewness(first: Sample, second: Sample, error_ms: float) -> float:
     """That of the difference of the means: as measured, or of samples of these sizes from both together.
 
     A small sample that met no slow request knows nothing of their tail.
@@ -129,10 +126,9 @@ def _skewness(first: Sample, second: Sample) -> float:
     n, m = first.total, second.total
     both = Sample(first.values_ms, first.counts + second.counts)
     measured = second.third_moment / m**2 - first.third_moment / n**2
-    error = math.sqrt(first.variance / n + second.variance / m)
     alike = both.third_moment * (1 / m**2 - 1 / n**2)
     error_alike = math.sqrt(both.variance * (1 / n + 1 / m))
-    return max(abs(measured) / error**3, abs(alike) / error_alike**3)
+    return max(abs(measured) / error_ms**3, abs(alike) / error_alike**3)
 
 
 def _dealt(first: Sample, second: Sample, rng: np.random.Generator) -> Floats:

@@ -19,6 +19,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from analysis.effects import ALPHA
 from analysis.loads import unlike
@@ -54,7 +55,7 @@ class CellPair:
             return ""
         return f"saturated in the base run{self._counted}: its percentiles are lower bounds"
 
-    @property
+    @cached_property
     def falls_behind(self) -> bool:
         """Whether the new side is shown to keep up less often than the base."""
         if not (self.before and self.after):
@@ -78,7 +79,7 @@ class CellPair:
             )
         return f"not shown that the server no longer keeps up{self._counted}: the new value is a lower bound"
 
-    @property
+    @cached_property
     def _behind(self) -> list[tuple[int, int]]:
         """Of both sides, how many trials were saturated, of how many."""
         told = [

@@ -8,6 +8,7 @@ missed an objective is passed over for those that missed none, however fast it i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -332,7 +333,8 @@ def _left_out(rankings: Sequence[Ranking], known: _Known) -> list[str]:
 
 
 def _objectives(objectives: Sequence[ObjectiveResult]) -> list[str]:
-    judged = [one.judgement for one in objectives]
-    of = f"of {counted(len(objectives), 'objective')} "
-    parts = [f"{judged.count(how)} {of}{how}" for how in ("missed", NOT_SHOWN) if how in judged]
-    return [listed([part.replace(of, "") if n else part for n, part in enumerate(parts)])] if parts else []
+    judged = Counter[str](one.judgement for one in objectives)
+    found = [how for how in ("missed", NOT_SHOWN) if judged[how]]
+    ofs = (f" of {counted(len(objectives), 'objective')}", "")
+    parts = [f"{judged[how]}{of} {how}" for of, how in zip(ofs, found, strict=False)]
+    return [listed(parts)] if parts else []

@@ -131,7 +131,7 @@ def stability(trial: Trial) -> Stability:
         warmup_matters=excess > max(math.log(WARM_UP_MATTERS), SURE * noise),
         steady=cut < len(level) // 2 or not changes,
         changes=changes,
-        drift=None if changes else _drift(at_s[cut:], rest, inflation),
+        drift=None if changes else _drift(_line(at_s[cut:], rest), inflation),
         memory_drift=_memory_drift(trial),
     )
 
@@ -195,14 +195,33 @@ def _changes(at_s: Floats, level: Floats, long_run: float) -> list[Change]:
     return [one for one in found if abs(math.log(one.after_ms / one.before_ms)) > math.log(CHANGE_MATTERS)]
 
 
-def _drift(at_s: Floats, level: Floats, inflation: float) -> Drift | None:
-    """A trend of the logarithm that is shown and matters over the whole trial."""
+@dataclass(frozen=True)
+class _Line:
+    """Theil and Sen's line through logarithms: its slope a minute with the interval of independent values.
+
+    ``minutes`` is how long it is, ``rest`` what lies off it (n,).
+    """
+
+    slope: float
+    low: float
+    high: float
+    minutes: float
+    rest: Floats
+
+
+def _line(at_s: Floats, level: Floats) -> _Line:
     from scipy.stats import theilslopes
 
-    slope, _, low, high = (float(one) for one in theilslopes(level, at_s / 60, LEVEL))
-    widened = math.sqrt(inflation)
-    low, high = slope - (slope - low) * widened, slope + (high - slope) * widened
-    whole = abs(slope) * float(at_s[-1] - at_s[0]) / 60
+    minutes = at_s / 60
+    slope, start, low, high = (float(one) for one in theilslopes(level, minutes, LEVEL))
+    return _Line(slope, low, high, float(minutes[-1] - minutes[0]), level - start - slope * minutes)
+
+
+def _drift(line: _Line, inflation: float) -> Drift | None:
+    """A trend of the logarithm that is shown and matters over the whole trial."""
+    slope, widened = line.slope, math.sqrt(inflation)
+    low, high = slope - (slope - line.low) * widened, slope + (line.high - slope) * widened
+    whole = abs(slope) * line.minutes
     if low * high <= 0 or whole < DRIFT_MATTERS:
         return None
     return Drift(math.exp(slope), math.exp(low), math.exp(high))
@@ -212,21 +231,22 @@ def _memory_drift(trial: Trial) -> Drift | None:
     used = usage(trial)
     if used is None or len(used.second) < FEWEST_SECONDS or not np.all(used.memory_bytes > 0):
         return None
-    level = np.log(used.memory_bytes)
-    return _drift(used.second, level, _wandering(used.second, level))
+    return _drift_of_memory(used.second, np.log(used.memory_bytes))
 
 
-def _wandering(at_s: Floats, level: Floats) -> float:
+def _drift_of_memory(at_s: Floats, level: Floats) -> Drift | None:
+    line = _line(at_s, level)
+    return _drift(line, _wandering(line.rest))
+
+
+def _wandering(off_line: Floats) -> float:
     """How many times as wide, squared, a slope's interval is for values that depend on those long before.
 
     The slowest cosine is left out of the count: the line takes it. Few cosines know little: Student's t.
     """
     from scipy.special import ndtri, stdtrit
-    from scipy.stats import theilslopes
 
-    slope, level_at_0, _, _ = theilslopes(level, at_s)
-    rest = level - level_at_0 - slope * at_s
-    rest -= rest.mean()
+    rest = off_line - off_line.mean()
     if not rest.any():
         return 1.0
     slow = mean_error(rest)

@@ -384,11 +384,16 @@ def _between(first: Estimate, second: Estimate, pooled: Pool | None) -> Spread |
 
 def welch(first: Floats, second: Floats) -> Spread | None:
     """Welch's error of the difference of two means; as scipy's ``ttest_ind``, which imports slowly."""
-    parts = [float(one.var(ddof=1)) / len(one) for one in (first, second)]
+    return welch_of([float(one.var(ddof=1)) for one in (first, second)], [len(first), len(second)])
+
+
+def welch_of(variances: Sequence[float], sizes: Sequence[int]) -> Spread | None:
+    """The same, of two samples of which no more is known than these; None where neither varies."""
+    parts = [variance / size for variance, size in zip(variances, sizes, strict=True)]
     total = sum(parts)
     if total == 0:
         return None
-    weights = [part**2 / (len(one) - 1) for part, one in zip(parts, (first, second), strict=True)]
+    weights = [part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True)]
     return Spread.even(math.sqrt(total), total**2 / sum(weights))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.histograms import Floats
 from analysis.runfolder import Trial, read_run
-from analysis.stability import Stability, _drift, _wandering, stability, warm_up, warm_up_s
+from analysis.stability import Stability, _drift_of_memory, stability, warm_up, warm_up_s
 from tests.analysis.folders import TrialSpec, write_run
 from tests.analysis.simulated import Kind, autocorrelated
 
@@ -51,13 +51,13 @@ class TestASteadyTrial:
         rng, at_s, marked = np.random.default_rng(5), np.arange(60) + 0.5, 0
         for _ in range(200):
             level = 0.1 * wandering(rng, memory, 60)
-            marked += _drift(at_s, level, _wandering(at_s, level)) is not None
+            marked += _drift_of_memory(at_s, level) is not None
         assert marked <= (10 if memory < 0.9 else 24)
 
     def test_of_memory_that_grows_between_collections_is_marked(self) -> None:
         at_s = np.arange(60) + 0.5
         level = np.log(1 + 0.1 * (at_s % 8) / 8) + 0.15 * at_s / 60
-        drift = _drift(at_s, level, _wandering(at_s, level))
+        drift = _drift_of_memory(at_s, level)
         assert drift is not None
         assert 1.05 < drift.per_minute < 1.3
 
